@@ -1,0 +1,37 @@
+//! Everything that can happen to a disk's engine.
+
+use ashlar_types::{Epoch, VolumeId};
+use ashlar_wire::RequestFrame;
+use bytes::Bytes;
+
+/// The shell's name for one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// Number of an operation that the engine asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpToken(pub u64);
+
+/// Why an operation on the medium failed; `text` is for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskError {
+    pub text: String,
+}
+
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The first request of a link is `Open` or `Observe`.
+    Request { link: LinkId, frame: RequestFrame },
+    /// The link ended; nothing more will come from it and nothing can be sent to it.
+    LinkClosed { link: LinkId },
+    /// An `Action::Read` ended; `Ok` has exactly the bytes asked for.
+    ReadDone { op: OpToken, result: Result<Bytes, DiskError> },
+    /// An `Action::Write` or `Action::Flush` ended.
+    WriteDone { op: OpToken, result: Result<(), DiskError> },
+    /// An `Action::Commit` ended.
+    Committed { op: OpToken, result: Result<(), DiskError> },
+    /// The control plane deletes the replica: every epoch up to `epoch` is fenced first. Answered by `Action::Deleted`.
+    Delete { op: OpToken, volume: VolumeId, epoch: Epoch },
+    /// Time has passed: `Engine::next_deadline` is due.
+    Tick,
+}

@@ -1,0 +1,66 @@
+//! Everything that a volume asks its shell to do. The shell decides nothing.
+
+use crate::{ProposalId, Tag};
+use ashlar_types::{Change, DiskId, Epoch, SessionId};
+use ashlar_wire::RequestFrame;
+use bytes::Bytes;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GuestError {
+    /// A newer writer has the volume. Final.
+    #[error("the volume is fenced by a newer writer")]
+    Fenced,
+    /// No replica has good bytes for a block.
+    #[error("no replica has good content")]
+    Lost,
+    #[error("the request is outside of the volume or not aligned")]
+    OutOfRange,
+    #[error("no space on the volume's disks")]
+    NoSpace,
+    #[error("the volume is closed")]
+    Closed,
+    #[error("too few replicas for longer than the volume's ioTimeout")]
+    TimedOut,
+}
+
+/// How an attachment ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Drained; the catalog says clean.
+    Clean,
+    /// Another epoch took over.
+    Fenced,
+}
+
+/// Why a volume does what it does, for `ashlar events`, logs and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    Serving { reconciled_blocks: u64 },
+    AttachBlocked { reason: String },
+    Ejecting { disk: DiskId, reason: String },
+    Ejected { disk: DiskId, commit: ashlar_types::Lsn },
+    /// Writes wait: too few replicas answer.
+    BelowMinReplicas,
+    Returning { disk: DiskId },
+    ReturnAbandoned { disk: DiskId, reason: String },
+    /// Back in-sync. Blocks copied against blocks that had changed.
+    InSync { disk: DiskId, copied_blocks: u64, changed_blocks: u64 },
+    Repaired { disk: DiskId, blocks: u32 },
+    Fenced { epoch: Epoch },
+}
+
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Make a link to the disk's chunkserver; answered by `LinkUp` or `LinkDown`. At most one is asked for or stands per disk.
+    Connect { disk: DiskId },
+    /// End the link. No `LinkDown` follows.
+    Disconnect { disk: DiskId, session: SessionId },
+    Send { disk: DiskId, session: SessionId, frame: RequestFrame },
+    /// `Ok` holds the bytes of a read and is empty otherwise.
+    Complete { tag: Tag, result: Result<Bytes, GuestError> },
+    /// One compare-and-swap on the volume's epoch and `version`; answered by `Answer` or `Unanswered`.
+    Propose { proposal: ProposalId, epoch: Epoch, version: u64, change: Change },
+    Notice(Notice),
+    /// Nothing more will happen.
+    Ended(Ending),
+}

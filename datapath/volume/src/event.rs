@@ -1,0 +1,44 @@
+//! Everything that can happen to an attached volume.
+
+use ashlar_types::{BlockCount, BlockIndex, ChangeAnswer, DiskId, SessionId, VolumeRecord};
+use ashlar_wire::ReplyFrame;
+use bytes::Bytes;
+
+/// The front-end's name for a request; comes back in [`crate::Action::Complete`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag(pub u64);
+
+/// Number of a proposal of this writer. A proposal that is made again unchanged keeps its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProposalId(pub u64);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuestOp {
+    Read { start: BlockIndex, count: BlockCount },
+    /// `data.len()` is a multiple of 4096.
+    Write { start: BlockIndex, data: Bytes },
+    /// Trim and write-zeroes: the blocks read as zeros from then on.
+    Discard { start: BlockIndex, count: BlockCount },
+    /// Costs nothing: a write that was completed is durable (P1).
+    Flush,
+}
+
+#[derive(Clone, Debug)]
+pub enum Event {
+    Guest { tag: Tag, op: GuestOp },
+    /// A link that was asked for by `Action::Connect` stands. `session` is fresh and random.
+    LinkUp { disk: DiskId, session: SessionId },
+    /// The link ended, or could not be made (then `session` is none).
+    LinkDown { disk: DiskId, session: Option<SessionId>, reset: bool },
+    Reply { disk: DiskId, frame: ReplyFrame },
+    /// The control plane's answer to a proposal.
+    Answer { proposal: ProposalId, answer: ChangeAnswer },
+    /// The control plane did not answer: the change may or may not have happened.
+    Unanswered { proposal: ProposalId },
+    /// The record as read from the control plane, unasked; an older version than the known one is ignored.
+    Record(VolumeRecord),
+    /// Drain and close cleanly.
+    Detach,
+    /// Time has passed: `Volume::next_deadline` is due.
+    Tick,
+}

@@ -1,0 +1,164 @@
+//! The volume record: who holds a volume and which disks are its members. Kept by the control plane, changed by compare-and-swap on
+//! (`epoch`, `version`), followed by the datapath. The rules of change are in the control plane's plan crate.
+//!
+//! ```text
+//!            Eject (writer, with the commit point)
+//!   in-sync ───────────────────────────────────────► out ◄──────────────┐
+//!      ▲                                              │ BeginReturn     │ AbandonReturn
+//!      └──────────────── Join ─────────────────── syncing ──────────────┘
+//! ```
+
+use crate::{ByteCount, ChunkIndex, ClusterId, DiskId, Epoch, Lsn, NodeName, VolumeId, ZoneName};
+
+/// What a disk is to a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MemberState {
+    /// Has every acknowledged write.
+    InSync,
+    /// Comes back: gets new writes, lacks older ones written after `commit`.
+    Syncing { commit: Lsn },
+    /// Left when `commit` was the commit point; lacks what was written after.
+    Out { commit: Lsn },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub disk: DiskId,
+    pub node: NodeName,
+    pub zone: Option<ZoneName>,
+    pub state: MemberState,
+}
+
+/// Consecutive chunks with the same replicas; `members` indexes into [`VolumeRecord::members`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkRun {
+    pub first: ChunkIndex,
+    pub count: u32,
+    pub members: Vec<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeRecord {
+    pub cluster: ClusterId,
+    pub volume: VolumeId,
+    pub size: ByteCount,
+    /// Of the latest grant; never decreases.
+    pub epoch: Epoch,
+    /// Counts every change of the record.
+    pub version: u64,
+    pub holder: Option<NodeName>,
+    /// The last writer drained and closed; its replicas are equal.
+    pub clean: bool,
+    pub min_replicas: u8,
+    pub members: Vec<Member>,
+    /// Covers every chunk once, in order.
+    pub chunks: Vec<ChunkRun>,
+    /// Declared lost and not heard of since: until they promise, a new writer waits out the leases.
+    pub declared_lost: Vec<DiskId>,
+}
+
+impl VolumeRecord {
+    pub fn member(&self, disk: DiskId) -> Option<&Member> {
+        self.members.iter().find(|member| member.disk == disk)
+    }
+
+    pub fn in_sync(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.state == MemberState::InSync)
+    }
+
+    /// Indexes of the members that hold the chunk; empty if the chunk is beyond the table.
+    pub fn members_of(&self, chunk: ChunkIndex) -> &[u16] {
+        let run = self.chunks.partition_point(|run| run.first.0 + run.count <= chunk.0);
+        self.chunks.get(run).map_or(&[], |run| &run.members)
+    }
+
+    /// The fewest in-sync replicas that any chunk would have, were `without` not in-sync. `u8::MAX` for a volume without chunks.
+    pub fn fewest_in_sync_without(&self, without: &[DiskId]) -> u8 {
+        let counts = |run: &ChunkRun| {
+            let stays = |index: &&u16| {
+                let member = &self.members[usize::from(**index)];
+                member.state == MemberState::InSync && !without.contains(&member.disk)
+            };
+            run.members.iter().filter(stays).count() as u8
+        };
+        self.chunks.iter().map(counts).min().unwrap_or(u8::MAX)
+    }
+}
+
+/// A change that a writer proposes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// in-sync → out, with the highest commit point that the writer or an in-sync replica knows.
+    Eject { disks: Vec<DiskId>, commit: Lsn, reason: String },
+    /// out → syncing; the commit point stays.
+    BeginReturn { disk: DiskId },
+    /// syncing → in-sync.
+    Join { disk: DiskId },
+    /// syncing → out; the commit point stays.
+    AbandonReturn { disk: DiskId },
+    /// The writer drained: all replicas in-sync are equal, nobody holds the volume.
+    CloseClean,
+    /// Writes may follow: the volume is not clean until `CloseClean`.
+    OpenDirty,
+}
+
+/// Answer of the control plane to a proposal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeAnswer {
+    /// In the catalog. `record` is what it is now.
+    Applied { record: VolumeRecord },
+    /// Not in the catalog, and never will be: version or rule did not allow it. `record` is what it is now.
+    Refused { reason: String, record: VolumeRecord },
+    /// A higher epoch was granted.
+    Fenced { epoch: Epoch },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(states: &[MemberState], runs: &[(u32, u32, &[u16])]) -> VolumeRecord {
+        let member = |(i, &state): (usize, &MemberState)| Member {
+            disk: DiskId::from_u128(i as u128),
+            node: format!("node-{i}").parse().unwrap(),
+            zone: None,
+            state,
+        };
+        let run = |&(first, count, members): &(u32, u32, &[u16])| ChunkRun {
+            first: ChunkIndex(first),
+            count,
+            members: members.to_vec(),
+        };
+        VolumeRecord {
+            cluster: ClusterId::from_u128(1),
+            volume: VolumeId::from_u128(1),
+            size: ByteCount(1 << 30),
+            epoch: Epoch::NONE,
+            version: 0,
+            holder: None,
+            clean: true,
+            min_replicas: 2,
+            members: states.iter().enumerate().map(member).collect(),
+            chunks: runs.iter().map(run).collect(),
+            declared_lost: vec![],
+        }
+    }
+
+    #[test]
+    fn runs_cover_chunks() {
+        let record = record(&[MemberState::InSync; 4], &[(0, 10, &[0, 1, 2]), (10, 6, &[1, 2, 3])]);
+        assert_eq!(record.members_of(ChunkIndex(9)), [0, 1, 2]);
+        assert_eq!(record.members_of(ChunkIndex(10)), [1, 2, 3]);
+        assert!(record.members_of(ChunkIndex(16)).is_empty());
+    }
+
+    #[test]
+    fn the_weakest_chunk_counts() {
+        let out = MemberState::Out { commit: Lsn::ZERO };
+        let states = [MemberState::InSync, MemberState::InSync, MemberState::InSync, out];
+        let record = record(&states, &[(0, 10, &[0, 1, 2]), (10, 6, &[1, 2, 3])]);
+        assert_eq!(record.fewest_in_sync_without(&[]), 2);
+        assert_eq!(record.fewest_in_sync_without(&[DiskId::from_u128(0)]), 2);
+        assert_eq!(record.fewest_in_sync_without(&[DiskId::from_u128(1)]), 1);
+    }
+}

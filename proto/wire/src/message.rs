@@ -1,0 +1,169 @@
+//! The messages: one struct a request, one a reply. Semantics stand here; numbers in `opcode`, bytes in `codec`.
+//!
+//! A link carries one session: first `Open` (a writer) or `Observe` (a reader for comparison and inspection), then requests, each
+//! answered once, in any order between chunks. Requests of one chunk that change it are journalled in the order in which they were sent.
+//! Every request of a writer's session carries the session's epoch; one below the promised epoch is refused as [`Status::Fenced`].
+
+use ashlar_types::{
+    BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, Crc32, DiskId, Epoch, Lsn, RequestId, SessionId, SlotIndex, SlotSet,
+    VolumeId,
+};
+use bytes::Bytes;
+
+/// A message with what every frame carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame<M> {
+    pub session: SessionId,
+    pub request: RequestId,
+    /// The writer's epoch; in a reply, the epoch that the chunkserver has promised.
+    pub epoch: Epoch,
+    /// Commit point: every write of the volume up to here is acknowledged. Chunkservers journal the highest they hear.
+    pub commit: Lsn,
+    pub message: M,
+}
+
+pub type RequestFrame = Frame<Request>;
+pub type ReplyFrame = Frame<Reply>;
+
+/// Blocks with the checksum of each. `crcs.len() * 4096 == data.len()`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct BlockData {
+    pub crcs: Vec<Crc32>,
+    pub data: Bytes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Promise the frame's epoch, end every older session of the volume on this disk, report. Answered by `Opened` when the promise and
+    /// everything accepted before it is durable. Always the first request of a writer.
+    Open(Open),
+    /// Read without taking part: for comparison and inspection. No promise, no lease. Answered by `Opened`.
+    Observe(Open),
+    /// Asks for the chunk reports from this chunk on. Answered by `Reported`.
+    Report { from: ChunkIndex },
+    /// Answered by `Done` when durable. An lsn that the chunk already has is a duplicate: answered when what it has is durable.
+    Write { range: ChunkRange, lsn: Lsn, floor: Lsn, blocks: BlockData },
+    /// The blocks read as zeros from now on. Ordered and answered like a write.
+    Discard { range: ChunkRange, lsn: Lsn, floor: Lsn },
+    /// Answered by `Data`. Refused as `Stale` if a block awaits a copy, `BadBlock` if content and checksum differ.
+    Read { range: ChunkRange },
+    /// Writes the same content once more, after another replica served it: a block whose kept checksum is not the one sent is left
+    /// alone, unless the block is recorded as lost. Stamps do not change. Answered by `Done`.
+    Repair { range: ChunkRange, blocks: BlockData },
+    /// Which slots of the chunks `from..until` are stamped after `after`. Answered by `Changed`; only chunks with such slots are listed.
+    ListChanged { from: ChunkIndex, until: ChunkIndex, after: Lsn },
+    /// Marks stale, durably: the blocks of `slots`, and of every slot that this replica itself stamps after `after`; fresh blocks (written
+    /// since `BeginSync`) excepted. The chunk is incomplete, at its old prefix, until `CompleteChunk` or `FinishSync`.
+    MarkStale { chunk: ChunkIndex, after: Lsn, slots: SlotSet },
+    /// Which slots have stale blocks. Answered by `Changed`.
+    ListStale { from: ChunkIndex },
+    /// The whole slot, for copying. Answered by `Slot`.
+    ReadSlot { chunk: ChunkIndex, slot: SlotIndex },
+    /// Fills the stale blocks of the slot, never others, with the source's content. The slot takes the source's stamp, or keeps its own
+    /// if it is higher and the slot has fresh blocks.
+    Fill { chunk: ChunkIndex, slot: SlotIndex, content: SlotContent },
+    /// Reconcile is done with the chunk: nothing in it is stale (else refused as `Incomplete`), its prefix becomes `prefix`.
+    CompleteChunk { chunk: ChunkIndex, prefix: Lsn },
+    /// The replica returns: it is incomplete in every chunk, older fresh marks are void, its own slots stamped after `after` are stale, and
+    /// from here on every block written is fresh. Durable before the answer. Stale marks of an earlier attempt stay.
+    BeginSync { after: Lsn },
+    /// The prefix of a chunk at the source, to be adopted at `FinishSync` unless newer writes have come to the chunk meanwhile.
+    AdoptPrefix { chunk: ChunkIndex, prefix: Lsn },
+    /// Ends a return: refused as `Incomplete` while anything is stale; else the replica is complete in every chunk, durably, in order
+    /// after every write sent before.
+    FinishSync,
+    /// Renews the lease like every answer.
+    Ping,
+}
+
+/// What a link is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    pub cluster: ClusterId,
+    pub disk: DiskId,
+    pub volume: VolumeId,
+    pub size: ByteCount,
+}
+
+/// A slot's present content: `valid` has a bit for each block that was ever written; `blocks` holds just those, ascending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotContent {
+    pub stamp: Lsn,
+    pub valid: u16,
+    pub blocks: BlockData,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    Opened(Opened),
+    Reported { entries: Vec<ChunkReport>, next: Option<ChunkIndex> },
+    Data(BlockData),
+    Changed { entries: Vec<ChangedSlots>, next: Option<ChunkIndex> },
+    Slot(SlotContent),
+    Done,
+    Refused(Refusal),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Highest commit point that this replica knows.
+    pub commit: Lsn,
+    /// Highest snapshot floor that this replica knows.
+    pub floor: Lsn,
+    /// A return was begun and not finished: the replica is incomplete.
+    pub syncing: bool,
+}
+
+/// State of one chunk on one replica. A chunk that no report names has prefix zero and is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkReport {
+    pub chunk: ChunkIndex,
+    /// Last lsn of the prefix of the chunk's write order that this replica has.
+    pub prefix: Lsn,
+    pub complete: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChangedSlots {
+    pub chunk: ChunkIndex,
+    /// Prefix of the chunk on the replica that answers.
+    pub prefix: Lsn,
+    pub slots: SlotSet,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: Status,
+    /// With `BadBlock`: the first bad block, counted within the chunk.
+    pub block: BlockIndex,
+    /// For people; at most `REASON_BYTES_MAX` bytes.
+    pub reason: String,
+}
+
+/// Why a request was refused. Numbers are on the wire and are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Status {
+    /// A higher epoch was promised (the reply's `epoch`). Ends the writer for good.
+    Fenced = 1,
+    /// A newer session of the same epoch took over.
+    SessionEnded = 2,
+    /// The request makes no sense; the peer has a bug or is hostile.
+    BadRequest = 3,
+    /// Content and checksum of a block differ, or the medium gave no bytes.
+    BadBlock = 4,
+    /// A block awaits a copy.
+    Stale = 5,
+    /// Something is stale that must not be.
+    Incomplete = 6,
+    /// No space on the disk; nothing was changed. May be tried again.
+    NoSpace = 7,
+    /// The disk's life as a replica has ended; reads go on.
+    DiskFailed = 8,
+    /// The disk is not here, or belongs to another cluster.
+    WrongDisk = 9,
+    /// Known to the protocol but not offered by this version.
+    Unsupported = 10,
+    /// The replica was deleted.
+    Deleted = 11,
+}
