@@ -1,1 +1,4 @@
-//! placeholder
+//! Pure rules of the control plane: state and a wish in, new state or a refusal out.
+#![forbid(unsafe_code)]
+
+pub mod membership;

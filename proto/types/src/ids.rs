@@ -22,7 +22,7 @@ macro_rules! uuid_id {
         pub struct $name(u128);
 
         impl $name {
-            pub fn from_u128(raw: u128) -> $name {
+            pub const fn from_u128(raw: u128) -> $name {
                 $name(raw)
             }
 

@@ -55,6 +55,8 @@ pub struct VolumeRecord {
     pub chunks: Vec<ChunkRun>,
     /// Declared lost and not heard of since: until they promise, a new writer waits out the leases.
     pub declared_lost: Vec<DiskId>,
+    /// The change that made this version, if a writer proposed it: lets a proposal be asked again after its answer was lost.
+    pub last_change: Option<Change>,
 }
 
 impl VolumeRecord {
@@ -141,6 +143,7 @@ mod tests {
             members: states.iter().enumerate().map(member).collect(),
             chunks: runs.iter().map(run).collect(),
             declared_lost: vec![],
+            last_change: None,
         }
     }
 

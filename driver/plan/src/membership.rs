@@ -1,0 +1,153 @@
+//! Membership: how a volume record may change. Every rule that keeps two writers apart, or a replica that lacks a write out of the
+//! in-sync set, and that the control plane must keep, is in this file; it runs in the driver and in the simulator alike.
+//!
+//! Invariants of a record that went through here:
+//! - epoch and version never decrease, and version grows with every change;
+//! - a change on behalf of a writer happens only under the epoch of the latest grant (C1);
+//! - no ejection leaves a chunk with fewer than `min_replicas` in-sync members (P7);
+//! - a disk becomes in-sync only from syncing, and syncing only from out, by the writer's word;
+//! - a commit point of a member that is out never rises, and is at most what the ejecting writer knew.
+
+use ashlar_types::{Change, ChangeAnswer, DiskId, Epoch, Lsn, Member, MemberState, NodeName, VolumeRecord};
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("volume is held by node {holder}")]
+    Held { holder: NodeName },
+    #[error("the epochs of the volume are used up")]
+    EpochsUsedUp,
+    #[error("disk {disk} is not a member of the volume")]
+    NotAMember { disk: DiskId },
+    #[error("{in_sync} replicas in-sync would be left, minReplicas is {min}")]
+    BelowMinReplicas { in_sync: u8, min: u8 },
+    #[error("without disk {disk} a chunk would have {in_sync} replicas in-sync, below minReplicas: prove that the disk or its node is off")]
+    NeedsProof { disk: DiskId, in_sync: u8 },
+}
+
+/// Reserves the volume for `node`. Repeating it for the same node changes nothing.
+pub fn reserve(record: &VolumeRecord, node: &NodeName) -> Result<VolumeRecord, Refusal> {
+    match &record.holder {
+        Some(holder) if holder != node => Err(Refusal::Held { holder: holder.clone() }),
+        Some(_) => Ok(record.clone()),
+        None => Ok(changed(record, |record| record.holder = Some(node.clone()))),
+    }
+}
+
+/// Grants the next epoch to `node`, which must hold the volume or find it free. From here on every lower epoch's proposal is refused.
+pub fn grant(record: &VolumeRecord, node: &NodeName) -> Result<VolumeRecord, Refusal> {
+    let reserved = reserve(record, node)?;
+    let epoch = record.epoch.next().ok_or(Refusal::EpochsUsedUp)?;
+    Ok(changed(&reserved, |record| record.epoch = epoch))
+}
+
+/// Takes the volume from whoever holds it. The old writer is not believed dead: the next one fences it (DESIGN §5.1).
+pub fn release_by_force(record: &VolumeRecord) -> VolumeRecord {
+    changed(record, |record| record.holder = None)
+}
+
+/// A disk is lost for good. Where in-sync replicas then fall below `min_replicas`, `proof` that it is off is needed; writes wait until
+/// a rebuild has made enough again. The declaration is recorded: a new writer waits out the leases unless the disk itself promises.
+pub fn declare_lost(record: &VolumeRecord, disk: DiskId, proof: bool) -> Result<VolumeRecord, Refusal> {
+    let member = record.member(disk).ok_or(Refusal::NotAMember { disk })?;
+    if member.state != MemberState::InSync {
+        return Ok(changed(record, |record| set_state(record, disk, MemberState::Out { commit: Lsn::ZERO })));
+    }
+    let in_sync = record.fewest_in_sync_without(&[disk]);
+    if in_sync == 0 || (in_sync < record.min_replicas && !proof) {
+        return Err(Refusal::NeedsProof { disk, in_sync });
+    }
+    Ok(changed(record, |record| {
+        set_state(record, disk, MemberState::Out { commit: Lsn::ZERO });
+        record.declared_lost.push(disk);
+    }))
+}
+
+/// A writer's proposal: applied, or refused for good. `epoch` and `version` are what the writer knew.
+pub fn apply(record: &VolumeRecord, epoch: Epoch, version: u64, change: &Change) -> ChangeAnswer {
+    if epoch != record.epoch {
+        return ChangeAnswer::Fenced { epoch: record.epoch };
+    }
+    if let Some(answer) = already_applied(record, version, change) {
+        return answer;
+    }
+    if version != record.version {
+        let reason = format!("version is {}, not {version}", record.version);
+        return ChangeAnswer::Refused { reason, record: record.clone() };
+    }
+    match after(record, change) {
+        Ok(record) => ChangeAnswer::Applied { record },
+        Err(reason) => ChangeAnswer::Refused { reason, record: record.clone() },
+    }
+}
+
+/// The same proposal asked again after its answer was lost: it was the very next change, and its effect stands.
+fn already_applied(record: &VolumeRecord, version: u64, change: &Change) -> Option<ChangeAnswer> {
+    let applied = record.version == version + 1 && record.last_change.as_ref() == Some(change);
+    applied.then(|| ChangeAnswer::Applied { record: record.clone() })
+}
+
+fn after(record: &VolumeRecord, change: &Change) -> Result<VolumeRecord, String> {
+    let mut next = match change {
+        Change::Eject { disks, commit, .. } => eject(record, disks, *commit)?,
+        Change::BeginReturn { disk } => {
+            let MemberState::Out { commit } = state_of(record, *disk)? else { return Err(wrong_state(record, *disk)) };
+            changed(record, |record| set_state(record, *disk, MemberState::Syncing { commit }))
+        }
+        Change::AbandonReturn { disk } => {
+            let MemberState::Syncing { commit } = state_of(record, *disk)? else { return Err(wrong_state(record, *disk)) };
+            changed(record, |record| set_state(record, *disk, MemberState::Out { commit }))
+        }
+        Change::Join { disk } => {
+            let MemberState::Syncing { .. } = state_of(record, *disk)? else { return Err(wrong_state(record, *disk)) };
+            changed(record, |record| {
+                set_state(record, *disk, MemberState::InSync);
+                record.declared_lost.retain(|lost| lost != disk);
+            })
+        }
+        Change::CloseClean => changed(record, |record| {
+            record.clean = true;
+            record.holder = None;
+        }),
+        Change::OpenDirty => changed(record, |record| record.clean = false),
+    };
+    next.last_change = Some(change.clone());
+    Ok(next)
+}
+
+fn eject(record: &VolumeRecord, disks: &[DiskId], commit: Lsn) -> Result<VolumeRecord, String> {
+    if disks.is_empty() {
+        return Err("no disk is named".to_owned());
+    }
+    for &disk in disks {
+        if state_of(record, disk)? != MemberState::InSync {
+            return Err(wrong_state(record, disk));
+        }
+    }
+    let in_sync = record.fewest_in_sync_without(disks);
+    if in_sync < record.min_replicas {
+        return Err(Refusal::BelowMinReplicas { in_sync, min: record.min_replicas }.to_string());
+    }
+    Ok(changed(record, |record| disks.iter().for_each(|&disk| set_state(record, disk, MemberState::Out { commit }))))
+}
+
+fn state_of(record: &VolumeRecord, disk: DiskId) -> Result<MemberState, String> {
+    record.member(disk).map(|member| member.state).ok_or_else(|| Refusal::NotAMember { disk }.to_string())
+}
+
+fn wrong_state(record: &VolumeRecord, disk: DiskId) -> String {
+    format!("disk {disk} is {:?}", record.member(disk).map(|member| member.state))
+}
+
+fn set_state(record: &mut VolumeRecord, disk: DiskId, state: MemberState) {
+    let member: Option<&mut Member> = record.members.iter_mut().find(|member| member.disk == disk);
+    member.expect("the caller looked the member up").state = state;
+}
+
+fn changed(record: &VolumeRecord, change: impl FnOnce(&mut VolumeRecord)) -> VolumeRecord {
+    let mut next = VolumeRecord { version: record.version + 1, last_change: None, ..record.clone() };
+    change(&mut next);
+    next
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! Each rule of membership by name.
+
+use super::*;
+use ashlar_types::{ByteCount, ChunkIndex, ChunkRun, ClusterId, VolumeId};
+use proptest::prelude::*;
+
+const A: DiskId = DiskId::from_u128(10);
+const B: DiskId = DiskId::from_u128(11);
+const C: DiskId = DiskId::from_u128(12);
+
+fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+fn volume() -> VolumeRecord {
+    let member = |disk| Member { disk, node: node("n"), zone: None, state: MemberState::InSync };
+    VolumeRecord {
+        cluster: ClusterId::from_u128(1),
+        volume: VolumeId::from_u128(2),
+        size: ByteCount(1 << 30),
+        epoch: Epoch::NONE,
+        version: 1,
+        holder: None,
+        clean: true,
+        min_replicas: 2,
+        members: [A, B, C].map(member).to_vec(),
+        chunks: vec![ChunkRun { first: ChunkIndex(0), count: 16, members: vec![0, 1, 2] }],
+        declared_lost: vec![],
+        last_change: None,
+    }
+}
+
+fn eject_change(disks: &[DiskId]) -> Change {
+    Change::Eject { disks: disks.to_vec(), commit: Lsn::from_raw(7), reason: "silent".to_owned() }
+}
+
+fn applied(answer: ChangeAnswer) -> VolumeRecord {
+    match answer {
+        ChangeAnswer::Applied { record } => record,
+        other => panic!("not applied: {other:?}"),
+    }
+}
+
+#[test]
+fn a_second_node_is_refused_while_the_first_holds() {
+    let held = grant(&volume(), &node("a")).unwrap();
+    assert_eq!(grant(&held, &node("b")), Err(Refusal::Held { holder: node("a") }));
+    let again = grant(&held, &node("a")).unwrap();
+    assert!(again.epoch > held.epoch);
+}
+
+#[test]
+fn an_older_epoch_changes_nothing() {
+    let old = grant(&volume(), &node("a")).unwrap();
+    let new = grant(&release_by_force(&old), &node("b")).unwrap();
+    let answer = apply(&new, old.epoch, new.version, &Change::OpenDirty);
+    assert_eq!(answer, ChangeAnswer::Fenced { epoch: new.epoch });
+}
+
+#[test]
+fn an_ejection_never_goes_below_min_replicas() {
+    let record = grant(&volume(), &node("a")).unwrap();
+    let two = applied(apply(&record, record.epoch, record.version, &eject_change(&[C])));
+    let answer = apply(&two, two.epoch, two.version, &eject_change(&[B]));
+    assert!(matches!(answer, ChangeAnswer::Refused { .. }));
+    assert!(matches!(apply(&record, record.epoch, record.version, &eject_change(&[B, C])), ChangeAnswer::Refused { .. }));
+}
+
+#[test]
+fn a_proposal_asked_again_is_answered_as_the_first_time() {
+    let record = grant(&volume(), &node("a")).unwrap();
+    let after = applied(apply(&record, record.epoch, record.version, &eject_change(&[C])));
+    assert_eq!(applied(apply(&after, record.epoch, record.version, &eject_change(&[C]))), after);
+    assert!(matches!(apply(&after, record.epoch, record.version, &eject_change(&[B])), ChangeAnswer::Refused { .. }));
+}
+
+#[test]
+fn a_disk_becomes_in_sync_only_by_way_of_syncing() {
+    let record = grant(&volume(), &node("a")).unwrap();
+    let out = applied(apply(&record, record.epoch, record.version, &eject_change(&[C])));
+    assert!(matches!(apply(&out, out.epoch, out.version, &Change::Join { disk: C }), ChangeAnswer::Refused { .. }));
+    let syncing = applied(apply(&out, out.epoch, out.version, &Change::BeginReturn { disk: C }));
+    assert_eq!(syncing.member(C).unwrap().state, MemberState::Syncing { commit: Lsn::from_raw(7) });
+    let joined = applied(apply(&syncing, syncing.epoch, syncing.version, &Change::Join { disk: C }));
+    assert_eq!(joined.in_sync().count(), 3);
+}
+
+#[test]
+fn going_below_min_replicas_needs_proof_that_the_disk_is_off() {
+    let record = grant(&volume(), &node("a")).unwrap();
+    let two = declare_lost(&record, C, false).unwrap();
+    assert!(matches!(declare_lost(&two, B, false), Err(Refusal::NeedsProof { .. })));
+    let one = declare_lost(&two, B, true).unwrap();
+    assert_eq!(one.declared_lost, [C, B]);
+    assert!(declare_lost(&one, A, true).is_err(), "the last replica is never given up");
+}
+
+proptest! {
+    #[test]
+    fn versions_grow_and_chunks_keep_min_replicas(steps in proptest::collection::vec((0u8..6, 0usize..3), 1..60)) {
+        let mut record = grant(&volume(), &node("a")).unwrap();
+        for (kind, disk) in steps {
+            let disk = [A, B, C][disk];
+            let change = match kind {
+                0 => eject_change(&[disk]),
+                1 => Change::BeginReturn { disk },
+                2 => Change::Join { disk },
+                3 => Change::AbandonReturn { disk },
+                4 => Change::CloseClean,
+                _ => Change::OpenDirty,
+            };
+            if let ChangeAnswer::Applied { record: next } = apply(&record, record.epoch, record.version, &change) {
+                prop_assert_eq!(next.version, record.version + 1);
+                prop_assert!(next.fewest_in_sync_without(&[]) >= next.min_replicas);
+                record = next;
+            }
+        }
+    }
+}
