@@ -22,6 +22,7 @@ impl Key {
 pub(crate) struct Slab<T> {
     places: Vec<Place<T>>,
     free: Vec<u32>,
+    len: usize,
 }
 
 struct Place<T> {
@@ -31,18 +32,19 @@ struct Place<T> {
 
 impl<T> Slab<T> {
     pub(crate) fn new() -> Slab<T> {
-        Slab { places: Vec::new(), free: Vec::new() }
+        Slab { places: Vec::new(), free: Vec::new(), len: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.len
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.places.iter().all(|place| place.value.is_none())
+        self.len == 0
     }
 
     pub(crate) fn insert(&mut self, value: T) -> Key {
+        self.len += 1;
         if let Some(index) = self.free.pop() {
             let place = &mut self.places[index as usize];
             assert!(place.value.is_none());
@@ -69,6 +71,7 @@ impl<T> Slab<T> {
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         let place = self.places.get_mut(key.index as usize).filter(|place| place.generation == key.generation)?;
         let value = place.value.take()?;
+        self.len -= 1;
         if let Some(next) = place.generation.checked_add(1) {
             place.generation = next;
             self.free.push(key.index);

@@ -2,7 +2,8 @@
 
 use crate::control;
 use ashlar_types::{
-    ByteCount, Change, ChangeAnswer, ChunkIndex, ChunkRun, DiskId, Epoch, Geometry, Lsn, Member, MemberState, VolumeRecord,
+    ByteCount, Change, ChangeAnswer, ChunkIndex, ChunkRun, DiskId, Epoch, Geometry, Lsn, Member, MemberState,
+    VolumeRecord,
 };
 use std::str::FromStr;
 
@@ -24,7 +25,8 @@ fn parse_optional<T: FromStr<Err = impl ToString>>(field: &'static str, text: &s
 }
 
 fn epoch(number: u32) -> Result<Epoch, ConvertError> {
-    Epoch::new(number).ok_or(ConvertError::Field { field: "epoch", reason: format!("{number} is above {}", Epoch::MAX) })
+    Epoch::new(number)
+        .ok_or(ConvertError::Field { field: "epoch", reason: format!("{number} is above {}", Epoch::MAX) })
 }
 
 pub fn disks(texts: &[String]) -> Result<Vec<DiskId>, ConvertError> {
@@ -121,8 +123,8 @@ fn run_from_proto(message: &control::ChunkRun) -> Result<ChunkRun, ConvertError>
 /// Every chunk is covered once, in order, by members that exist.
 fn check_chunks(record: &VolumeRecord) -> Result<(), ConvertError> {
     let bad = |reason: String| ConvertError::Field { field: "chunks", reason };
-    let geometry =
-        Geometry::new(record.size).map_err(|error| ConvertError::Field { field: "size_bytes", reason: error.to_string() })?;
+    let geometry = Geometry::new(record.size)
+        .map_err(|error| ConvertError::Field { field: "size_bytes", reason: error.to_string() })?;
     let mut next = 0u32;
     for run in &record.chunks {
         if run.first.0 != next || run.count == 0 {
@@ -133,7 +135,11 @@ fn check_chunks(record: &VolumeRecord) -> Result<(), ConvertError> {
         }
         next = next.checked_add(run.count).ok_or_else(|| bad("too many chunks".to_owned()))?;
     }
-    if next == geometry.chunk_count() { Ok(()) } else { Err(bad(format!("{next} of {} covered", geometry.chunk_count()))) }
+    if next == geometry.chunk_count() {
+        Ok(())
+    } else {
+        Err(bad(format!("{next} of {} covered", geometry.chunk_count())))
+    }
 }
 
 pub fn proposal_to_proto(volume: String, epoch: Epoch, version: u64, change: &Change) -> control::Proposal {

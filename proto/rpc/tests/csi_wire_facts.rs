@@ -2,8 +2,8 @@
 
 use prost::Message;
 use prost_types::{
-    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet, field_descriptor_proto::Label,
-    field_descriptor_proto::Type,
+    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
+    field_descriptor_proto::Label, field_descriptor_proto::Type,
 };
 use std::collections::BTreeSet;
 
@@ -40,7 +40,9 @@ fn type_of(field: &FieldDescriptorProto) -> String {
         other => format!("{other:?}"),
     };
     match field.label() {
-        Label::Repeated if name.ends_with("Entry") && name.contains('.') && is_map_entry(field) => "map<string,string>".to_owned(),
+        Label::Repeated if name.ends_with("Entry") && name.contains('.') && is_map_entry(field) => {
+            "map<string,string>".to_owned()
+        }
         Label::Repeated => format!("repeated {name}"),
         _ => name,
     }

@@ -11,7 +11,9 @@ pub enum IdError {
     Empty { what: &'static str },
     #[error("{what} has {length} bytes, at most {max} are allowed")]
     TooLong { what: &'static str, length: usize, max: usize },
-    #[error("{what} contains {found:?}; allowed are letters, digits, '-', '_' and '.', starting with a letter or digit")]
+    #[error(
+        "{what} contains {found:?}; allowed are letters, digits, '-', '_' and '.', starting with a letter or digit"
+    )]
     BadCharacter { what: &'static str, found: char },
 }
 

@@ -1,8 +1,8 @@
 //! Time as the pure crates see it: passed in, never read.
 
-pub use std::time::Duration;
 use std::fmt;
 use std::ops::{Add, Sub};
+pub use std::time::Duration;
 
 /// Nanoseconds on a clock that counts suspend (CLOCK_BOOTTIME in production, a simulated clock in tests).
 ///

@@ -19,6 +19,7 @@ pub const SESSION_REQUESTS_MAX: usize = 1024;
 pub const SESSION_DATA_BYTES_MAX: usize = 64 << 20;
 
 const _: () = assert!(BLOCKS_PER_FRAME_MAX >= BLOCKS_PER_SLOT, "a slot travels in one frame");
-const _: () = assert!(BODY_BYTES_MAX >= BLOCKS_PER_FRAME_MAX as usize * 4 + 256, "the checksums of the largest write fit");
+const _: () =
+    assert!(BODY_BYTES_MAX >= BLOCKS_PER_FRAME_MAX as usize * 4 + 256, "the checksums of the largest write fit");
 const _: () = assert!(BODY_BYTES_MAX >= LIST_ENTRIES_MAX * (4 + 8 + 128) + 256, "the largest listing page fits");
 const _: () = assert!(SESSION_DATA_BYTES_MAX >= 16 * DATA_BYTES_MAX);

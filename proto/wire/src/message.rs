@@ -5,8 +5,8 @@
 //! Every request of a writer's session carries the session's epoch; one below the promised epoch is refused as [`Status::Fenced`].
 
 use ashlar_types::{
-    BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, Crc32, DiskId, Epoch, Lsn, RequestId, SessionId, SlotIndex, SlotSet,
-    VolumeId,
+    BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, Crc32, DiskId, Epoch, Lsn, RequestId, SessionId,
+    SlotIndex, SlotSet, VolumeId,
 };
 use bytes::Bytes;
 
@@ -166,4 +166,36 @@ pub enum Status {
     Unsupported = 10,
     /// The replica was deleted.
     Deleted = 11,
+}
+
+impl Status {
+    pub const ALL: &[Status] = &[
+        Status::Fenced,
+        Status::SessionEnded,
+        Status::BadRequest,
+        Status::BadBlock,
+        Status::Stale,
+        Status::Incomplete,
+        Status::NoSpace,
+        Status::DiskFailed,
+        Status::WrongDisk,
+        Status::Unsupported,
+        Status::Deleted,
+    ];
+
+    pub fn from_number(number: u16) -> Option<Status> {
+        Status::ALL.iter().copied().find(|&status| status as u16 == number)
+    }
+}
+
+impl BlockData {
+    /// Checksums computed over `data`, whose length is a multiple of 4096.
+    pub fn seal(data: Bytes) -> BlockData {
+        BlockData { crcs: Crc32::of_blocks(&data).collect(), data }
+    }
+
+    /// Position of the first block whose content and checksum differ.
+    pub fn first_bad_block(&self) -> Option<usize> {
+        Crc32::of_blocks(&self.data).zip(&self.crcs).position(|(computed, kept)| computed != *kept)
+    }
 }

@@ -1,0 +1,105 @@
+//! Bodies of replies.
+
+use super::body::{Reader, Writer};
+use super::request::{decode_slot, encode_slot};
+use super::wrong_direction;
+use crate::error::WireError;
+use crate::limits::{LIST_ENTRIES_MAX, REASON_BYTES_MAX};
+use crate::message::{ChangedSlots, ChunkReport, Opened, Refusal, Reply, Status};
+use crate::opcode::Opcode;
+use ashlar_types::{BLOCKS_PER_CHUNK, BlockIndex};
+use bytes::Bytes;
+
+pub(super) fn encode(reply: &Reply, body: &mut Writer) -> (Opcode, Bytes) {
+    let none = Bytes::new();
+    match reply {
+        Reply::Opened(opened) => {
+            body.lsn(opened.commit);
+            body.lsn(opened.floor);
+            body.flag(opened.syncing);
+            (Opcode::Opened, none)
+        }
+        Reply::Reported { entries, next } => {
+            assert!(entries.len() <= LIST_ENTRIES_MAX);
+            body.next_chunk(*next);
+            body.u32(entries.len() as u32);
+            for entry in entries {
+                body.u32(entry.chunk.0);
+                body.lsn(entry.prefix);
+                body.flag(entry.complete);
+            }
+            (Opcode::Reported, none)
+        }
+        Reply::Data(blocks) => (Opcode::Data, body.blocks(blocks)),
+        Reply::Changed { entries, next } => {
+            assert!(entries.len() <= LIST_ENTRIES_MAX);
+            body.next_chunk(*next);
+            body.u32(entries.len() as u32);
+            for entry in entries {
+                body.u32(entry.chunk.0);
+                body.lsn(entry.prefix);
+                body.raw(&entry.slots.to_bytes());
+            }
+            (Opcode::Changed, none)
+        }
+        Reply::Slot(content) => (Opcode::Slot, encode_slot(content, body)),
+        Reply::Done => (Opcode::Done, none),
+        Reply::Refused(refusal) => {
+            encode_refusal(refusal, body);
+            (Opcode::Refused, none)
+        }
+    }
+}
+
+/// status u16 · block u32 · length u16 · text, cut to the limit at a character's border
+fn encode_refusal(refusal: &Refusal, body: &mut Writer) {
+    let mut length = refusal.reason.len().min(REASON_BYTES_MAX);
+    while !refusal.reason.is_char_boundary(length) {
+        length -= 1;
+    }
+    body.u16(refusal.status as u16);
+    body.u32(refusal.block.0 as u32);
+    body.u16(length as u16);
+    body.raw(&refusal.reason.as_bytes()[..length]);
+}
+
+pub(super) fn decode(opcode: Opcode, body: &mut Reader<'_>) -> Result<Reply, WireError> {
+    Ok(match opcode {
+        Opcode::Opened => Reply::Opened(Opened { commit: body.lsn()?, floor: body.lsn()?, syncing: body.flag()? }),
+        Opcode::Reported => {
+            let next = body.next_chunk()?;
+            let length = body.list_length()?;
+            let report = |body: &mut Reader<'_>| -> Result<ChunkReport, WireError> {
+                Ok(ChunkReport { chunk: body.chunk()?, prefix: body.lsn()?, complete: body.flag()? })
+            };
+            Reply::Reported { entries: (0..length).map(|_| report(body)).collect::<Result<_, _>>()?, next }
+        }
+        Opcode::Data => Reply::Data(body.blocks()?),
+        Opcode::Changed => {
+            let next = body.next_chunk()?;
+            let length = body.list_length()?;
+            let changed = |body: &mut Reader<'_>| -> Result<ChangedSlots, WireError> {
+                Ok(ChangedSlots { chunk: body.chunk()?, prefix: body.lsn()?, slots: body.slots()? })
+            };
+            Reply::Changed { entries: (0..length).map(|_| changed(body)).collect::<Result<_, _>>()?, next }
+        }
+        Opcode::Slot => Reply::Slot(decode_slot(body)?),
+        Opcode::Done => Reply::Done,
+        Opcode::Refused => Reply::Refused(decode_refusal(body)?),
+        request => return Err(wrong_direction(request)),
+    })
+}
+
+fn decode_refusal(body: &mut Reader<'_>) -> Result<Refusal, WireError> {
+    let status = Status::from_number(body.u16()?).ok_or(WireError::Field("status"))?;
+    let block = BlockIndex(u64::from(body.u32()?));
+    if block.0 >= u64::from(BLOCKS_PER_CHUNK) {
+        return Err(WireError::Field("block"));
+    }
+    let length = usize::from(body.u16()?);
+    if length > REASON_BYTES_MAX {
+        return Err(WireError::Field("reason"));
+    }
+    let reason = std::str::from_utf8(body.slice(length)?).map_err(|_| WireError::Field("reason"))?;
+    Ok(Refusal { status, block, reason: reason.to_owned() })
+}
