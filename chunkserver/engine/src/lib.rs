@@ -1,8 +1,25 @@
-//! The disk side of a replica.
+//! The disk side of a replica: journal, slots, checksums, replay. Pure: [`Engine`] takes events and returns actions.
+//!
+//! ```text
+//!             Request                 admit                 seal                  durable, in order
+//!  link ───────────────► session ──────────────► open batch ──────► journal ring ───────────────► store ──► Reply
+//!                           │                        │ whole slots of large writes                  │  ▲
+//!                           │                        └──────────────► fresh places ─────────────────┘  │ replay
+//!                           └── Read ◄── overlay (RAM) + places ◄── checkpoint: apply, flush, commit, trim
+//! ```
+//! The picture of the disk, every structure on it, the invariants and the decisions are in `chunkserver/DESIGN.md`.
 #![forbid(unsafe_code)]
 
 mod action;
+mod config;
+mod engine;
 mod event;
+mod status;
+mod superblock;
 
 pub use action::{Action, IndexEdit};
+pub use config::EngineConfig;
+pub use engine::{Engine, RecoverError};
 pub use event::{DiskError, Event, LinkId, OpToken};
+pub use status::{Counters, EngineStatus, ReplicaStatus};
+pub use superblock::{DiskLayout, LayoutError, SUPERBLOCK_BYTES, Superblock, SuperblockError};

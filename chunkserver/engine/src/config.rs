@@ -1,0 +1,86 @@
+//! What may be tuned, and every bound of this crate with how they relate.
+
+use crate::superblock::JOURNAL_BYTES_MIN;
+use ashlar_types::{BLOCK_BYTES, BLOCKS_PER_SLOT, Duration};
+use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, DATA_BYTES_MAX};
+
+/// Writes up to 32 KiB go through the journal whole.
+pub(crate) const SMALL_WRITE_BLOCKS_MAX: u32 = 8;
+/// Payload pages of one batch.
+pub(crate) const BATCH_PAYLOAD_PAGES_MAX: u32 = 64;
+/// Header page and payload of the largest batch. A batch starts only where so many bytes are left before the ring's end.
+pub(crate) const BATCH_BYTES_MAX: u64 = (1 + BATCH_PAYLOAD_PAGES_MAX as u64) * BLOCK_BYTES;
+/// Blocks of one write in place.
+pub(crate) const APPLY_RUN_BLOCKS_MAX: u32 = 256;
+/// A read is tried again when what it read was replaced meanwhile; after so many times it is refused.
+pub(crate) const READ_RETRIES_MAX: u32 = 16;
+/// Connections of one disk.
+pub(crate) const LINKS_MAX: usize = 4096;
+/// Replicas (and tombstones of replicas) of one disk.
+pub(crate) const VOLUMES_MAX: usize = 1 << 16;
+/// Events that wait for the end of recovery.
+pub(crate) const EARLY_EVENTS_MAX: usize = 8192;
+/// Slots looked at for one page of a listing: bounds the time that a listing holds up everything else.
+pub(crate) const LIST_SLOTS_MAX: usize = 1 << 16;
+/// Fewest places kept back for copies, repairs and overwrites.
+pub(crate) const RESERVE_SLOTS_MIN: u32 = 2 * (BLOCKS_PER_FRAME_MAX / BLOCKS_PER_SLOT + 1);
+
+/// The two partial ends of a large write, neither of them a whole slot.
+const PAYLOAD_OF_ONE_WRITE_MAX: u32 = 2 * (BLOCKS_PER_SLOT - 1);
+const _: () = assert!(PAYLOAD_OF_ONE_WRITE_MAX <= BATCH_PAYLOAD_PAGES_MAX);
+const _: () = assert!(BLOCKS_PER_SLOT <= BATCH_PAYLOAD_PAGES_MAX, "a filled slot fits a batch");
+const _: () = assert!(REPAIR_BLOCKS_MAX <= BATCH_PAYLOAD_PAGES_MAX);
+const _: () = assert!(JOURNAL_BYTES_MIN >= 16 * BATCH_BYTES_MAX, "one batch is a small part of the ring");
+const _: () = assert!(APPLY_RUN_BLOCKS_MAX as usize * BLOCK_BYTES as usize <= DATA_BYTES_MAX);
+/// Blocks of one repair that go into one journal record; a longer repair is cut.
+pub(crate) const REPAIR_BLOCKS_MAX: u32 = 64;
+
+/// Tuning of one engine. The defaults suit a disk of any size.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// A checkpoint starts when this part of the ring is used.
+    pub checkpoint_ring_percent: u8,
+    /// A checkpoint starts when something has waited for one so long.
+    pub checkpoint_interval: Duration,
+    /// A checkpoint starts when nothing was written for so long.
+    pub idle_delay: Duration,
+    /// Writes in place in flight while the foreground is idle or the ring is more than half full.
+    pub apply_depth: u32,
+    /// Writes in place in flight while the foreground is busy.
+    pub apply_depth_busy: u32,
+    /// Places kept back from first-touch writes, in thousandths of the disk.
+    pub reserve_permille: u16,
+    /// Size and number of the reads of recovery.
+    pub recover_read_bytes: u64,
+    pub recover_read_depth: u32,
+}
+
+impl Default for EngineConfig {
+    fn default() -> EngineConfig {
+        EngineConfig {
+            checkpoint_ring_percent: 25,
+            checkpoint_interval: Duration::from_secs(5),
+            idle_delay: Duration::from_millis(50),
+            apply_depth: 8,
+            apply_depth_busy: 1,
+            reserve_permille: 10,
+            recover_read_bytes: 1 << 20,
+            recover_read_depth: 4,
+        }
+    }
+}
+
+impl EngineConfig {
+    /// Why the values make no sense, if they do not.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        let reads = self.recover_read_bytes;
+        match () {
+            _ if !(1..=75).contains(&self.checkpoint_ring_percent) => Some("checkpoint_ring_percent is not in 1..=75"),
+            _ if self.apply_depth == 0 || self.apply_depth_busy == 0 => Some("an apply depth is zero"),
+            _ if reads == 0 || !reads.is_multiple_of(BLOCK_BYTES) => Some("recover_read_bytes is not whole blocks"),
+            _ if self.recover_read_depth == 0 => Some("recover_read_depth is zero"),
+            _ if self.reserve_permille > 500 => Some("reserve_permille is above 500"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What an engine says about itself, for metrics and for people. Nothing decides by it.
+
+use ashlar_types::{ByteCount, Epoch, Lsn, VolumeId};
+
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct EngineStatus {
+    /// Recovery has ended and the disk takes writes or, once failed, reads.
+    pub serving: bool,
+    /// Why the disk's life as a replica ended.
+    pub failed: Option<String>,
+    pub slots_total: u32,
+    pub slots_used: u32,
+    /// Can be given out now; the rest waits for a checkpoint.
+    pub slots_free: u32,
+    pub journal_bytes: ByteCount,
+    pub journal_used_bytes: ByteCount,
+    /// Small writes that are in RAM and in the journal, not yet in place.
+    pub overlay_bytes: ByteCount,
+    pub replicas: Vec<ReplicaStatus>,
+    pub counters: Counters,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    pub volume: VolumeId,
+    pub promised: Epoch,
+    pub commit: Lsn,
+    /// The commit point at which a return began that is not finished.
+    pub syncing: Option<Lsn>,
+    pub deleted: bool,
+    pub size: ByteCount,
+    pub used_bytes: ByteCount,
+    pub chunks: u32,
+    pub stale_slots: u64,
+}
+
+/// Since the engine was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Counters {
+    pub requests: u64,
+    pub refused: u64,
+    pub batches: u64,
+    pub records: u64,
+    /// Into the journal, headers and payload.
+    pub journal_bytes: u64,
+    /// Whole slots, beside the journal.
+    pub direct_bytes: u64,
+    /// In place, from RAM.
+    pub apply_bytes: u64,
+    pub apply_writes: u64,
+    pub checkpoints: u64,
+    pub read_bytes: u64,
+    pub read_retries: u64,
+    pub bad_blocks: u64,
+    pub repaired_blocks: u64,
+    pub filled_blocks: u64,
+    pub duplicates: u64,
+    pub links_closed: u64,
+    pub replayed_records: u64,
+    /// Records of replay that were dropped because data beside the journal was not there.
+    pub dropped_records: u64,
+    pub lost_blocks: u64,
+}
