@@ -1,0 +1,42 @@
+# Ashlar's commands. `make help` lists them. Compiled files are kept outside of the checkout.
+CARGO_TARGET_DIR ?= $(HOME)/.cache/ashlar-target
+export CARGO_TARGET_DIR
+BIN := $(CARGO_TARGET_DIR)/debug
+
+.PHONY: help build demo test lint unit integration bench sim
+
+help: ## lists these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | column -t -s @
+
+build: ## builds all programs
+	@deploy/install.sh build
+	cargo build --workspace --bins
+
+demo: ## a MariaDB on a replicated volume; a chunkserver dies, then everything does (root; DEMO_SECONDS=60)
+	@deploy/install.sh demo
+	cargo build --workspace --bins
+	$(BIN)/ashlar-demo --seconds $(or $(DEMO_SECONDS),60)
+
+test: ## lint, unit and property tests, simulation, real daemons, real mounts (root)
+	@deploy/install.sh test
+	$(MAKE) --no-print-directory lint unit integration
+
+lint: ## formatting and clippy
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+unit: ## unit and property tests, tidy, golden fixtures
+	cargo test --workspace --exclude ashlar-tests
+
+integration: ## real daemons on loopback, real files, real mounts (root)
+	cargo build --workspace --bins
+	cargo test -p ashlar-tests -- --test-threads=1
+
+sim: ## simulated clusters: SEEDS=1000 FIRST=1, or SEED=n to replay one
+	cargo build -p ashlar-sim
+	$(BIN)/ashlar-sim $(if $(SEED),--seed $(SEED) --trace,--seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1))
+
+bench: ## side by side with local files, as ratios (QUICK=1 for a short one)
+	@deploy/install.sh bench
+	cargo build --workspace --bins
+	$(BIN)/ashlar-bench $(if $(QUICK),--quick)
