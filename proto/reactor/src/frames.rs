@@ -163,8 +163,10 @@ mod tests {
     #[test]
     fn frames_come_out_whole_however_the_stream_is_cut() {
         let pool = BufferPool::new(1 << 20);
-        let stream: Vec<u8> =
-            [(0, 0), (5, 0), (0, 4096), (100, 8192), (70_000, 1), (0, 0)].iter().flat_map(|&(b, d)| frame(b, d)).collect();
+        let stream: Vec<u8> = [(0, 0), (5, 0), (0, 4096), (100, 8192), (70_000, 1), (0, 0)]
+            .iter()
+            .flat_map(|&(b, d)| frame(b, d))
+            .collect();
         for piece_bytes in [1, 3, 63, 64, 65, 4096, stream.len()] {
             let (mut assembler, mut frames) = (FrameAssembler::new(), Vec::new());
             for piece in stream.chunks(piece_bytes) {

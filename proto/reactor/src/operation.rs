@@ -118,9 +118,9 @@ impl Operation {
                     .rw_flags(if write.durable { libc::RWF_DSYNC } else { 0 })
                     .build()
             }
-            Operation::Flush(flush) => opcode::Fsync::new(types::Fd(flush.file.file.as_raw_fd()))
-                .flags(types::FsyncFlags::DATASYNC)
-                .build(),
+            Operation::Flush(flush) => {
+                opcode::Fsync::new(types::Fd(flush.file.file.as_raw_fd())).flags(types::FsyncFlags::DATASYNC).build()
+            }
             Operation::Accept(accept) => {
                 let (address, address_bytes) = (std::ptr::null_mut(), std::ptr::null_mut());
                 opcode::Accept::new(types::Fd(accept.socket.as_raw_fd()), address, address_bytes)

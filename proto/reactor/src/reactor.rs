@@ -16,6 +16,7 @@ mod listeners;
 
 use crate::aligned::BufferPool;
 use crate::clock;
+use crate::frames::RawFrame;
 use crate::link::Link;
 use crate::operation::{OpenFile, Operation, WakeOp};
 use crate::ring::{Done, Ring};
@@ -41,6 +42,8 @@ pub struct Reactor {
     /// Links that may have something to send.
     to_send: Vec<LinkId>,
     deadlines: BTreeSet<(Instant, Deadline)>,
+    /// Room for the frames of one receive.
+    frames: Vec<RawFrame>,
     /// Completions since the last wait.
     ready: Vec<Completion>,
     stats: ReactorStats,
@@ -87,6 +90,7 @@ impl Reactor {
             links: Slab::new(),
             to_send: Vec::new(),
             deadlines: BTreeSet::new(),
+            frames: Vec::new(),
             ready: Vec::new(),
             stats: ReactorStats::default(),
             thread: PhantomData,
@@ -153,12 +157,12 @@ impl Reactor {
     }
 
     fn finish(&mut self, done: Done) {
-        let Done { key, operation, result, socket_has_more } = done;
+        let Done { key, operation, result, accepted, socket_has_more } = done;
         match operation {
             Operation::Read(read) => self.finish_read(read, result),
             Operation::Write(write) => self.finish_write(write, result),
             Operation::Flush(flush) => self.finish_flush(flush, result),
-            Operation::Accept(accept) => self.finish_accept(accept, key, result),
+            Operation::Accept(accept) => self.finish_accept(accept, result, accepted),
             Operation::Connect(connect) => self.finish_connect(connect, result),
             Operation::Receive(receive) => self.finish_receive(receive, key, result, socket_has_more),
             Operation::Send(send) => self.finish_send(send, key, result),

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::hint;
 use std::io;
 use std::mem;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 /// Name of an operation in flight.
 pub(crate) type OpKey = Key;
@@ -34,6 +35,8 @@ pub(crate) struct Done {
     pub(crate) operation: Operation,
     /// Not negative as `Ok`.
     pub(crate) result: io::Result<usize>,
+    /// The connection, if this was an accept that succeeded.
+    pub(crate) accepted: Option<OwnedFd>,
     /// A receive left more in the socket.
     pub(crate) socket_has_more: bool,
 }
@@ -104,8 +107,14 @@ impl Ring {
                 count if count >= 0 => Ok(count as usize),
                 errno => Err(io::Error::from_raw_os_error(-errno)),
             };
+            let accepted = match (&operation, &result) {
+                // SAFETY: needed because the ring gives a bare number. Sound: an accept's result is a descriptor that the kernel has just
+                // made for this process, and that nobody else knows.
+                (Operation::Accept(_), Ok(_)) => Some(unsafe { OwnedFd::from_raw_fd(completed.result()) }),
+                _ => None,
+            };
             let socket_has_more = cqueue::sock_nonempty(completed.flags());
-            return Some(Done { key, operation, result, socket_has_more });
+            return Some(Done { key, operation, result, accepted, socket_has_more });
         }
     }
 

@@ -1,0 +1,347 @@
+//! Connections: making, sending, receiving, ending.
+//!
+//! - What is sent on a link arrives in order, or the link ends. Everything queued in a turn goes out in one system call.
+//! - After `LinkDown`, `close`, or the end of `close_after_sent` the link's name names nothing; its buffers are freed when the kernel is
+//!   done with them.
+
+use super::{Deadline, Reactor};
+use crate::clock;
+use crate::frames::{DirectData, RawFrame};
+use crate::limits::{LINGER_MS, RAW_COPY_BYTES_MAX, RECEIVE_BYTES};
+use crate::link::{Framing, Link, LinkState, Stream};
+use crate::operation::{ConnectOp, Operation, Parts, ReceiveOp, SendOp};
+use crate::ring::OpKey;
+use crate::{Completion, DownCause, LinkId, Peer};
+use ashlar_types::{Duration, Instant};
+use bytes::Bytes;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{self, AddressFamily, Shutdown, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt};
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+impl Reactor {
+    /// Begins to connect; ends with `LinkUp` or, after `timeout` at the latest, with `LinkDown`. What is sent before `LinkUp` waits.
+    /// Fails at once only for want of links or descriptors.
+    pub fn connect_tcp(&mut self, address: SocketAddr, timeout: Duration, framing: Framing) -> io::Result<LinkId> {
+        self.check_links_max()?;
+        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let socket = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+        let link = LinkId(self.links.insert(Link::new(socket, framing, LinkState::Up)));
+        let give_up = clock::now() + timeout;
+        let state = self.links.get_mut(link.0).expect("inserted above");
+        let address = Box::new(SockaddrStorage::from(address));
+        let connect = ConnectOp { link, socket: state.socket.clone(), address };
+        let operation = self.ring.start(Operation::Connect(connect));
+        state.state = LinkState::Connecting { operation, give_up };
+        self.deadlines.insert((give_up, Deadline::GiveUp(link)));
+        Ok(link)
+    }
+
+    /// Takes over a connected stream socket. The link is up.
+    pub fn adopt_socket(&mut self, socket: OwnedFd, framing: Framing) -> io::Result<LinkId> {
+        self.check_links_max()?;
+        // On a non-blocking socket the ring's operations would fail instead of waiting.
+        let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
+        fcntl(&socket, FcntlArg::F_SETFL(flags.difference(OFlag::O_NONBLOCK)))?;
+        set_no_delay(&socket, super::listeners::peer_of(&socket)?)?;
+        let link = LinkId(self.links.insert(Link::new(socket, framing, LinkState::Up)));
+        self.start_receive(link);
+        Ok(link)
+    }
+
+    /// Queues the parts; they go out with the next `wait`, in one call with whatever else is queued. The caller bounds what it queues, by
+    /// what its peer has yet to answer or by [`Self::queued_bytes`]. On a link that is gone or closing nothing happens.
+    pub fn send(&mut self, link: LinkId, parts: impl IntoIterator<Item = Bytes>) {
+        match self.links.get_mut(link.0) {
+            Some(open) if !matches!(open.state, LinkState::Draining { .. }) => {
+                parts.into_iter().for_each(|part| open.outbound.queue.push(part));
+                self.list_to_send(link);
+            }
+            _ => self.stats.stale_calls += 1,
+        }
+    }
+
+    /// Bytes that were given to `send` and that the kernel has not taken yet; zero for a link that is gone.
+    pub fn queued_bytes(&self, link: LinkId) -> usize {
+        self.links.get(link.0).map_or(0, Link::queued_bytes)
+    }
+
+    /// Receives no more, so that the peer is held back, once what the receive in flight brings is delivered: 64 KiB or a frame.
+    /// While a link is paused its end is not noticed.
+    pub fn pause_reading(&mut self, link: LinkId) {
+        match self.links.get_mut(link.0) {
+            Some(link) => link.inbound.paused = true,
+            None => self.stats.stale_calls += 1,
+        }
+    }
+
+    pub fn resume_reading(&mut self, link: LinkId) {
+        match self.links.get_mut(link.0) {
+            Some(open) => {
+                open.inbound.paused = false;
+                self.start_receive(link);
+            }
+            None => self.stats.stale_calls += 1,
+        }
+    }
+
+    /// Ends the link at once. What is queued is lost; no further completion names the link.
+    pub fn close(&mut self, link: LinkId) {
+        self.ready.retain(|completion| completion.link() != Some(link));
+        if !self.remove_link(link) {
+            self.stats.stale_calls += 1;
+        }
+    }
+
+    /// Ends the link when what is queued was sent and the peer has seen it, or two seconds from now. Nothing that comes is delivered any
+    /// more, `LinkDown` excepted. A link that is not up yet ends at once.
+    pub fn close_after_sent(&mut self, link: LinkId) {
+        let Some(open) = self.links.get_mut(link.0) else {
+            self.stats.stale_calls += 1;
+            return;
+        };
+        match open.state {
+            LinkState::Draining { .. } => self.stats.stale_calls += 1,
+            LinkState::Connecting { .. } => self.end_link(link, DownCause::Closed),
+            LinkState::Up => {
+                let give_up = clock::now() + Duration::from_millis(LINGER_MS);
+                open.state = LinkState::Draining { give_up, ended: false };
+                open.inbound.paused = false;
+                self.deadlines.insert((give_up, Deadline::GiveUp(link)));
+                self.ready.retain(|completion| completion.link() != Some(link));
+                self.start_receive(link);
+                self.list_to_send(link);
+            }
+        }
+    }
+
+    fn check_links_max(&self) -> io::Result<()> {
+        if self.links.len() < self.links_max {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the reactor's links are at their bound"))
+    }
+
+    fn list_to_send(&mut self, link: LinkId) {
+        let Some(open) = self.links.get_mut(link.0) else { return };
+        if !mem::replace(&mut open.outbound.listed, true) {
+            self.to_send.push(link);
+        }
+    }
+
+    /// Starts a send for every link that has something queued and none in flight.
+    pub(super) fn start_sends(&mut self) {
+        for id in mem::take(&mut self.to_send) {
+            let Some(link) = self.links.get_mut(id.0) else { continue };
+            link.outbound.listed = false;
+            if link.outbound.in_flight.is_some() || matches!(link.state, LinkState::Connecting { .. }) {
+                // The end of what is in flight lists the link again.
+                continue;
+            }
+            if !link.outbound.queue.is_empty() {
+                let parts = mem::replace(&mut link.outbound.queue, Parts::new());
+                link.outbound.in_flight_bytes = parts.bytes();
+                let send = SendOp::new(id, link.socket.clone(), parts);
+                link.outbound.in_flight = Some(self.ring.start(Operation::Send(send)));
+            } else if let LinkState::Draining { ended, .. } = &mut link.state {
+                *ended = true;
+                shut_down(&link.socket, Shutdown::Write);
+            }
+        }
+    }
+
+    pub(super) fn start_receive(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(id.0) else { return };
+        let connecting = matches!(link.state, LinkState::Connecting { .. });
+        if link.inbound.in_flight.is_some() || link.inbound.paused || connecting {
+            return;
+        }
+        let draining = matches!(link.state, LinkState::Draining { .. });
+        let direct = match &mut link.inbound.stream {
+            Stream::Frames(assembler) if !draining => assembler.take_direct(),
+            Stream::Frames(_) | Stream::RawBytes => None,
+        };
+        let is_direct = direct.is_some();
+        let DirectData { buffer, filled } = direct.unwrap_or_else(|| {
+            let buffer = link.inbound.buffer.take().unwrap_or_else(|| self.pool.take(RECEIVE_BYTES));
+            DirectData { buffer, filled: 0 }
+        });
+        let receive = ReceiveOp {
+            link: id,
+            socket: link.socket.clone(),
+            buffer,
+            filled,
+            direct: is_direct,
+            poll_first: link.inbound.socket_empty,
+        };
+        link.inbound.in_flight = Some(self.ring.start(Operation::Receive(receive)));
+    }
+
+    pub(super) fn finish_connect(&mut self, connect: ConnectOp, result: io::Result<usize>) {
+        let id = connect.link;
+        let Some(link) = self.links.get_mut(id.0) else { return };
+        let LinkState::Connecting { give_up, .. } = link.state else { panic!("a link connects once") };
+        match result {
+            Ok(_) => {
+                link.state = LinkState::Up;
+                self.deadlines.remove(&(give_up, Deadline::GiveUp(id)));
+                self.ready.push(Completion::LinkUp { link: id });
+                self.start_receive(id);
+                self.list_to_send(id);
+            }
+            Err(error) => self.end_link(id, DownCause::Failed(error)),
+        }
+    }
+
+    pub(super) fn finish_send(&mut self, mut send: SendOp, key: OpKey, result: io::Result<usize>) {
+        let id = send.link;
+        let Some(link) = self.links.get_mut(id.0) else { return };
+        assert_eq!(link.outbound.in_flight.take(), Some(key), "one send is in flight per link");
+        let count = match result {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return self.end_link(id, DownCause::Failed(error)),
+        };
+        self.stats.sent_bytes += count as u64;
+        send.parts.advance(count);
+        link.outbound.in_flight_bytes = send.parts.bytes();
+        if send.parts.is_empty() {
+            self.list_to_send(id);
+        } else {
+            link.outbound.in_flight = Some(self.ring.start(Operation::Send(send)));
+        }
+    }
+
+    pub(super) fn finish_receive(
+        &mut self,
+        receive: ReceiveOp,
+        key: OpKey,
+        result: io::Result<usize>,
+        socket_has_more: bool,
+    ) {
+        let id = receive.link;
+        let Some(link) = self.links.get_mut(id.0) else { return };
+        assert_eq!(link.inbound.in_flight.take(), Some(key), "one receive is in flight per link");
+        link.inbound.socket_empty = !socket_has_more;
+        let received = match result {
+            Ok(0) => {
+                let cause = match link.state {
+                    LinkState::Draining { ended: true, .. } => DownCause::Closed,
+                    _ => DownCause::Eof,
+                };
+                return self.end_link(id, cause);
+            }
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return self.end_link(id, DownCause::Failed(error)),
+        };
+        self.stats.received_bytes += received as u64;
+        match self.deliver(receive, received) {
+            Ok(()) => self.start_receive(id),
+            Err(cause) => self.end_link(id, cause),
+        }
+    }
+
+    /// Turns what a receive brought into completions, and keeps its buffer for the next.
+    fn deliver(&mut self, receive: ReceiveOp, received: usize) -> Result<(), DownCause> {
+        let id = receive.link;
+        let ReceiveOp { buffer, filled, direct, .. } = receive;
+        let Some(link) = self.links.get_mut(id.0) else { return Ok(()) };
+        if matches!(link.state, LinkState::Draining { .. }) {
+            link.inbound.buffer = (!direct).then_some(buffer);
+            return Ok(());
+        }
+        match &mut link.inbound.stream {
+            Stream::Frames(assembler) if direct => {
+                let frame = assembler.put_direct(DirectData { buffer, filled: filled + received });
+                self.ready.extend(frame.map(|frame| frame_completion(id, frame)));
+                Ok(())
+            }
+            Stream::Frames(assembler) => {
+                let mut frames = mem::take(&mut self.frames);
+                let fed = assembler.feed(&buffer[..received], &self.pool, &mut frames);
+                link.inbound.buffer = Some(buffer);
+                self.ready.extend(frames.drain(..).map(|frame| frame_completion(id, frame)));
+                self.frames = frames;
+                fed
+            }
+            Stream::RawBytes if received <= RAW_COPY_BYTES_MAX => {
+                let bytes = Bytes::copy_from_slice(&buffer[..received]);
+                link.inbound.buffer = Some(buffer);
+                self.ready.extend((received > 0).then_some(Completion::RawBytes { link: id, bytes }));
+                Ok(())
+            }
+            Stream::RawBytes => {
+                let mut buffer = buffer;
+                buffer.truncate(received);
+                self.ready.push(Completion::RawBytes { link: id, bytes: buffer.freeze() });
+                Ok(())
+            }
+        }
+    }
+
+    /// A deadline of the link is over.
+    pub(super) fn give_up(&mut self, id: LinkId) {
+        let Some(link) = self.links.get(id.0) else { return };
+        let cause = match link.state {
+            LinkState::Connecting { .. } => DownCause::ConnectTimedOut,
+            LinkState::Draining { ended: true, .. } => DownCause::Closed,
+            LinkState::Draining { ended: false, .. } => DownCause::Failed(io::ErrorKind::TimedOut.into()),
+            LinkState::Up => return,
+        };
+        self.end_link(id, cause);
+    }
+
+    fn end_link(&mut self, id: LinkId, cause: DownCause) {
+        if self.remove_link(id) {
+            let reset = is_reset(&cause);
+            self.ready.push(Completion::LinkDown { link: id, cause, reset });
+        }
+    }
+
+    /// Forgets the link. Operations that have its socket and its buffers end soon, and free them.
+    fn remove_link(&mut self, id: LinkId) -> bool {
+        let Some(link) = self.links.remove(id.0) else { return false };
+        let give_up: Option<Instant> = link.give_up();
+        if let Some(instant) = give_up {
+            self.deadlines.remove(&(instant, Deadline::GiveUp(id)));
+        }
+        for operation in link.operations() {
+            self.ring.cancel(operation);
+        }
+        // The peer hears of it now, not when the last operation lets go of the socket.
+        shut_down(&link.socket, Shutdown::Both);
+        self.accept_below_bound();
+        true
+    }
+}
+
+fn frame_completion(link: LinkId, frame: RawFrame) -> Completion {
+    let RawFrame { header, body, data } = frame;
+    Completion::Frame { link, header, body, data }
+}
+
+fn is_reset(cause: &DownCause) -> bool {
+    let DownCause::Failed(error) = cause else { return false };
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    matches!(errno, Errno::ECONNRESET | Errno::ECONNREFUSED | Errno::EPIPE)
+}
+
+fn shut_down(socket: &OwnedFd, how: Shutdown) {
+    match socket::shutdown(socket.as_raw_fd(), how) {
+        Ok(()) | Err(Errno::ENOTCONN) => {}
+        Err(errno) => tracing::debug!(%errno, "shut down a socket"),
+    }
+}
+
+/// Small frames must not wait for acknowledgements of earlier ones.
+pub(super) fn set_no_delay(socket: &OwnedFd, peer: Peer) -> io::Result<()> {
+    match peer {
+        Peer::Tcp(_) => Ok(setsockopt(socket, sockopt::TcpNoDelay, &true)?),
+        Peer::Unix => Ok(()),
+    }
+}
