@@ -1,7 +1,7 @@
 //! Everything that a reactor reports.
 
 use crate::{LinkId, ListenerId};
-use ashlar_wire::limits::HEADER_BYTES;
+use ashlar_wire::{FrameHeader, WireError};
 use bytes::Bytes;
 use std::io;
 use std::net::SocketAddr;
@@ -22,9 +22,9 @@ pub enum Completion {
     /// The link ended, or could not be made. Nothing more comes from it. `reset`: the peer's kernel refused or reset the connection, so
     /// whatever listened there is gone, at least for now.
     LinkDown { link: LinkId, cause: DownCause, reset: bool },
-    /// A whole frame of a link with [`crate::Framing::Frames`]. The lengths in the header are those of `body` and `data`; `data` starts on
-    /// a page border in memory.
-    Frame { link: LinkId, header: [u8; HEADER_BYTES], body: Bytes, data: Bytes },
+    /// A whole frame of a link with [`crate::Framing::Frames`]: the header is checked, body and data are not; `data` starts on a page
+    /// border in memory.
+    Frame { link: LinkId, header: FrameHeader, body: Bytes, data: Bytes },
     /// What came on a link with [`crate::Framing::RawBytes`], cut anywhere, never empty.
     RawBytes { link: LinkId, bytes: Bytes },
     /// [`crate::Waker::wake`] was called since the last `Woken`.
@@ -63,9 +63,9 @@ pub enum DownCause {
     Eof,
     #[error("no connection within the given time")]
     ConnectTimedOut,
-    /// A frame announces more than the protocol allows.
-    #[error("a frame announces {body_bytes} body bytes and {data_bytes} data bytes")]
-    Oversized { body_bytes: u32, data_bytes: u32 },
+    /// What came is no frame of the protocol.
+    #[error("the peer breaks the protocol")]
+    Protocol(#[source] WireError),
     #[error("the connection failed")]
     Failed(#[source] io::Error),
 }

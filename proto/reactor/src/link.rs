@@ -10,7 +10,7 @@
 
 use crate::aligned::AlignedBuf;
 use crate::frames::FrameAssembler;
-use crate::operation::Parts;
+use crate::operation::{Parts, SendOp};
 use crate::ring::OpKey;
 use ashlar_types::Instant;
 use std::os::fd::OwnedFd;
@@ -69,6 +69,8 @@ pub(crate) struct Outbound {
     pub(crate) in_flight: Option<OpKey>,
     /// How much the send in flight has to send.
     pub(crate) in_flight_bytes: usize,
+    /// The last send, for its memory.
+    pub(crate) spare: Option<SendOp>,
     /// The reactor has the link on its list of links with something to send.
     pub(crate) listed: bool,
 }
@@ -80,7 +82,8 @@ impl Link {
             Framing::RawBytes => Stream::RawBytes,
         };
         let inbound = Inbound { stream, in_flight: None, paused: false, buffer: None, socket_empty: false };
-        let outbound = Outbound { queue: Parts::new(), in_flight: None, in_flight_bytes: 0, listed: false };
+        let outbound =
+            Outbound { queue: Parts::new(), in_flight: None, in_flight_bytes: 0, spare: None, listed: false };
         Link { socket: Rc::new(socket), state, inbound, outbound }
     }
 

@@ -93,11 +93,11 @@ pub(crate) struct WakeOp {
 }
 
 impl SendOp {
-    pub(crate) fn new(link: LinkId, socket: Rc<OwnedFd>, parts: Parts) -> SendOp {
+    pub(crate) fn new(link: LinkId, socket: Rc<OwnedFd>) -> SendOp {
         // SAFETY: needed because `msghdr` has private padding on some C libraries. Sound: a struct of integers and raw pointers, for
         // which all zeros is a value (no name, no control data, no iovecs).
         let header = Box::new(unsafe { mem::zeroed::<libc::msghdr>() });
-        SendOp { link, socket, parts, header }
+        SendOp { link, socket, parts: Parts::new(), header }
     }
 }
 

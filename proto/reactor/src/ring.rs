@@ -27,6 +27,7 @@ pub(crate) struct Ring {
     in_flight: Slab<Operation>,
     overflow: VecDeque<squeue::Entry>,
     pub(crate) enters: u64,
+    is_modern: bool,
 }
 
 /// An operation that the kernel is done with.
@@ -43,12 +44,23 @@ pub(crate) struct Done {
 
 impl Ring {
     pub(crate) fn new(entries: u32) -> io::Result<Ring> {
-        let uring = modern(entries).or_else(|_| IoUring::new(entries))?;
+        let (uring, is_modern) = match modern(entries) {
+            Ok(uring) => (uring, true),
+            Err(error) => {
+                tracing::info!(%error, "the kernel is older than Linux 6.1, use the ring without deferred task work");
+                (IoUring::new(entries)?, false)
+            }
+        };
         let params = uring.params();
         if !(params.is_feature_nodrop() && params.is_feature_ext_arg() && params.is_feature_fast_poll()) {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring is older than Linux 5.11"));
         }
-        Ok(Ring { uring, in_flight: Slab::new(), overflow: VecDeque::new(), enters: 0 })
+        Ok(Ring { uring, in_flight: Slab::new(), overflow: VecDeque::new(), enters: 0, is_modern })
+    }
+
+    /// The kernel is Linux 6.1 or newer.
+    pub(crate) fn is_modern(&self) -> bool {
+        self.is_modern
     }
 
     pub(crate) fn in_flight(&self) -> usize {

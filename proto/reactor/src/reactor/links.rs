@@ -9,10 +9,10 @@ use crate::clock;
 use crate::frames::{DirectData, RawFrame};
 use crate::limits::{LINGER_MS, RAW_COPY_BYTES_MAX, RECEIVE_BYTES};
 use crate::link::{Framing, Link, LinkState, Stream};
-use crate::operation::{ConnectOp, Operation, Parts, ReceiveOp, SendOp};
+use crate::operation::{ConnectOp, Operation, ReceiveOp, SendOp};
 use crate::ring::OpKey;
 use crate::{Completion, DownCause, LinkId, Peer};
-use ashlar_types::{Duration, Instant};
+use ashlar_types::Duration;
 use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -135,7 +135,8 @@ impl Reactor {
 
     /// Starts a send for every link that has something queued and none in flight.
     pub(super) fn start_sends(&mut self) {
-        for id in mem::take(&mut self.to_send) {
+        let mut to_send = mem::take(&mut self.to_send);
+        for id in to_send.drain(..) {
             let Some(link) = self.links.get_mut(id.0) else { continue };
             link.outbound.listed = false;
             if link.outbound.in_flight.is_some() || matches!(link.state, LinkState::Connecting { .. }) {
@@ -143,15 +144,17 @@ impl Reactor {
                 continue;
             }
             if !link.outbound.queue.is_empty() {
-                let parts = mem::replace(&mut link.outbound.queue, Parts::new());
-                link.outbound.in_flight_bytes = parts.bytes();
-                let send = SendOp::new(id, link.socket.clone(), parts);
+                let spare = link.outbound.spare.take();
+                let mut send = spare.unwrap_or_else(|| SendOp::new(id, link.socket.clone()));
+                mem::swap(&mut send.parts, &mut link.outbound.queue);
+                link.outbound.in_flight_bytes = send.parts.bytes();
                 link.outbound.in_flight = Some(self.ring.start(Operation::Send(send)));
             } else if let LinkState::Draining { ended, .. } = &mut link.state {
                 *ended = true;
                 shut_down(&link.socket, Shutdown::Write);
             }
         }
+        self.to_send = to_send;
     }
 
     pub(super) fn start_receive(&mut self, id: LinkId) {
@@ -176,7 +179,7 @@ impl Reactor {
             buffer,
             filled,
             direct: is_direct,
-            poll_first: link.inbound.socket_empty,
+            poll_first: link.inbound.socket_empty && self.ring.is_modern(),
         };
         link.inbound.in_flight = Some(self.ring.start(Operation::Receive(receive)));
     }
@@ -210,6 +213,7 @@ impl Reactor {
         send.parts.advance(count);
         link.outbound.in_flight_bytes = send.parts.bytes();
         if send.parts.is_empty() {
+            link.outbound.spare = Some(send);
             self.list_to_send(id);
         } else {
             link.outbound.in_flight = Some(self.ring.start(Operation::Send(send)));
@@ -267,7 +271,7 @@ impl Reactor {
                 link.inbound.buffer = Some(buffer);
                 self.ready.extend(frames.drain(..).map(|frame| frame_completion(id, frame)));
                 self.frames = frames;
-                fed
+                fed.map_err(DownCause::Protocol)
             }
             Stream::RawBytes if received <= RAW_COPY_BYTES_MAX => {
                 let bytes = Bytes::copy_from_slice(&buffer[..received]);
@@ -306,8 +310,7 @@ impl Reactor {
     /// Forgets the link. Operations that have its socket and its buffers end soon, and free them.
     fn remove_link(&mut self, id: LinkId) -> bool {
         let Some(link) = self.links.remove(id.0) else { return false };
-        let give_up: Option<Instant> = link.give_up();
-        if let Some(instant) = give_up {
+        if let Some(instant) = link.give_up() {
             self.deadlines.remove(&(instant, Deadline::GiveUp(id)));
         }
         for operation in link.operations() {
