@@ -1,0 +1,146 @@
+//! When everything is quiet and closed, the in-sync replicas of a volume must be equal: the same blocks, the same checksums, the same
+//! stamps. An inspector looks through the protocol, like anyone who compares replicas, and hears only what the engines answer.
+
+use crate::format;
+use crate::names::{Disk, Link, SECONDS, Vol, Writer};
+use crate::net::{Connection, Pipe};
+use crate::world::World;
+use ashlar_engine::{Event, LinkId};
+use ashlar_types::{
+    ByteCount, CHUNK_BYTES, ChunkIndex, Crc32, Epoch, Lsn, RequestId, SessionId, SlotIndex,
+};
+use ashlar_wire::{Frame, Open, Reply, Request, SlotContent};
+use std::collections::BTreeMap;
+
+type Slots = BTreeMap<(ChunkIndex, SlotIndex), SlotContent>;
+
+impl World {
+    /// Compares the in-sync replicas of every volume.
+    pub fn audit(&mut self) {
+        for volume in self.volumes() {
+            let mut replicas = Vec::new();
+            for disk in self.in_sync(volume) {
+                if self.violation.is_some() {
+                    return;
+                }
+                replicas.push((disk, self.inspect(volume, disk)));
+            }
+            for chunk in (0..format::CHUNKS).map(ChunkIndex) {
+                self.compare(volume, chunk, &replicas);
+            }
+        }
+    }
+
+    fn compare(&mut self, volume: Vol, chunk: ChunkIndex, replicas: &[(Disk, Slots)]) {
+        let record = self.catalog.record(volume);
+        let holders: Vec<Disk> =
+            record.members_of(chunk).iter().map(|&i| self.disk_of(record.members[usize::from(i)].disk)).collect();
+        let holding: Vec<&(Disk, Slots)> = replicas.iter().filter(|(disk, _)| holders.contains(disk)).collect();
+        for slot in (0..ashlar_types::SLOTS_PER_CHUNK as u16).map(SlotIndex) {
+            let contents: Vec<_> = holding.iter().map(|(disk, slots)| (*disk, slots.get(&(chunk, slot)))).collect();
+            let Some((first, rest)) = contents.split_first() else { return };
+            for other in rest {
+                if let Some((block, text)) = difference(first, other) {
+                    let block = chunk.first_block().0 + slot.first_block().0 + block;
+                    self.violated(format!("replicas differ when quiet: {text}"), Some((volume, block)));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Everything that a replica holds.
+    fn inspect(&mut self, volume: Vol, disk: Disk) -> Slots {
+        let link = self.inspector_link(disk);
+        let open = Open {
+            cluster: format::cluster_id(),
+            disk: format::disk_id(disk),
+            volume: format::volume_id(volume),
+            size: ByteCount(u64::from(format::CHUNKS) * CHUNK_BYTES),
+        };
+        let mut slots = Slots::new();
+        if !matches!(self.ask(link, Request::Observe(open)), Some(Reply::Opened(_))) {
+            return slots;
+        }
+        let mut from = Some(ChunkIndex(0));
+        while let Some(at) = from.take() {
+            let request = Request::ListChanged { from: at, until: ChunkIndex(format::CHUNKS), after: Lsn::ZERO };
+            let Some(Reply::Changed { entries, next }) = self.ask(link, request) else { return slots };
+            for entry in entries {
+                for slot in entry.slots.iter() {
+                    match self.ask(link, Request::ReadSlot { chunk: entry.chunk, slot }) {
+                        Some(Reply::Slot(content)) => drop(slots.insert((entry.chunk, slot), content)),
+                        _ => return slots,
+                    }
+                }
+            }
+            from = next;
+        }
+        slots
+    }
+
+    fn inspector_link(&mut self, disk: Disk) -> Link {
+        let link = Link(self.net.links.len() as u32);
+        let node = self.servers[disk.index()].node;
+        self.net.links.push(Connection {
+            writer: Writer(u32::MAX),
+            disk,
+            session: SessionId(u64::from(link.0)),
+            writer_node: node,
+            server_node: node,
+            incarnation: self.servers[disk.index()].incarnation,
+            writer_open: false,
+            server_open: true,
+            to_server: Pipe::default(),
+            to_writer: Pipe::default(),
+        });
+        self.inspections.insert(link, Vec::new());
+        link
+    }
+
+    /// One request and its answer; a refusal is a violation, except of what the disk with bad bits cannot read.
+    fn ask(&mut self, link: Link, message: Request) -> Option<Reply> {
+        if self.violation.is_some() {
+            return None;
+        }
+        let Connection { disk, session, .. } = *self.net.link(link);
+        let frame = Frame { session, request: RequestId(1), epoch: Epoch::NONE, commit: Lsn::ZERO, message };
+        let asked = format!("{:?}", frame.message);
+        self.tell_server(disk, Event::Request { link: LinkId(u64::from(link.0)), frame });
+        self.run_while(self.now + 10 * SECONDS, |world| world.inspections[&link].is_empty());
+        let reply = self.inspections.get_mut(&link).and_then(Vec::pop).map(|frame| frame.message);
+        match &reply {
+            None => self.violated(format!("{disk} does not answer an inspector's {asked}"), None),
+            Some(Reply::Refused(refusal)) if disk == self.rotten && refusal.status == ashlar_wire::Status::BadBlock => {}
+            Some(Reply::Refused(refusal)) => self.violated(format!("{disk} refuses an inspector's {asked}: {refusal:?}"), None),
+            Some(_) => {}
+        }
+        reply
+    }
+}
+
+/// Checksum of each block; what was never written counts as zeros.
+fn checksums(content: Option<&SlotContent>) -> [Crc32; 16] {
+    let mut all = [Crc32::ZERO_BLOCK; 16];
+    if let Some(content) = content {
+        let valid = (0..16).filter(|bit| content.valid & (1 << bit) != 0);
+        for (block, (crc, data)) in valid.zip(content.blocks.crcs.iter().zip(content.blocks.data.chunks(4096))) {
+            all[block] = if Crc32::of(data) == *crc { *crc } else { Crc32(0) };
+        }
+    }
+    all
+}
+
+/// The first block, counted within the slot, in which two replicas differ.
+fn difference(a: &(Disk, Option<&SlotContent>), b: &(Disk, Option<&SlotContent>)) -> Option<(u64, String)> {
+    let (crcs_a, crcs_b) = (checksums(a.1), checksums(b.1));
+    if let Some(block) = (0..16).find(|&i| crcs_a[i] != crcs_b[i]) {
+        return Some((block as u64, format!("content {:?} on {}, {:?} on {}", crcs_a[block], a.0, crcs_b[block], b.0)));
+    }
+    let stamp = |content: Option<&SlotContent>| content.map(|content| content.stamp);
+    if stamp(a.1) != stamp(b.1) {
+        return Some((0, format!("stamp {:?} on {}, {:?} on {}", stamp(a.1), a.0, stamp(b.1), b.0)));
+    }
+    let valid = |content: Option<&SlotContent>| content.map_or(0, |content| content.valid);
+    (valid(a.1) != valid(b.1)).then(|| (0, format!("valid {:04x} on {}, {:04x} on {}", valid(a.1), a.0, valid(b.1), b.0)))
+}

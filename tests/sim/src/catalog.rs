@@ -1,0 +1,46 @@
+//! The control plane's recorded state as a linearizable register: every call happens at one instant, by the rules of `ashlar-plan`; what
+//! may get lost is the call on its way there (then nothing happened) or the answer on its way back (then it did).
+
+use crate::names::{Node, Vol};
+use ashlar_plan::membership;
+use ashlar_types::{Change, ChangeAnswer, Epoch, NodeName, VolumeRecord};
+
+pub struct Catalog {
+    records: Vec<VolumeRecord>,
+    pub up: bool,
+}
+
+pub fn node_name(node: Node) -> NodeName {
+    format!("node-{}", node.0).parse().expect("a well-formed name")
+}
+
+impl Catalog {
+    pub fn new(records: Vec<VolumeRecord>) -> Catalog {
+        Catalog { records, up: true }
+    }
+
+    pub fn record(&self, volume: Vol) -> &VolumeRecord {
+        &self.records[volume.index()]
+    }
+
+    /// Grants the next epoch to a writer on `node`; with `force` in place of whoever holds the volume.
+    pub fn grant(&mut self, volume: Vol, node: Node, force: bool) -> Result<VolumeRecord, membership::Refusal> {
+        let record = &mut self.records[volume.index()];
+        if force {
+            *record = membership::release_by_force(record);
+        }
+        *record = membership::grant(record, &node_name(node))?;
+        Ok(record.clone())
+    }
+
+    pub fn apply(&mut self, volume: Vol, epoch: Epoch, version: u64, change: &Change) -> ChangeAnswer {
+        let record = &mut self.records[volume.index()];
+        let before = record.clone();
+        let answer = membership::apply(record, epoch, version, change);
+        if let ChangeAnswer::Applied { record: after } = &answer {
+            assert!(after.epoch >= before.epoch && after.version >= before.version, "a record went back");
+            *record = after.clone();
+        }
+        answer
+    }
+}

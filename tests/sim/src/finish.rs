@@ -1,0 +1,141 @@
+//! The end of a run: faults stop, everything must become healthy by itself in bounded time, and then be equal and readable.
+
+use crate::guest::Pending;
+use crate::names::{Disk, MILLIS, Nanos, Node, SECONDS, Vol};
+use crate::server::Ailment;
+use crate::world::World;
+use ashlar_types::MemberState;
+
+/// After the last fault: attached, answered, every replica in-sync.
+const HEALTHY_WITHIN: Nanos = 60 * SECONDS;
+const ANSWERED_WITHIN: Nanos = 20 * SECONDS;
+/// Guests go on for this long without faults.
+const LAST_REQUESTS: Nanos = 2 * SECONDS;
+
+impl World {
+    /// Ends every fault that still lasts.
+    pub fn end_faults(&mut self) {
+        self.quiet = true;
+        self.trace.line(self.now, None, || "faults end".to_owned());
+        self.scenario.calls_lost_ppm = 0;
+        self.scenario.answers_lost_ppm = 0;
+        self.catalog.up = true;
+        for from in (0..=self.scenario.nodes).map(Node) {
+            for to in (0..=self.scenario.nodes).map(Node) {
+                self.heal_path(from, to);
+                let path = self.net.path(from, to);
+                path.delay_high = path.delay_high.min(MILLIS);
+            }
+        }
+        for disk in self.disks() {
+            self.servers[disk.index()].ailment = Ailment::default();
+            let incarnation = self.servers[disk.index()].incarnation;
+            self.resume_server(disk, incarnation);
+        }
+        for writer in self.living_writers() {
+            self.writers[writer.index()].dies_after = None;
+            self.resume_writer(writer);
+        }
+        for node in (0..self.scenario.nodes).map(Node) {
+            self.power_on(node);
+        }
+        for disk in self.disks() {
+            self.start_server(disk);
+        }
+    }
+
+    /// Runs the healthy end of the run and its checks.
+    pub fn finish(&mut self) {
+        self.end_faults();
+        self.run_until(self.now + LAST_REQUESTS);
+        self.guests_active = false;
+        let healthy = self.run_while(self.now + HEALTHY_WITHIN, |world| world.sickness().is_some());
+        if self.violation.is_none() && !healthy {
+            let sickness = self.sickness().unwrap_or_default();
+            self.violated(format!("not healthy {} s after the last fault: {sickness}", HEALTHY_WITHIN / SECONDS), None);
+        }
+        self.read_everything();
+        self.check_histories();
+        self.close_everything();
+        self.audit();
+    }
+
+    /// What is not yet as it should be, first thing first.
+    fn sickness(&self) -> Option<String> {
+        for writer in self.living_writers() {
+            let state = &self.writers[writer.index()];
+            if self.current(state.volume) != Some(writer) {
+                return Some(format!("{writer} of {} was replaced and does not end", state.volume));
+            }
+        }
+        for volume in self.volumes() {
+            let Some(writer) = self.current(volume) else { return Some(format!("{volume} is not attached")) };
+            let state = &self.writers[writer.index()];
+            if !state.serving {
+                return Some(format!("{writer} does not serve {volume}"));
+            }
+            if let Some((tag, pending)) = state.guest.pending.first_key_value() {
+                return Some(format!("{writer} does not answer request {} of {volume}: {pending:?}", tag.0));
+            }
+            let record = self.catalog.record(volume);
+            if let Some(member) = record.members.iter().find(|member| member.state != MemberState::InSync) {
+                let disk = self.disk_of(member.disk);
+                return Some(format!("{disk} is {:?} in {volume}", member.state));
+            }
+        }
+        None
+    }
+
+    /// Reads back every block that anyone ever touched, through the writer.
+    fn read_everything(&mut self) {
+        for volume in self.volumes() {
+            let Some(writer) = self.current(volume) else { continue };
+            let touched: Vec<u64> = self.history[volume.index()].touched().collect();
+            for run in touched.chunk_by(|a, b| a + 1 == *b) {
+                for part in run.chunks(64) {
+                    self.issue_read(writer, part[0], part.len() as u32);
+                }
+            }
+        }
+        let answered = self.run_while(self.now + ANSWERED_WITHIN, |world| {
+            let waits = |volume: Vol| world.current(volume).is_some_and(|w| !world.writers[w.index()].guest.pending.is_empty());
+            world.volumes().any(waits)
+        });
+        if self.violation.is_none() && !answered {
+            self.violated("the last reads are not answered".to_owned(), None);
+        }
+    }
+
+    pub fn check_histories(&mut self) {
+        for volume in self.volumes() {
+            if let Err(found) = self.history[volume.index()].check() {
+                self.violated(found.text, found.block.map(|block| (volume, block)));
+            }
+        }
+    }
+
+    fn close_everything(&mut self) {
+        if self.violation.is_some() {
+            return;
+        }
+        for volume in self.volumes() {
+            self.sites[volume.index()].closing = true;
+            self.detach(volume);
+        }
+        let closed = self.run_while(self.now + ANSWERED_WITHIN, |world| !world.living_writers().is_empty());
+        if !closed && self.violation.is_none() {
+            self.violated("a detach does not end".to_owned(), None);
+        }
+    }
+
+    /// Disks that are in-sync in the volume.
+    pub fn in_sync(&self, volume: Vol) -> Vec<Disk> {
+        self.catalog.record(volume).in_sync().map(|member| self.disk_of(member.disk)).collect()
+    }
+
+    /// Requests that wait, for the liveness of writers that are paused or cut off.
+    pub fn waiting(&self) -> usize {
+        let reads = |pending: &Pending| !matches!(pending, Pending::Flush);
+        self.writers.iter().map(|state| state.guest.pending.values().filter(|p| reads(p)).count()).sum()
+    }
+}

@@ -1,0 +1,41 @@
+//! Deterministic simulator of Ashlar: the production cores (volume, engine, membership rules) in one thread, on a simulated clock, network,
+//! disks and control plane, under faults that a seed draws; and the checker of the promises P1 to P5 and P7.
+//!
+//! ```text
+//!   guest ──► writer (ashlar-volume) ══ links (net) ══► chunkserver (ashlar-engine) ──► medium: live, durable, index
+//!     │            └── calls ──► catalog (ashlar-plan: grant, apply)
+//!     └──► history ──► register: every 4 KiB block is linearizable
+//! ```
+//! Same seed, same binary: the same trace, to the last event; `Outcome::hash` says so.
+#![forbid(unsafe_code)]
+#![allow(unreachable_pub, reason = "parts of one program; what is public beyond it stands below")]
+
+mod agenda;
+mod audit;
+mod catalog;
+mod clock;
+mod describe;
+mod directed;
+mod fault;
+mod finish;
+mod format;
+mod guest;
+mod history;
+mod link;
+mod medium;
+mod names;
+mod net;
+mod register;
+mod rng;
+mod run;
+mod scenario;
+mod server;
+mod site;
+mod stamp;
+mod trace;
+mod world;
+mod writer;
+
+pub use run::{Outcome, Telling, run_scenario, run_seed};
+pub use scenario::{Class, Directed, Scenario};
+pub use world::Violation;

@@ -1,0 +1,222 @@
+//! A disk's medium: what it would return now (`live`), what would be left after a power cut (`durable`), and what lies between.
+//!
+//! ```text
+//!   submitted ──complete──► live ──flush (covers what was complete when it was submitted), durable write──► durable
+//!       └───────── power cut: each 512-byte sector of what is not durable persists or not ─────────────────────┘
+//! ```
+//! Invariant: `live` = `durable` overlaid with `unsynced` in order of completion.
+
+use crate::rng::Rng;
+use crate::stamp::BLOCK;
+use bytes::{Bytes, BytesMut};
+use std::collections::{BTreeMap, HashMap};
+
+const SECTOR: usize = 512;
+
+/// A page that was written and not yet flushed.
+#[derive(Clone, Debug)]
+struct Unsynced {
+    page: u64,
+    content: Bytes,
+    /// Rises with every completion; a flush covers what completed before it was submitted.
+    completed: u64,
+}
+
+/// A write that the device has and has not completed.
+#[derive(Clone, Debug)]
+pub struct InFlight {
+    pub offset: u64,
+    pub parts: Vec<Bytes>,
+    pub durable: bool,
+}
+
+#[derive(Default)]
+pub struct Medium {
+    live: HashMap<u64, Bytes>,
+    durable: HashMap<u64, Bytes>,
+    unsynced: Vec<Unsynced>,
+    completed: u64,
+    /// Pages ever written, to pick one for a bit flip in a fixed order.
+    written: BTreeMap<u64, ()>,
+    pub index: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Medium {
+    pub fn read(&self, offset: u64, length: u64) -> Bytes {
+        let pages = offset / BLOCK as u64..(offset + length) / BLOCK as u64;
+        if pages.end - pages.start == 1
+            && let Some(content) = self.live.get(&pages.start)
+        {
+            return content.clone();
+        }
+        let mut bytes = BytesMut::zeroed(length as usize);
+        for (i, page) in pages.enumerate() {
+            if let Some(content) = self.live.get(&page) {
+                bytes[i * BLOCK..(i + 1) * BLOCK].copy_from_slice(content);
+            }
+        }
+        bytes.freeze()
+    }
+
+    /// The device completes a write.
+    pub fn write(&mut self, write: &InFlight) {
+        self.completed += 1;
+        for (page, content) in pages(write) {
+            self.written.insert(page, ());
+            self.live.insert(page, content.clone());
+            if write.durable {
+                self.unsynced.retain(|earlier| earlier.page != page);
+                self.durable.insert(page, content);
+            } else {
+                self.unsynced.push(Unsynced { page, content, completed: self.completed });
+            }
+        }
+    }
+
+    /// Names what a flush that is submitted now will cover.
+    pub fn flush_mark(&self) -> u64 {
+        self.completed
+    }
+
+    /// The device completes a flush that was submitted when [`Medium::flush_mark`] was `mark`.
+    pub fn flush(&mut self, mark: u64) {
+        let (covered, rest) = std::mem::take(&mut self.unsynced).into_iter().partition(|w| w.completed <= mark);
+        self.unsynced = rest;
+        for write in covered {
+            let Unsynced { page, content, .. } = write;
+            self.durable.insert(page, content);
+        }
+    }
+
+    /// A process died, the device has power: what it had completed stays, what it had not is done or not.
+    pub fn process_crash(&mut self, in_flight: Vec<InFlight>, rng: &mut Rng) {
+        for write in in_flight {
+            if rng.coin() {
+                self.write(&write);
+            }
+        }
+    }
+
+    /// Power is cut: of everything that is not durable, any sectors persist. Returns how many writes were torn.
+    pub fn power_cut(&mut self, in_flight: Vec<InFlight>, rng: &mut Rng) -> u64 {
+        let mut torn = 0;
+        let volatile = std::mem::take(&mut self.unsynced);
+        let unfinished = in_flight.iter().flat_map(pages).map(|(page, content)| (page, content));
+        let candidates: Vec<_> = volatile.into_iter().map(|w| (w.page, w.content)).chain(unfinished).collect();
+        for (page, content) in candidates {
+            match rng.below(4) {
+                0 => {}
+                1 => drop(self.durable.insert(page, content)),
+                _ => {
+                    torn += 1;
+                    let old = self.durable.get(&page).cloned();
+                    self.durable.insert(page, torn_page(old, &content, rng));
+                }
+            }
+            self.written.insert(page, ());
+        }
+        self.live = self.durable.clone();
+        torn
+    }
+
+    /// Flips one bit of a page that was written, at rest. Returns the page.
+    pub fn flip_bit(&mut self, rng: &mut Rng) -> Option<u64> {
+        if self.written.is_empty() {
+            return None;
+        }
+        let page = *self.written.keys().nth(rng.index(self.written.len()))?;
+        self.flip_in(page, rng.index(BLOCK * 8));
+        Some(page)
+    }
+
+    fn flip_in(&mut self, page: u64, bit: usize) {
+        let flip = |content: &mut Bytes| {
+            let mut bytes = BytesMut::from(&content[..]);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            *content = bytes.freeze();
+        };
+        // A page that awaits its flush is in the device's cache; the bits at rest below it are about to be replaced.
+        if self.unsynced.iter().any(|write| write.page == page) {
+            return;
+        }
+        self.live.entry(page).and_modify(flip);
+        self.durable.entry(page).and_modify(flip);
+    }
+
+    pub fn page_count(&self) -> usize {
+        self.live.len()
+    }
+}
+
+/// The pages of a write; each part is cut without copying.
+fn pages(write: &InFlight) -> impl Iterator<Item = (u64, Bytes)> + '_ {
+    let mut page = write.offset / BLOCK as u64;
+    write.parts.iter().flat_map(|part| (0..part.len() / BLOCK).map(|i| part.slice(i * BLOCK..(i + 1) * BLOCK))).map(
+        move |content| {
+            page += 1;
+            (page - 1, content)
+        },
+    )
+}
+
+fn torn_page(old: Option<Bytes>, new: &Bytes, rng: &mut Rng) -> Bytes {
+    let mut bytes = old.map_or_else(|| BytesMut::zeroed(BLOCK), |old| BytesMut::from(&old[..]));
+    let kept = rng.below(1 << (BLOCK / SECTOR));
+    for sector in (0..BLOCK / SECTOR).filter(|sector| kept & (1 << sector) != 0) {
+        let range = sector * SECTOR..(sector + 1) * SECTOR;
+        bytes[range.clone()].copy_from_slice(&new[range]);
+    }
+    bytes.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stamp::{Stamp, read_block, write_blocks};
+
+    fn write(page: u64, stamp: u64, durable: bool) -> InFlight {
+        InFlight { offset: page * BLOCK as u64, parts: vec![write_blocks(Stamp(stamp), 1)], durable }
+    }
+
+    fn stamp(medium: &Medium, page: u64) -> Option<Stamp> {
+        read_block(&medium.read(page * BLOCK as u64, BLOCK as u64))
+    }
+
+    #[test]
+    fn a_durable_write_survives_and_older_volatile_ones_do_not_undo_it() {
+        for seed in 0..100 {
+            let mut medium = Medium::default();
+            medium.write(&write(3, 1, false));
+            medium.write(&write(3, 2, true));
+            medium.power_cut(vec![], &mut Rng::named(seed, "cut"));
+            assert_eq!(stamp(&medium, 3), Some(Stamp(2)));
+        }
+    }
+
+    #[test]
+    fn a_flush_covers_what_completed_before_it_was_submitted() {
+        let mut lost = false;
+        for seed in 0..100 {
+            let mut medium = Medium::default();
+            medium.write(&write(1, 1, false));
+            let mark = medium.flush_mark();
+            medium.write(&write(2, 2, false));
+            medium.flush(mark);
+            medium.power_cut(vec![], &mut Rng::named(seed, "cut"));
+            assert_eq!(stamp(&medium, 1), Some(Stamp(1)));
+            lost |= stamp(&medium, 2) != Some(Stamp(2));
+        }
+        assert!(lost);
+    }
+
+    #[test]
+    fn power_cuts_tear_at_sectors() {
+        let torn = (0..100).any(|seed| {
+            let mut medium = Medium::default();
+            medium.write(&write(1, 1, true));
+            medium.power_cut(vec![write(1, 2, true)], &mut Rng::named(seed, "cut"));
+            stamp(&medium, 1).is_none()
+        });
+        assert!(torn);
+    }
+}

@@ -1,0 +1,173 @@
+//! What a seed draws before it runs: the cluster, the workload, which classes of faults are on and how often each strikes (swarm: a class
+//! that is off finds what constant chaos hides), and whether the seed follows a directed schedule.
+
+use crate::names::{MILLIS, Nanos, SECONDS};
+use crate::rng::Rng;
+
+/// A class of faults that strikes at random times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    ServerCrash,
+    WriterCrash,
+    NodePowerCut,
+    TotalPowerCut,
+    CutOneWay,
+    CutBothWays,
+    IsolateNode,
+    SlowPath,
+    ResetLink,
+    PauseServer,
+    PauseWriter,
+    CatalogOutage,
+    ForceAttach,
+    Detach,
+    DiskSlow,
+    WriteError,
+    ReadError,
+    FlushError,
+    CommitError,
+    BitFlip,
+}
+
+impl Class {
+    pub const ALL: [Class; 20] = [
+        Class::ServerCrash,
+        Class::WriterCrash,
+        Class::NodePowerCut,
+        Class::TotalPowerCut,
+        Class::CutOneWay,
+        Class::CutBothWays,
+        Class::IsolateNode,
+        Class::SlowPath,
+        Class::ResetLink,
+        Class::PauseServer,
+        Class::PauseWriter,
+        Class::CatalogOutage,
+        Class::ForceAttach,
+        Class::Detach,
+        Class::DiskSlow,
+        Class::WriteError,
+        Class::ReadError,
+        Class::FlushError,
+        Class::CommitError,
+        Class::BitFlip,
+    ];
+
+    /// The name under which its strikes are counted.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::ServerCrash => "fault: chunkserver crash",
+            Class::WriterCrash => "fault: writer crash",
+            Class::NodePowerCut => "fault: power cut of a node",
+            Class::TotalPowerCut => "fault: power cut of everything",
+            Class::CutOneWay => "fault: cut one way",
+            Class::CutBothWays => "fault: cut both ways",
+            Class::IsolateNode => "fault: node isolated",
+            Class::SlowPath => "fault: slow path",
+            Class::ResetLink => "fault: link reset",
+            Class::PauseServer => "fault: chunkserver paused",
+            Class::PauseWriter => "fault: writer paused",
+            Class::CatalogOutage => "fault: control plane outage",
+            Class::ForceAttach => "fault: attached by force elsewhere",
+            Class::Detach => "event: detach",
+            Class::DiskSlow => "fault: slow disk",
+            Class::WriteError => "fault: write error",
+            Class::ReadError => "fault: read error",
+            Class::FlushError => "fault: flush error",
+            Class::CommitError => "fault: index commit error",
+            Class::BitFlip => "fault: bit flip at rest",
+        }
+    }
+}
+
+/// A schedule that random faults would hardly find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Directed {
+    /// The writer and one replica are cut off together; the volume is attached elsewhere, where that replica cannot be reached.
+    Zombie { beside_its_replica: bool },
+    /// Writers die right after the n-th step of their protocol (a proposal, an answer, a message of attach or return).
+    DyingWriter,
+    /// The writer is paused for longer than its lease while another takes the volume, then goes on.
+    Sleeper,
+}
+
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub nodes: u16,
+    pub volumes: u16,
+    pub min_replicas: u8,
+    /// Faults stop here.
+    pub faults_until: Nanos,
+    /// Class and mean time between its strikes.
+    pub classes: Vec<(Class, Nanos)>,
+    pub directed: Option<Directed>,
+    /// Of a million calls to the control plane, how many are lost on the way there, and how many on the way back.
+    pub calls_lost_ppm: u32,
+    pub answers_lost_ppm: u32,
+    /// Guests keep this many requests in flight at most, and think this long between two on average.
+    pub depth: u32,
+    pub think: Nanos,
+    pub read_share_ppm: u32,
+    pub discard_share_ppm: u32,
+    pub blocks_max: u32,
+    pub hot_slots: u16,
+    /// Slots of data space of each disk; small ones fill up.
+    pub disk_slots: u32,
+    pub clocks_drift: bool,
+}
+
+impl Scenario {
+    /// Draws the scenario of a seed.
+    pub fn draw(seed: u64) -> Scenario {
+        let mut rng = Rng::named(seed, "scenario");
+        let directed = match rng.below(10) {
+            0 => Some(Directed::Zombie { beside_its_replica: rng.coin() }),
+            1 | 2 => Some(Directed::DyingWriter),
+            3 => Some(Directed::Sleeper),
+            _ => None,
+        };
+        let quiet = rng.below(20) == 0;
+        let often = rng.range(1, 6) * SECONDS;
+        let mut classes = Vec::new();
+        for class in Class::ALL {
+            let on = rng.below(5) < 2 && !quiet;
+            let every = rng.range(often / 2, often * 3);
+            if on && (directed.is_none() || rng.below(3) == 0) {
+                classes.push((class, every));
+            }
+        }
+        let lossy = rng.coin() && !quiet;
+        Scenario {
+            nodes: rng.range(3, 5) as u16,
+            volumes: rng.range(1, 2) as u16,
+            min_replicas: 2,
+            faults_until: rng.range(6, 30) * SECONDS,
+            classes,
+            directed,
+            calls_lost_ppm: if lossy { rng.below(200_000) as u32 } else { 0 },
+            answers_lost_ppm: if lossy { rng.below(300_000) as u32 } else { 0 },
+            depth: rng.range(1, 8) as u32,
+            think: rng.range(5, 30) * MILLIS,
+            read_share_ppm: rng.range(200_000, 700_000) as u32,
+            discard_share_ppm: if rng.coin() { rng.below(150_000) as u32 } else { 0 },
+            blocks_max: *rng.pick(&[1, 2, 4, 8, 24, 48]),
+            hot_slots: rng.range(2, 6) as u16,
+            disk_slots: if rng.below(8) == 0 { rng.range(16, 24) as u32 } else { 256 },
+            clocks_drift: rng.coin(),
+        }
+    }
+
+    /// Nothing goes wrong.
+    pub fn without_faults(seed: u64) -> Scenario {
+        let faults_until = 5 * SECONDS;
+        Scenario {
+            classes: Vec::new(),
+            directed: None,
+            calls_lost_ppm: 0,
+            answers_lost_ppm: 0,
+            disk_slots: 256,
+            faults_until,
+            ..Scenario::draw(seed)
+        }
+    }
+}
