@@ -57,13 +57,16 @@ pub enum Request {
     MarkStale { chunk: ChunkIndex, after: Lsn, slots: SlotSet },
     /// Which slots have stale blocks. Answered by `Changed`.
     ListStale { from: ChunkIndex },
-    /// The whole slot, for copying. Answered by `Slot`.
+    /// The whole slot as it is, stale blocks too, for copying. Answered by `Slot`, or refused as `BadBlock`.
     ReadSlot { chunk: ChunkIndex, slot: SlotIndex },
     /// Fills the stale blocks of the slot, never others, with the source's content. The slot takes the source's stamp, or keeps its own
     /// if it is higher and the slot has fresh blocks.
     Fill { chunk: ChunkIndex, slot: SlotIndex, content: SlotContent },
     /// Reconcile is done with the chunk: nothing in it is stale (else refused as `Incomplete`), its prefix becomes `prefix`.
     CompleteChunk { chunk: ChunkIndex, prefix: Lsn },
+    /// Voids the stale marks of the chunk: what the replica has is declared to be the chunk's content, at its old prefix. Only where no
+    /// replica in-sync is complete: a reconcile was cut off and its source is gone; what the rest lack was never acknowledged.
+    VoidStale { chunk: ChunkIndex },
     /// The replica returns: it is incomplete in every chunk, older fresh marks are void, its own slots stamped after `after` are stale, and
     /// from here on every block written is fresh. Durable before the answer. Stale marks of an earlier attempt stay.
     BeginSync { after: Lsn },
@@ -110,7 +113,7 @@ pub struct Opened {
     pub commit: Lsn,
     /// Highest snapshot floor that this replica knows.
     pub floor: Lsn,
-    /// A return was begun and not finished: the replica is incomplete.
+    /// The replica is incomplete as a whole: a return was begun and not finished, or its journal was damaged.
     pub syncing: bool,
 }
 

@@ -40,6 +40,7 @@ opcodes! {
     AdoptPrefix = 15,
     FinishSync = 16,
     Ping = 17,
+    VoidStale = 18,
     Opened = 128,
     Reported = 129,
     Data = 130,

@@ -50,6 +50,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("read_slot", Request::ReadSlot { chunk, slot }),
         ("fill", Request::Fill { chunk, slot, content: SlotContent { stamp: lsn, valid: 0b1001, blocks: blocks(2) } }),
         ("complete_chunk", Request::CompleteChunk { chunk, prefix: lsn }),
+        ("void_stale", Request::VoidStale { chunk }),
         ("begin_sync", Request::BeginSync { after: lsn }),
         ("adopt_prefix", Request::AdoptPrefix { chunk, prefix: lsn }),
         ("finish_sync", Request::FinishSync),

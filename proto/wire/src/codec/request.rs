@@ -79,6 +79,10 @@ fn encode_copying(request: &Request, body: &mut Writer) -> (Opcode, Bytes) {
             body.lsn(*prefix);
             (Opcode::CompleteChunk, none)
         }
+        Request::VoidStale { chunk } => {
+            body.u32(chunk.0);
+            (Opcode::VoidStale, none)
+        }
         Request::BeginSync { after } => {
             body.lsn(*after);
             (Opcode::BeginSync, none)
@@ -134,6 +138,7 @@ pub(super) fn decode(opcode: Opcode, body: &mut Reader<'_>) -> Result<Request, W
         Opcode::ReadSlot => Request::ReadSlot { chunk: body.chunk()?, slot: body.slot()? },
         Opcode::Fill => Request::Fill { chunk: body.chunk()?, slot: body.slot()?, content: decode_slot(body)? },
         Opcode::CompleteChunk => Request::CompleteChunk { chunk: body.chunk()?, prefix: body.lsn()? },
+        Opcode::VoidStale => Request::VoidStale { chunk: body.chunk()? },
         Opcode::BeginSync => Request::BeginSync { after: body.lsn()? },
         Opcode::AdoptPrefix => Request::AdoptPrefix { chunk: body.chunk()?, prefix: body.lsn()? },
         Opcode::FinishSync => Request::FinishSync,

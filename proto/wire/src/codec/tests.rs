@@ -75,6 +75,7 @@ fn request() -> impl Strategy<Value = Request> {
         (chunk(), slot()).prop_map(|(chunk, slot)| Request::ReadSlot { chunk, slot }),
         (chunk(), slot(), content()).prop_map(|(chunk, slot, content)| Request::Fill { chunk, slot, content }),
         (chunk(), lsn()).prop_map(|(chunk, prefix)| Request::CompleteChunk { chunk, prefix }),
+        chunk().prop_map(|chunk| Request::VoidStale { chunk }),
         lsn().prop_map(|after| Request::BeginSync { after }),
         (chunk(), lsn()).prop_map(|(chunk, prefix)| Request::AdoptPrefix { chunk, prefix }),
         Just(Request::FinishSync),

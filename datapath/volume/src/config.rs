@@ -1,0 +1,67 @@
+//! Timers and bounds of one attached volume.
+
+use ashlar_types::{Duration, NodeName, ZoneName};
+
+/// Most members of a volume: a set of members is a `u64`.
+pub const MEMBERS_MAX: usize = 64;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where this datapath runs: replicas here are read first.
+    pub node: NodeName,
+    pub zone: Option<ZoneName>,
+    /// How long after a request was sent its answer lets reads be served.
+    pub lease: Duration,
+    /// A link that has been quiet for this long is asked for a sign of life.
+    pub ping_interval: Duration,
+    /// Least silence, with a request unanswered, after which a replica is ejected. The bound is this or 20 × p99, whichever is more.
+    pub silence_min: Duration,
+    pub silence_max: Duration,
+    /// First and longest pause between two attempts to connect.
+    pub reconnect_min: Duration,
+    pub reconnect_max: Duration,
+    /// Pause before an unanswered proposal is made again.
+    pub propose_again: Duration,
+    /// Reads are asked of a second replica after this or 8 × the mean, whichever is more.
+    pub hedge_min: Duration,
+    /// A replica whose mean latency is above this and ten times the next one's holds back the others.
+    pub slow_min: Duration,
+    /// Most writes, and most bytes of them, on the way to replicas.
+    pub writes_inflight_max: usize,
+    pub write_bytes_inflight_max: usize,
+    /// Most slots being copied at once, for reconcile or return.
+    pub copies_inflight_max: usize,
+    /// Most requests of listing and marking unanswered.
+    pub marks_inflight_max: usize,
+    /// Writes fail after waiting this long for replicas; none: they wait without limit.
+    pub io_timeout: Option<Duration>,
+}
+
+impl Config {
+    pub fn new(node: NodeName, zone: Option<ZoneName>) -> Config {
+        Config {
+            node,
+            zone,
+            lease: Duration::from_secs(2),
+            ping_interval: Duration::from_millis(500),
+            silence_min: Duration::from_millis(500),
+            silence_max: Duration::from_secs(5),
+            reconnect_min: Duration::from_millis(20),
+            reconnect_max: Duration::from_secs(1),
+            propose_again: Duration::from_millis(100),
+            hedge_min: Duration::from_millis(50),
+            slow_min: Duration::from_millis(50),
+            writes_inflight_max: 512,
+            write_bytes_inflight_max: 16 << 20,
+            copies_inflight_max: 8,
+            marks_inflight_max: 64,
+            io_timeout: None,
+        }
+    }
+
+    /// How long a new writer waits after the last promise before it may go on without the rest: a lease and a quarter, which covers
+    /// clocks that run at different rates.
+    pub(crate) fn fence_wait(&self) -> Duration {
+        self.lease * 5 / 4
+    }
+}
