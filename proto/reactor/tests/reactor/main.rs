@@ -1,0 +1,8 @@
+//! The reactor on real files and real sockets.
+
+mod endings;
+mod files;
+mod frames;
+mod harness;
+mod links;
+mod turns;
