@@ -3,7 +3,7 @@
 
 use crate::names::{Node, Vol};
 use ashlar_plan::membership;
-use ashlar_types::{Change, ChangeAnswer, Epoch, NodeName, VolumeRecord};
+use ashlar_types::{Change, ChangeAnswer, DiskId, Epoch, MemberState, NodeName, VolumeRecord};
 
 pub struct Catalog {
     records: Vec<VolumeRecord>,
@@ -31,6 +31,16 @@ impl Catalog {
         }
         *record = membership::grant(record, &node_name(node))?;
         Ok(record.clone())
+    }
+
+    /// Whether the disk was in-sync and is now declared lost.
+    pub fn declare_lost(&mut self, volume: Vol, disk: DiskId, proof: bool) -> bool {
+        let record = &mut self.records[volume.index()];
+        if record.member(disk).is_none_or(|member| member.state != MemberState::InSync) {
+            return false;
+        }
+        let declared = membership::declare_lost(record, disk, proof);
+        declared.map(|next| *record = next).is_ok()
     }
 
     pub fn apply(&mut self, volume: Vol, epoch: Epoch, version: u64, change: &Change) -> ChangeAnswer {

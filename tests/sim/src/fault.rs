@@ -57,6 +57,7 @@ impl World {
                 let volume = self.any_volume();
                 self.detach(volume);
             }
+            Class::DeclareLost => self.declare_some_disk_lost(),
             _ => self.strike_disk(class),
         }
         let after = self.fault_rng.range(every / 4, every * 7 / 4);
@@ -83,6 +84,16 @@ impl World {
                 }
             }
             other => unreachable!("{other:?} strikes no disk"),
+        }
+    }
+
+    /// An operator declares a disk lost: with proof when its node is off, rashly when enough others seem to be there.
+    fn declare_some_disk_lost(&mut self) {
+        let (disk, volume) = (self.any_disk(), self.any_volume());
+        let proof = !self.powered(self.servers[disk.index()].node);
+        if self.catalog.up && self.catalog.declare_lost(volume, self.id_of(disk), proof) {
+            self.trace.count("fault: disk declared lost");
+            self.trace.line(self.now, None, || format!("{disk} is declared lost for {volume}, proof: {proof}"));
         }
     }
 

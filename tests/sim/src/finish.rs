@@ -1,6 +1,5 @@
 //! The end of a run: faults stop, everything must become healthy by itself in bounded time, and then be equal and readable.
 
-use crate::guest::Pending;
 use crate::names::{Disk, MILLIS, Nanos, Node, SECONDS, Vol};
 use crate::server::Ailment;
 use crate::world::World;
@@ -131,11 +130,5 @@ impl World {
     /// Disks that are in-sync in the volume.
     pub fn in_sync(&self, volume: Vol) -> Vec<Disk> {
         self.catalog.record(volume).in_sync().map(|member| self.disk_of(member.disk)).collect()
-    }
-
-    /// Requests that wait, for the liveness of writers that are paused or cut off.
-    pub fn waiting(&self) -> usize {
-        let reads = |pending: &Pending| !matches!(pending, Pending::Flush);
-        self.writers.iter().map(|state| state.guest.pending.values().filter(|p| reads(p)).count()).sum()
     }
 }

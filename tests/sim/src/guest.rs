@@ -1,7 +1,7 @@
 //! The guest of a writer: keeps a few requests in flight on a few hot blocks, and writes down what it saw.
 
 use crate::history::Begun;
-use crate::names::{Nanos, SECONDS, Writer};
+use crate::names::Writer;
 use crate::stamp::{self, Stamp};
 use crate::trace::Touch;
 use crate::world::{Happening, World};
@@ -174,7 +174,4 @@ impl World {
             self.violated(format!("{writer} guest hears {error:?}"), None);
         }
     }
-
-    /// How long until the guests of this run have nothing left to hope for.
-    pub const GUEST_PATIENCE: Nanos = 60 * SECONDS;
 }

@@ -142,10 +142,6 @@ impl Medium {
         self.live.entry(page).and_modify(flip);
         self.durable.entry(page).and_modify(flip);
     }
-
-    pub fn page_count(&self) -> usize {
-        self.live.len()
-    }
 }
 
 /// The pages of a write; each part is cut without copying.

@@ -103,10 +103,6 @@ impl Net {
         self.paths[from.index() * self.places + to.index()].cut
     }
 
-    pub fn any_cut(&self) -> bool {
-        self.paths.iter().any(|path| path.cut)
-    }
-
     pub fn delay(&mut self, from: Node, to: Node) -> Nanos {
         let Path { delay_low, delay_high, .. } = *self.path(from, to);
         self.rng.tail(delay_low, delay_high)

@@ -27,10 +27,11 @@ pub enum Class {
     FlushError,
     CommitError,
     BitFlip,
+    DeclareLost,
 }
 
 impl Class {
-    pub const ALL: [Class; 20] = [
+    pub const ALL: [Class; 21] = [
         Class::ServerCrash,
         Class::WriterCrash,
         Class::NodePowerCut,
@@ -51,6 +52,7 @@ impl Class {
         Class::FlushError,
         Class::CommitError,
         Class::BitFlip,
+        Class::DeclareLost,
     ];
 
     /// The name under which its strikes are counted.
@@ -76,6 +78,7 @@ impl Class {
             Class::FlushError => "fault: flush error",
             Class::CommitError => "fault: index commit error",
             Class::BitFlip => "fault: bit flip at rest",
+            Class::DeclareLost => "fault: operator thinks of declaring a disk lost",
         }
     }
 }
@@ -135,6 +138,11 @@ impl Scenario {
             if on && (directed.is_none() || rng.below(3) == 0) {
                 classes.push((class, every));
             }
+        }
+        // What is declared lost no longer counts as a copy, and the one that is left must then be good.
+        let on = |classes: &[(Class, Nanos)], class: Class| classes.iter().any(|(c, _)| *c == class);
+        if on(&classes, Class::BitFlip) {
+            classes.retain(|(class, _)| *class != Class::DeclareLost);
         }
         let lossy = rng.coin() && !quiet;
         Scenario {

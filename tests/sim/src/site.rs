@@ -6,6 +6,7 @@ use crate::rng::Rng;
 use crate::scenario::Scenario;
 use crate::trace::Touch;
 use crate::world::{Happening, World};
+use crate::writer::WriterState;
 use ashlar_types::{BLOCKS_PER_CHUNK, BLOCKS_PER_SLOT};
 use ashlar_volume::Event;
 
@@ -46,8 +47,25 @@ impl World {
         if self.current(volume).is_none() {
             self.attach(volume);
         }
+        self.publish_record(volume);
         let after = self.site_rng.range(100, 900) * MILLIS;
         self.agenda.add(self.now + after, Happening::Supervise { volume });
+    }
+
+    /// Now and then a writer hears the record unasked, and perhaps late.
+    fn publish_record(&mut self, volume: Vol) {
+        if self.site_rng.below(4) > 0 || !self.catalog.up {
+            return;
+        }
+        let late = self.site_rng.tail(MILLIS, 1500 * MILLIS);
+        let plane = self.net.control_plane();
+        for writer in self.living_writers() {
+            let WriterState { volume: of, node, .. } = self.writers[writer.index()];
+            if of == volume && !self.net.is_cut(plane, node) {
+                let event = Event::Record(self.catalog.record(volume).clone());
+                self.agenda.add(self.now + late, Happening::ToWriter { writer, event });
+            }
+        }
     }
 
     /// Attaches the volume anew, in place of whoever has it.

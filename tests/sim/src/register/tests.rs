@@ -58,3 +58,50 @@ fn an_unanswered_discard_explains_zeros_once() {
     history.push(write(0, 2, NEVER));
     assert_eq!(check(&history), Ok(()));
 }
+
+/// Tries every order: is there one in which each read sees the latest write?
+fn brute_force(history: &[Access], used: u32, value: Stamp) -> bool {
+    let left = |i: &usize| used & (1 << i) == 0;
+    let must = |i: &usize| history[*i].end != NEVER;
+    if !(0..history.len()).any(|i| left(&i) && must(&i)) {
+        return true;
+    }
+    (0..history.len()).filter(left).any(|i| {
+        let access = history[i];
+        let too_early = (0..history.len()).filter(left).any(|j| history[j].end < access.start);
+        let sees = access.kind == Kind::Write || access.stamp == value;
+        let next = if access.kind == Kind::Write { access.stamp } else { value };
+        !too_early && sees && brute_force(history, used | 1 << i, next)
+    })
+}
+
+#[test]
+fn the_check_agrees_with_trying_every_order() {
+    let mut rng = crate::rng::Rng::named(1, "histories");
+    let (mut good, mut bad) = (0, 0);
+    for _ in 0..30_000 {
+        let count = rng.range(2, 7) as usize;
+        let mut points: Vec<Point> = (1..=2 * count as u64).collect();
+        (0..points.len()).rev().for_each(|i| points.swap(i, rng.index(i + 1)));
+        let mut history = Vec::new();
+        for i in 0..count {
+            let (a, b) = (points[2 * i], points[2 * i + 1]);
+            let (start, end) = (a.min(b), a.max(b));
+            let kind = if rng.coin() { Kind::Write } else { Kind::Read };
+            let end = if kind == Kind::Write && rng.below(3) == 0 { NEVER } else { end };
+            history.push(Access { kind, stamp: Stamp::ZERO, start, end });
+        }
+        let mut written = vec![Stamp::ZERO];
+        for (i, access) in history.iter_mut().enumerate().filter(|(_, access)| access.kind == Kind::Write) {
+            access.stamp = if rng.below(3) == 0 { Stamp::ZERO } else { Stamp(i as u64 + 1) };
+            written.push(access.stamp);
+        }
+        for access in history.iter_mut().filter(|access| access.kind == Kind::Read) {
+            access.stamp = *rng.pick(&written);
+        }
+        let expected = brute_force(&history, 0, Stamp::ZERO);
+        assert_eq!(check(&history).is_ok(), expected, "{history:?}: {:?}", check(&history));
+        if expected { good += 1 } else { bad += 1 }
+    }
+    assert!(good > 1000 && bad > 1000, "{good} good and {bad} bad histories");
+}
