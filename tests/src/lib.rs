@@ -1,1 +1,16 @@
-//! placeholder
+//! What the demo and the tests on real daemons share: a dev cluster of one's own, a kubelet's way of calling CSI, and waiting.
+//!
+//! The programs are looked for beside the running test or demo, where `make build` puts them.
+#![forbid(unsafe_code)]
+
+mod cluster;
+mod command;
+mod kubelet;
+mod sweep;
+mod wait;
+
+pub use cluster::{Daemon, DevCluster, scratch_dir};
+pub use command::{Output, program, run, run_ok};
+pub use kubelet::{Kubelet, MountedVolume};
+pub use sweep::{Leftovers, sweep, sweep_devices};
+pub use wait::wait_until;
