@@ -1,1 +1,34 @@
-//! placeholder
+//! The catalog: the control plane's durable state (DESIGN §4), in terms of the domain, over the seam [`MetaStore`].
+//!
+//! ```text
+//! Catalog   volumes · records · use · nodes · disks · claims · tombstones · events     domain words, one transaction per change
+//!    │
+//! MetaStore   commit (compare → put, delete) · read (ranges) · watch · lease           what etcd can do, and no more
+//!    │
+//! RocksStore   one thread, one synced write batch per transaction                      embedded, one process
+//! ```
+//! Nothing here decides: the rules of change are in `ashlar-plan`; here they become compare-and-swap transactions.
+#![forbid(unsafe_code)]
+
+mod catalog;
+mod document;
+mod error;
+mod events;
+mod keys;
+mod registry;
+mod rocks;
+mod store;
+mod tombstones;
+mod volumes;
+
+pub use catalog::Catalog;
+pub use error::{CatalogError, CatalogErrorKind};
+pub use events::{EVENTS_KEPT, Event, EventFeed};
+pub use registry::{Claims, Disk, DiskFate, Node};
+pub use rocks::RocksStore;
+pub use store::{
+    Compare, Expected, KeyRange, KeyValue, LeaseId, MetaStore, Op, Outcome, Reading, Revision, TRANSACTION_OPS_MAX,
+    Transaction, Watch, WatchEvent,
+};
+pub use tombstones::Tombstone;
+pub use volumes::{StoredVolume, UseState, Volume, VolumePage};

@@ -20,7 +20,9 @@ pub enum Refusal {
     NotAMember { disk: DiskId },
     #[error("{in_sync} replicas in-sync would be left, minReplicas is {min}")]
     BelowMinReplicas { in_sync: u8, min: u8 },
-    #[error("without disk {disk} a chunk would have {in_sync} replicas in-sync, below minReplicas: prove that the disk or its node is off")]
+    #[error(
+        "without disk {disk} a chunk would have {in_sync} replicas in-sync, below minReplicas: prove that the disk or its node is off"
+    )]
     NeedsProof { disk: DiskId, in_sync: u8 },
 }
 
@@ -94,7 +96,9 @@ fn after(record: &VolumeRecord, change: &Change) -> Result<VolumeRecord, String>
             changed(record, |record| set_state(record, *disk, MemberState::Syncing { commit }))
         }
         Change::AbandonReturn { disk } => {
-            let MemberState::Syncing { commit } = state_of(record, *disk)? else { return Err(wrong_state(record, *disk)) };
+            let MemberState::Syncing { commit } = state_of(record, *disk)? else {
+                return Err(wrong_state(record, *disk));
+            };
             changed(record, |record| set_state(record, *disk, MemberState::Out { commit }))
         }
         Change::Join { disk } => {

@@ -63,7 +63,10 @@ fn an_ejection_never_goes_below_min_replicas() {
     let two = applied(apply(&record, record.epoch, record.version, &eject_change(&[C])));
     let answer = apply(&two, two.epoch, two.version, &eject_change(&[B]));
     assert!(matches!(answer, ChangeAnswer::Refused { .. }));
-    assert!(matches!(apply(&record, record.epoch, record.version, &eject_change(&[B, C])), ChangeAnswer::Refused { .. }));
+    assert!(matches!(
+        apply(&record, record.epoch, record.version, &eject_change(&[B, C])),
+        ChangeAnswer::Refused { .. }
+    ));
 }
 
 #[test]

@@ -1,0 +1,68 @@
+//! Names of the catalog's keys. The only place that makes or takes apart a key.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `cluster` | the cluster's identity |
+//! | `volume/<id>` | what a volume was asked to be, and its use |
+//! | `record/<id>` | its membership record, without the chunk table |
+//! | `chunks/<id>/<page>` | one page of its chunk table |
+//! | `name/<name>` | the id of the volume that has this name |
+//! | `node/<name>`, `disk/<id>` | the registry |
+//! | `claim/<disk>` | bytes promised to volumes |
+//! | `tombstone/<disk>/<volume>` | a replica that is still to be deleted |
+//! | `event/<sequence>` and `event-tail` | the newest events, and the sequence of the last |
+//!
+//! Ids are UUID text, numbers 16 hex digits, so that keys sort as what they name does. Names hold no `/` (checked by their types).
+
+use ashlar_types::{DiskId, NodeName, VolumeId, VolumeName};
+
+pub(crate) const CLUSTER: &str = "cluster";
+pub(crate) const VOLUMES: &str = "volume/";
+pub(crate) const RECORDS: &str = "record/";
+pub(crate) const NODES: &str = "node/";
+pub(crate) const DISKS: &str = "disk/";
+pub(crate) const CLAIMS: &str = "claim/";
+pub(crate) const TOMBSTONES: &str = "tombstone/";
+pub(crate) const EVENTS: &str = "event/";
+pub(crate) const EVENT_TAIL: &str = "event-tail";
+
+pub(crate) fn volume(id: VolumeId) -> String {
+    format!("{VOLUMES}{id}")
+}
+
+pub(crate) fn record(id: VolumeId) -> String {
+    format!("{RECORDS}{id}")
+}
+
+/// Prefix of a volume's chunk pages.
+pub(crate) fn chunks(id: VolumeId) -> String {
+    format!("chunks/{id}/")
+}
+
+pub(crate) fn chunk_page(id: VolumeId, page: usize) -> String {
+    format!("{}{page:016x}", chunks(id))
+}
+
+pub(crate) fn name(name: &VolumeName) -> String {
+    format!("name/{name}")
+}
+
+pub(crate) fn node(name: &NodeName) -> String {
+    format!("{NODES}{name}")
+}
+
+pub(crate) fn disk(id: DiskId) -> String {
+    format!("{DISKS}{id}")
+}
+
+pub(crate) fn claim(id: DiskId) -> String {
+    format!("{CLAIMS}{id}")
+}
+
+pub(crate) fn tombstone(disk: DiskId, volume: VolumeId) -> String {
+    format!("{TOMBSTONES}{disk}/{volume}")
+}
+
+pub(crate) fn event(sequence: u64) -> String {
+    format!("{EVENTS}{sequence:016x}")
+}
