@@ -1,0 +1,242 @@
+//! The grammar of the command line.
+
+use crate::size::parse_size;
+use ashlar_types::ByteCount;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Replicated block storage for databases on Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "ashlar", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Arguments {
+    /// Control plane, for example http://127.0.0.1:7100; otherwise the one of the development cluster in DIR.
+    #[arg(long, global = true, env = "ASHLAR_CONTROL", value_name = "URL")]
+    pub control: Option<String>,
+    /// Directory of a development cluster.
+    #[arg(long, global = true, env = "ASHLAR_DIR", value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole cluster on this machine, on loopback.
+    #[command(subcommand)]
+    Dev(DevCommand),
+    /// Create, show, attach, detach and delete volumes.
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Look at nodes.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Look at disks, or give one up.
+    #[command(subcommand)]
+    Disk(DiskCommand),
+    /// Look at the cluster as a whole.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// What happened, oldest first.
+    Events(EventsArguments),
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Format {
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DevCommand {
+    /// Start the cluster in --dir; makes it when there is none, and starts what is not running when there is one.
+    Up(DevUp),
+    /// Every daemon with its pid, addresses, sockets, disks and log.
+    Status(Format),
+    /// Unmount, detach and stop everything.
+    Down(DevDown),
+    /// Send a signal to one daemon, or to `all`.
+    Kill {
+        /// Daemon as `dev status` names it, or `all`.
+        name: String,
+        /// Signal by name, for example KILL, TERM, STOP, CONT.
+        #[arg(long, default_value = "KILL")]
+        signal: String,
+    },
+    /// Start one daemon that is not running, and wait until it serves.
+    Start {
+        /// Daemon as `dev status` names it.
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct DevUp {
+    /// Number of nodes; each has a disk, a chunkserver, a datapath and a CSI node service. [default: 3]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub nodes: Option<u16>,
+    /// Size of each node's disk file, written in full. [default: 8G]
+    #[arg(long, value_parser = parse_size)]
+    pub disk_size: Option<ByteCount>,
+    /// Size of each disk's journal; otherwise the chunkserver's own default.
+    #[arg(long, value_parser = parse_size)]
+    pub journal_size: Option<ByteCount>,
+    /// Leave the daemons running and return, instead of staying until Ctrl-C.
+    #[arg(long)]
+    pub detach: bool,
+    /// How long to wait until every node and disk is online.
+    #[arg(long, default_value = "120s", value_parser = humantime::parse_duration)]
+    pub timeout: std::time::Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct DevDown {
+    /// Also delete the directory with all its data.
+    #[arg(long)]
+    pub purge: bool,
+    /// Kill the datapaths first, so that nothing can wait for a volume that does not answer; unwritten data is lost.
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum VolumeCommand {
+    /// Create a volume.
+    Create {
+        name: String,
+        /// Size, for example 4G or 512M (powers of 1024).
+        #[arg(long, value_parser = parse_size)]
+        size: ByteCount,
+        /// Node that gets the first replica; otherwise the control plane chooses.
+        #[arg(long)]
+        node: Option<String>,
+        /// A parameter as a StorageClass would give it; may be repeated.
+        #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parse_parameter)]
+        parameters: Vec<(String, String)>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// All volumes.
+    List(Format),
+    /// One volume with its replicas.
+    Show {
+        /// Name or id.
+        volume: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Bring up the volume's device on a node, and print its path or NBD URI.
+    Attach {
+        /// Name or id.
+        volume: String,
+        #[arg(long)]
+        node: String,
+        #[arg(long, value_enum, default_value_t = FrontendName::Fuse)]
+        frontend: FrontendName,
+        #[arg(long)]
+        read_only: bool,
+    },
+    /// Take the device down: drained, closed and marked clean.
+    Detach {
+        /// Name or id.
+        volume: String,
+        /// Take it from a node that does not answer; its writes since then are refused.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Delete the volume and all its data.
+    Delete {
+        /// Name or id.
+        volume: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FrontendName {
+    /// A kernel block device: a file served by FUSE with a loop device on it.
+    Fuse,
+    /// An NBD export on a Unix socket.
+    Nbd,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// All nodes.
+    List(Format),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DiskCommand {
+    /// All disks.
+    List(Format),
+    /// Give a disk up for good: its replicas never count again.
+    DeclareLost {
+        /// Id of the disk.
+        disk: String,
+        /// You have made sure that the disk or its node is off; needed where a volume would fall below minReplicas.
+        #[arg(long)]
+        proof_that_it_is_off: bool,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Health, nodes, disks, volumes and space.
+    Status(Format),
+}
+
+#[derive(Debug, Args)]
+pub struct EventsArguments {
+    /// Only of this volume (name or id).
+    #[arg(long)]
+    pub volume: Option<String>,
+    /// At most this many of the past.
+    #[arg(long, default_value_t = 100)]
+    pub last: u32,
+    /// Stay, and print each as it comes.
+    #[arg(long)]
+    pub follow: bool,
+    #[command(flatten)]
+    pub format: Format,
+}
+
+fn parse_parameter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn grammar_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_may_follow_the_command() {
+        let arguments = Arguments::try_parse_from(["ashlar", "dev", "up", "--dir", "/x", "--nodes", "5"]).unwrap();
+        assert_eq!(arguments.dir, Some(PathBuf::from("/x")));
+        assert!(matches!(arguments.command, Command::Dev(DevCommand::Up(DevUp { nodes: Some(5), .. }))));
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for line in [
+            &["ashlar", "volume", "create", "v", "--size", "4X"][..],
+            &["ashlar", "volume", "create", "v", "--size", "1G", "--param", "=x"],
+            &["ashlar", "volume", "create", "v"],
+            &["ashlar", "volume", "attach", "v", "--node", "n1", "--frontend", "scsi"],
+            &["ashlar", "dev", "up", "--nodes", "0"],
+        ] {
+            assert!(Arguments::try_parse_from(line).is_err(), "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! `ashlar node`, `ashlar disk`, `ashlar cluster` and `ashlar events`.
+
+use crate::args::{ClusterCommand, DiskCommand, EventsArguments, NodeCommand};
+use crate::client::{Endpoint, explain};
+use crate::output::{Sheet, Table, line, or_dash, print, print_json_line};
+use crate::size::format_size;
+use crate::view;
+use anyhow::{Context, bail};
+use ashlar_rpc::control;
+use ashlar_types::ByteCount;
+use std::io::{BufRead, IsTerminal, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio_stream::StreamExt;
+
+pub async fn nodes(command: NodeCommand, endpoint: &Endpoint) -> anyhow::Result<()> {
+    let NodeCommand::List(format) = command;
+    let mut client = endpoint.connect().await?;
+    let nodes = client.list_nodes(control::ListNodesRequest {}).await.map_err(explain)?.into_inner().nodes;
+    let nodes: Vec<view::Node> = nodes.into_iter().map(view::Node::of).collect();
+    print(format, &nodes, |nodes| {
+        let mut table = Table::new(["NODE", "ZONE", "CHUNKSERVER", "DATAPATH", "DISKS", "ATTACHED", "LAST HEARTBEAT"]);
+        for node in nodes {
+            table.row([
+                node.name.clone(),
+                or_dash(node.zone.as_deref().unwrap_or_default()),
+                alive(node.chunkserver_alive),
+                alive(node.datapath_alive),
+                node.disks.to_string(),
+                node.attached.to_string(),
+                since(node.last_heartbeat_ms),
+            ]);
+        }
+        table.print();
+    })
+}
+
+fn alive(alive: bool) -> String {
+    if alive { "alive".to_owned() } else { "silent".to_owned() }
+}
+
+pub async fn disks(command: DiskCommand, endpoint: &Endpoint) -> anyhow::Result<()> {
+    match command {
+        DiskCommand::List(format) => {
+            let mut client = endpoint.connect().await?;
+            let disks = client.list_disks(control::ListDisksRequest {}).await.map_err(explain)?.into_inner().disks;
+            let disks: Vec<view::Disk> = disks.into_iter().map(view::Disk::of).collect();
+            print(format, &disks, |disks| list_disks(disks))
+        }
+        DiskCommand::DeclareLost { disk, proof_that_it_is_off, yes } => {
+            if !yes {
+                confirm(&disk)?;
+            }
+            let mut client = endpoint.connect().await?;
+            let request = control::DeclareDiskLostRequest { disk, proof_that_it_is_off };
+            let answer = client.declare_disk_lost(request).await.map_err(explain)?.into_inner();
+            for volume in answer.volumes {
+                line(&volume);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The one command that gives up data asks for the disk's id once more.
+fn confirm(disk: &str) -> anyhow::Result<()> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        bail!("declaring a disk lost gives up its data for good: confirm with --yes");
+    }
+    eprint!("Disk {disk} will never count again, and its data is given up. Type its id to go on: ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    stdin.lock().read_line(&mut answer).context("read the answer")?;
+    if answer.trim() == disk { Ok(()) } else { bail!("not confirmed; nothing was changed") }
+}
+
+fn list_disks(disks: &[view::Disk]) {
+    let mut table = Table::new(["ID", "NODE", "STATE", "CAPACITY", "FREE", "PROMISED", "ADDRESS", "PATH", "FAILURE"]);
+    for disk in disks {
+        table.row([
+            disk.id.clone(),
+            disk.node.clone(),
+            disk.state.to_owned(),
+            format_size(ByteCount(disk.capacity_bytes)),
+            format_size(ByteCount(disk.free_bytes)),
+            format_size(ByteCount(disk.provisioned_bytes)),
+            or_dash(disk.address.as_deref().unwrap_or_default()),
+            or_dash(disk.path.as_deref().unwrap_or_default()),
+            or_dash(disk.failure.as_deref().unwrap_or_default()),
+        ]);
+    }
+    table.print();
+}
+
+pub async fn status(command: ClusterCommand, endpoint: &Endpoint) -> anyhow::Result<()> {
+    let ClusterCommand::Status(format) = command;
+    let mut client = endpoint.connect().await?;
+    let status = client.get_status(control::GetStatusRequest {}).await.map_err(explain)?.into_inner();
+    print(format, &view::Status::of(status), |status| {
+        let mut sheet = Sheet::default();
+        sheet.line("cluster", &status.cluster);
+        sheet.line("health", &status.health);
+        for reason in &status.reasons {
+            sheet.line("", reason);
+        }
+        sheet.line("nodes", format!("{} of {} alive", status.nodes_alive, status.nodes));
+        sheet.line("disks", format!("{} of {} online", status.disks_online, status.disks));
+        sheet.line("volumes", format!("{}, {} degraded", status.volumes, status.volumes_degraded));
+        let free = format_size(ByteCount(status.free_bytes));
+        sheet.line("space", format!("{free} free of {}", format_size(ByteCount(status.capacity_bytes))));
+        sheet.print();
+    })
+}
+
+pub async fn events(arguments: EventsArguments, endpoint: &Endpoint) -> anyhow::Result<()> {
+    let mut client = endpoint.connect_without_timeout().await?;
+    let request = control::EventsRequest {
+        volume: arguments.volume.unwrap_or_default(),
+        max_entries: arguments.last,
+        follow: arguments.follow,
+    };
+    let mut stream = client.events(request).await.map_err(explain)?.into_inner();
+    while let Some(event) = stream.next().await {
+        let event = view::Event::of(event.map_err(explain)?);
+        if arguments.format.json {
+            print_json_line(&event)?;
+        } else {
+            line(&event_line(&event));
+        }
+    }
+    if arguments.follow {
+        bail!("the control plane ended the stream of events");
+    }
+    Ok(())
+}
+
+fn event_line(event: &view::Event) -> String {
+    let time = UNIX_EPOCH + Duration::from_millis(event.time_ms);
+    let mut line = format!("{} {:<12}", humantime::format_rfc3339_millis(time), event.kind);
+    for (name, value) in [("volume", &event.volume), ("disk", &event.disk), ("node", &event.node)] {
+        if let Some(value) = value {
+            line.push_str(&format!(" {name}={value}"));
+        }
+    }
+    for (name, value) in &event.figures {
+        line.push_str(&format!(" {name}={value}"));
+    }
+    if !event.text.is_empty() {
+        line.push_str(&format!(" {}", event.text));
+    }
+    line
+}
+
+/// How long ago, in whole seconds.
+fn since(time_ms: u64) -> String {
+    if time_ms == 0 {
+        return "never".to_owned();
+    }
+    let then = UNIX_EPOCH + Duration::from_millis(time_ms);
+    let seconds = SystemTime::now().duration_since(then).unwrap_or_default().as_secs();
+    format!("{} ago", humantime::format_duration(Duration::from_secs(seconds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line() {
+        let event = view::Event::of(control::Event {
+            time_ms: 1_700_000_000_123,
+            kind: "ejected".to_owned(),
+            disk: "d1".to_owned(),
+            text: "silent".to_owned(),
+            figures: [("commit".to_owned(), "7".to_owned())].into(),
+            ..Default::default()
+        });
+        assert_eq!(event_line(&event), "2023-11-14T22:13:20.123Z ejected      disk=d1 commit=7 silent");
+    }
+}

@@ -1,0 +1,219 @@
+//! The daemons of a development cluster: their names, in the order in which they are started, and their command lines.
+
+use super::layout::{Layout, NodePorts};
+use anyhow::{Context, bail};
+use serde::Serialize;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Control plane with the CSI controller.
+    Control,
+    Chunkserver,
+    Datapath,
+    /// CSI node service.
+    Node,
+}
+
+impl Kind {
+    pub const START_ORDER: [Kind; 4] = [Kind::Control, Kind::Chunkserver, Kind::Datapath, Kind::Node];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Control => "control",
+            Kind::Chunkserver => "chunkserver",
+            Kind::Datapath => "datapath",
+            Kind::Node => "node",
+        }
+    }
+
+    /// File name of the program.
+    pub fn program(self) -> &'static str {
+        match self {
+            Kind::Control | Kind::Node => "ashlar-driver",
+            Kind::Chunkserver => "ashlar-chunkserver",
+            Kind::Datapath => "ashlar-datapath",
+        }
+    }
+}
+
+/// One daemon: `control`, or `KIND-NODE`.
+#[derive(Clone, Copy, Debug)]
+pub struct Daemon<'a> {
+    pub kind: Kind,
+    /// `None` for the control plane.
+    pub node: Option<&'a NodePorts>,
+}
+
+impl Daemon<'_> {
+    pub fn name(&self) -> String {
+        match self.node {
+            Some(node) => format!("{}-{}", self.kind.name(), node.name),
+            None => self.kind.name().to_owned(),
+        }
+    }
+
+    /// Its addresses by purpose.
+    pub fn addresses(&self, layout: &Layout) -> Vec<(&'static str, SocketAddr)> {
+        let control = &layout.file.control;
+        match (self.kind, self.node) {
+            (Kind::Chunkserver, Some(node)) => vec![
+                ("data", node.chunkserver_data),
+                ("rpc", node.chunkserver_rpc),
+                ("metrics", node.chunkserver_metrics),
+            ],
+            (Kind::Datapath, Some(node)) => vec![("rpc", node.datapath_rpc), ("metrics", node.datapath_metrics)],
+            (Kind::Node, Some(node)) => vec![("metrics", node.node_metrics)],
+            _ => vec![("control", control.listen), ("metrics", control.metrics)],
+        }
+    }
+
+    pub fn csi_socket(&self, layout: &Layout) -> Option<PathBuf> {
+        match (self.kind, self.node) {
+            (Kind::Control, _) => Some(layout.control_csi_socket()),
+            (Kind::Node, Some(node)) => Some(layout.node_csi_socket(node)),
+            _ => None,
+        }
+    }
+
+    pub fn disk(&self, layout: &Layout) -> Option<PathBuf> {
+        self.node.filter(|_| self.kind == Kind::Chunkserver).map(|node| layout.disk(node))
+    }
+
+    /// The arguments after the program's name.
+    pub fn arguments(&self, layout: &Layout) -> Vec<OsString> {
+        let mut line = CommandLine::default();
+        let state_file = layout.state_file(&self.name());
+        match (self.kind, self.node) {
+            (Kind::Chunkserver, Some(node)) => line
+                .word("run")
+                .option("--cluster", &layout.file.cluster)
+                .option("--node", &node.name)
+                .option("--disk", layout.disk(node))
+                .option("--listen", node.chunkserver_data.to_string())
+                .option("--rpc-listen", node.chunkserver_rpc.to_string())
+                .option("--metrics-listen", node.chunkserver_metrics.to_string())
+                .option("--control", layout.control_url()),
+            (Kind::Datapath, Some(node)) => line
+                .word("run")
+                .option("--node", &node.name)
+                .option("--control", layout.control_url())
+                .option("--rpc-listen", node.datapath_rpc.to_string())
+                .option("--metrics-listen", node.datapath_metrics.to_string())
+                .option("--run-dir", layout.run_dir(node)),
+            (Kind::Node, Some(node)) => line
+                .word("node")
+                .option("--node", &node.name)
+                .option("--control", layout.control_url())
+                .option("--csi-socket", layout.node_csi_socket(node))
+                .option("--kubelet-dir", layout.kubelet_dir(node))
+                .option("--metrics-listen", node.node_metrics.to_string()),
+            _ => line
+                .word("control")
+                .option("--cluster", &layout.file.cluster)
+                .option("--catalog", layout.catalog())
+                .option("--listen", layout.file.control.listen.to_string())
+                .option("--csi-socket", layout.control_csi_socket())
+                .option("--metrics-listen", layout.file.control.metrics.to_string()),
+        };
+        line.option("--state-file", state_file);
+        line.0
+    }
+}
+
+/// All daemons in the order in which they are started.
+pub fn all(layout: &Layout) -> Vec<Daemon<'_>> {
+    let on_nodes = |kind| layout.file.nodes.iter().map(move |node| Daemon { kind, node: Some(node) });
+    let mut daemons = vec![Daemon { kind: Kind::Control, node: None }];
+    for kind in [Kind::Chunkserver, Kind::Datapath, Kind::Node] {
+        daemons.extend(on_nodes(kind));
+    }
+    daemons
+}
+
+pub fn by_name<'a>(layout: &'a Layout, name: &str) -> anyhow::Result<Daemon<'a>> {
+    let daemons = all(layout);
+    match daemons.iter().find(|daemon| daemon.name() == name) {
+        Some(daemon) => Ok(*daemon),
+        None => {
+            let names: Vec<String> = daemons.iter().map(Daemon::name).collect();
+            bail!("there is no daemon {name:?}; there are {}", names.join(", "))
+        }
+    }
+}
+
+/// `ashlar-chunkserver format` for a disk that is still to be made at `disk`.
+pub fn format_arguments(layout: &Layout, node: &NodePorts, disk: &Path) -> Vec<OsString> {
+    let mut line = CommandLine::default();
+    line.word("format")
+        .option("--cluster", &layout.file.cluster)
+        .option("--node", &node.name)
+        .option("--disk", disk)
+        .option("--size", layout.file.disk_size_bytes.to_string());
+    if let Some(journal) = layout.file.journal_size_bytes {
+        line.option("--journal-size", journal.to_string());
+    }
+    line.0
+}
+
+/// The program, which lies beside this one.
+pub fn program_path(program: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("find the path of this program")?;
+    let path = own.parent().unwrap_or(Path::new("/")).join(program);
+    if !path.is_file() {
+        bail!("{} is missing; the daemons' programs must lie beside `ashlar`", path.display());
+    }
+    Ok(path)
+}
+
+#[derive(Default)]
+struct CommandLine(Vec<OsString>);
+
+impl CommandLine {
+    fn word(&mut self, word: &str) -> &mut CommandLine {
+        self.0.push(word.into());
+        self
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<OsString>) -> &mut CommandLine {
+        self.0.push(name.into());
+        self.0.push(value.into());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dev::layout::Wish;
+
+    #[test]
+    fn daemons_are_started_from_the_control_plane_to_the_node_services() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::open_or_create(dir.path(), Wish { nodes: Some(2), ..Wish::default() }).unwrap();
+        let names: Vec<String> = all(&layout).iter().map(Daemon::name).collect();
+        let expected =
+            ["control", "chunkserver-n1", "chunkserver-n2", "datapath-n1", "datapath-n2", "node-n1", "node-n2"];
+        assert_eq!(names, expected);
+        assert!(by_name(&layout, "node-n2").is_ok());
+        assert!(by_name(&layout, "node-n3").unwrap_err().to_string().contains("chunkserver-n1"));
+    }
+
+    #[test]
+    fn a_daemon_is_given_the_addresses_that_status_shows() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::open_or_create(dir.path(), Wish { nodes: Some(1), ..Wish::default() }).unwrap();
+        for daemon in all(&layout) {
+            let arguments = daemon.arguments(&layout);
+            for (purpose, address) in daemon.addresses(&layout) {
+                assert!(arguments.contains(&address.to_string().into()), "{} {purpose}", daemon.name());
+            }
+            for path in daemon.csi_socket(&layout).into_iter().chain(daemon.disk(&layout)) {
+                assert!(arguments.contains(&path.into_os_string()), "{}", daemon.name());
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The directory of a development cluster: `cluster.json`, and where everything else lies.
+//!
+//! ```text
+//! DIR/cluster.json        what the cluster is: id, nodes, ports. Written once, then only read; marks the directory as ours
+//! DIR/.lock               held by the command that starts or stops daemons
+//! DIR/catalog/            the control plane's state
+//! DIR/csi.sock            CSI identity and controller
+//! DIR/logs/NAME.log       one per daemon, appended
+//! DIR/state/NAME.json     written by a daemon when it listens
+//! DIR/nX/disk/disk.img    the node's disk, its index beside it; DIR/nX/formatting/ until it is whole
+//! DIR/nX/csi.sock         CSI identity and node
+//! DIR/nX/kubelet/         staging and target paths
+//! DIR/nX/run/             the datapath's sockets and mounts
+//! ```
+
+use super::ports;
+use anyhow::{Context, bail, ensure};
+use ashlar_types::{ByteCount, ClusterId};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+const FORMAT: &str = "ashlar-dev-cluster";
+const VERSION: u32 = 1;
+const CLUSTER_FILE: &str = "cluster.json";
+/// Ports of the control plane, and of each node.
+const CONTROL_PORTS: usize = 2;
+const NODE_PORTS: usize = 6;
+/// Bytes of a Unix socket's path without the final zero.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterFile {
+    format: String,
+    version: u32,
+    pub cluster: String,
+    pub disk_size_bytes: u64,
+    pub journal_size_bytes: Option<u64>,
+    pub control: ControlPorts,
+    pub nodes: Vec<NodePorts>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControlPorts {
+    pub listen: SocketAddr,
+    pub metrics: SocketAddr,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodePorts {
+    pub name: String,
+    pub chunkserver_data: SocketAddr,
+    pub chunkserver_rpc: SocketAddr,
+    pub chunkserver_metrics: SocketAddr,
+    pub datapath_rpc: SocketAddr,
+    pub datapath_metrics: SocketAddr,
+    pub node_metrics: SocketAddr,
+}
+
+/// What `dev up` was asked for; `None` takes the default, or what the existing cluster has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish {
+    pub nodes: Option<u16>,
+    pub disk_size: Option<ByteCount>,
+    pub journal_size: Option<ByteCount>,
+}
+
+#[derive(Debug)]
+pub struct Layout {
+    /// Absolute, without symlinks.
+    pub dir: PathBuf,
+    pub file: ClusterFile,
+}
+
+/// Held while daemons are started or stopped; freed when dropped.
+#[derive(Debug)]
+pub struct Lock(#[allow(dead_code, reason = "the lock lives as long as the file is open")] File);
+
+impl Layout {
+    /// The cluster in `dir`, which must be one.
+    pub fn open(dir: &Path) -> anyhow::Result<Layout> {
+        let dir = dir.canonicalize().with_context(|| format!("open {}", dir.display()))?;
+        let path = dir.join(CLUSTER_FILE);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bail!("{} holds no development cluster ({CLUSTER_FILE} is missing)", dir.display())
+            }
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        let file: ClusterFile = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is damaged or of another version", path.display()))?;
+        ensure!(file.format == FORMAT, "{} is not of a development cluster", path.display());
+        ensure!(
+            file.version == VERSION,
+            "{} has version {}, this program knows {VERSION}",
+            path.display(),
+            file.version
+        );
+        Ok(Layout { dir, file })
+    }
+
+    /// The cluster in `dir`, made as wished if the directory is absent or empty. One that exists must agree with the wish.
+    pub fn open_or_create(dir: &Path, wish: Wish) -> anyhow::Result<Layout> {
+        if dir.join(CLUSTER_FILE).exists() {
+            let layout = Layout::open(dir)?;
+            layout.check_wish(wish)?;
+            return Ok(layout);
+        }
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .with_context(|| format!("make {}", dir.display()))?;
+        let dir = dir.canonicalize().with_context(|| format!("open {}", dir.display()))?;
+        // Nothing of ours was ever in a directory without cluster.json, but the lock of the command that makes it.
+        let foreign = fs::read_dir(&dir)?.filter_map(Result::ok).find(|entry| entry.file_name() != ".lock");
+        if let Some(entry) = foreign {
+            bail!("{} is neither empty nor a development cluster: it holds {:?}", dir.display(), entry.file_name());
+        }
+        Layout::create(dir, wish)
+    }
+
+    fn create(dir: PathBuf, wish: Wish) -> anyhow::Result<Layout> {
+        let count = usize::from(wish.nodes.unwrap_or(3));
+        let mut ports = ports::choose(CONTROL_PORTS + count * NODE_PORTS)?.into_iter();
+        let mut next = || ports.next().expect("as many ports as asked for");
+        let file = ClusterFile {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            cluster: ClusterId::from_u128(uuid::Uuid::new_v4().as_u128()).to_string(),
+            disk_size_bytes: wish.disk_size.unwrap_or(ByteCount(8 << 30)).0,
+            journal_size_bytes: wish.journal_size.map(|size| size.0),
+            control: ControlPorts { listen: next(), metrics: next() },
+            nodes: (1..=count)
+                .map(|number| NodePorts {
+                    name: format!("n{number}"),
+                    chunkserver_data: next(),
+                    chunkserver_rpc: next(),
+                    chunkserver_metrics: next(),
+                    datapath_rpc: next(),
+                    datapath_metrics: next(),
+                    node_metrics: next(),
+                })
+                .collect(),
+        };
+        let layout = Layout { dir, file };
+        layout.check_sockets()?;
+        for node in &layout.file.nodes {
+            let make = |path: PathBuf| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+            make(layout.kubelet_dir(node))?;
+            make(layout.run_dir(node))?;
+        }
+        fs::create_dir_all(layout.dir.join("logs"))?;
+        fs::create_dir_all(layout.dir.join("state"))?;
+        layout.write().context("write cluster.json")?;
+        Ok(layout)
+    }
+
+    /// Last, and whole: a directory with the file has everything else.
+    fn write(&self) -> io::Result<()> {
+        let partial = self.dir.join("cluster.partial");
+        let mut file = File::create(&partial)?;
+        file.write_all(&serde_json::to_vec_pretty(&self.file)?)?;
+        file.sync_all()?;
+        fs::rename(&partial, self.dir.join(CLUSTER_FILE))?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    fn check_wish(&self, wish: Wish) -> anyhow::Result<()> {
+        let dir = self.dir.display();
+        if let Some(nodes) = wish.nodes.filter(|&nodes| usize::from(nodes) != self.file.nodes.len()) {
+            bail!("the cluster in {dir} has {} nodes, not {nodes}", self.file.nodes.len());
+        }
+        if let Some(size) = wish.disk_size.filter(|size| size.0 != self.file.disk_size_bytes) {
+            bail!("the cluster in {dir} has disks of {} bytes, not {size}", self.file.disk_size_bytes);
+        }
+        if let Some(size) = wish.journal_size.filter(|size| Some(size.0) != self.file.journal_size_bytes) {
+            bail!("the cluster in {dir} was made with another journal size than {size} bytes");
+        }
+        Ok(())
+    }
+
+    fn check_sockets(&self) -> anyhow::Result<()> {
+        for socket in self.file.nodes.iter().map(|node| self.node_csi_socket(node)) {
+            let length = socket.as_os_str().len();
+            ensure!(
+                length <= SOCKET_PATH_BYTES_MAX,
+                "the socket {} would have {length} bytes, and {SOCKET_PATH_BYTES_MAX} are allowed: use a shorter --dir",
+                socket.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Waits for no one: a second command on the same cluster is refused.
+    pub fn lock(dir: &Path) -> anyhow::Result<Lock> {
+        let path = dir.join(".lock");
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = file.with_context(|| format!("open {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock(file)),
+            Err(TryLockError::WouldBlock) => {
+                bail!("another command is starting or stopping the cluster in {}", dir.display())
+            }
+            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", path.display())),
+        }
+    }
+
+    pub fn control_url(&self) -> String {
+        format!("http://{}", self.file.control.listen)
+    }
+
+    pub fn catalog(&self) -> PathBuf {
+        self.dir.join("catalog")
+    }
+
+    pub fn control_csi_socket(&self) -> PathBuf {
+        self.dir.join("csi.sock")
+    }
+
+    pub fn log(&self, daemon: &str) -> PathBuf {
+        self.dir.join("logs").join(format!("{daemon}.log"))
+    }
+
+    pub fn state_file(&self, daemon: &str) -> PathBuf {
+        self.dir.join("state").join(format!("{daemon}.json"))
+    }
+
+    pub fn disk(&self, node: &NodePorts) -> PathBuf {
+        self.dir.join(&node.name).join("disk").join("disk.img")
+    }
+
+    /// Where the disk is until it is whole.
+    pub fn unfinished_disk(&self, node: &NodePorts) -> PathBuf {
+        self.dir.join(&node.name).join("formatting").join("disk.img")
+    }
+
+    pub fn node_csi_socket(&self, node: &NodePorts) -> PathBuf {
+        self.dir.join(&node.name).join("csi.sock")
+    }
+
+    pub fn kubelet_dir(&self, node: &NodePorts) -> PathBuf {
+        self.dir.join(&node.name).join("kubelet")
+    }
+
+    pub fn run_dir(&self, node: &NodePorts) -> PathBuf {
+        self.dir.join(&node.name).join("run")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,311 @@
+//! What the CLI's JSON looks like: stable names, states as words, unknown values as null. Made from the control API's messages.
+
+use ashlar_rpc::control;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+#[derive(Debug, Serialize)]
+pub struct Volume {
+    pub id: String,
+    pub name: String,
+    pub size_bytes: u64,
+    /// blank, formatting or used.
+    #[serde(rename = "use")]
+    pub use_state: &'static str,
+    pub fs_type: Option<String>,
+    pub parameters: BTreeMap<String, String>,
+    pub created_ms: u64,
+    /// Node that holds it.
+    pub holder: Option<String>,
+    pub epoch: u32,
+    pub clean: bool,
+    pub min_replicas: u32,
+    /// Every member is in-sync.
+    pub healthy: bool,
+    pub members: Vec<Member>,
+    pub attached: Option<Attached>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Member {
+    pub disk: String,
+    pub node: String,
+    pub zone: Option<String>,
+    /// in-sync, syncing or out.
+    pub state: &'static str,
+    pub commit_lsn: u64,
+    pub address: Option<String>,
+    pub connected: Option<bool>,
+    pub resync_blocks_copied: Option<u64>,
+    pub resync_blocks_total: Option<u64>,
+}
+
+/// As its datapath last reported.
+#[derive(Debug, Serialize)]
+pub struct Attached {
+    pub phase: String,
+    pub device: Option<String>,
+    pub epoch: u32,
+    pub reads: u64,
+    pub writes: u64,
+    pub read_bytes: u64,
+    pub written_bytes: u64,
+    pub longest_gap_ms: u64,
+    pub repaired_blocks: u64,
+    pub commit_lsn: u64,
+}
+
+impl Volume {
+    pub fn of(volume: control::Volume) -> Volume {
+        let use_state = match volume.r#use() {
+            control::Use::Blank => "blank",
+            control::Use::Formatting => "formatting",
+            control::Use::Used => "used",
+            control::Use::Unspecified => "unknown",
+        };
+        let record = volume.record.unwrap_or_default();
+        let live = volume.attached.as_ref().map(|attached| attached.members.as_slice()).unwrap_or_default();
+        let members: Vec<Member> = record.members.into_iter().map(|member| Member::of(member, live)).collect();
+        Volume {
+            id: volume.id,
+            name: volume.name,
+            size_bytes: volume.size_bytes,
+            use_state,
+            fs_type: filled(volume.fs_type),
+            parameters: volume.parameters.into_iter().collect(),
+            created_ms: volume.created_ms,
+            holder: filled(record.holder),
+            epoch: record.epoch,
+            clean: record.clean,
+            min_replicas: record.min_replicas,
+            healthy: members.iter().all(|member| member.state == "in-sync"),
+            members,
+            attached: volume.attached.map(Attached::of),
+        }
+    }
+
+    /// `3/3`: members in sync of all.
+    pub fn in_sync(&self) -> String {
+        let in_sync = self.members.iter().filter(|member| member.state == "in-sync").count();
+        format!("{in_sync}/{}", self.members.len())
+    }
+}
+
+impl Member {
+    fn of(member: control::Member, live: &[control::MemberStatus]) -> Member {
+        let state = member_state(member.state());
+        let live = live.iter().find(|status| status.disk == member.disk);
+        let resync = live.filter(|_| state == "syncing");
+        Member {
+            state,
+            connected: live.map(|status| status.connected),
+            resync_blocks_copied: resync.map(|status| status.resync_blocks_copied),
+            resync_blocks_total: resync.map(|status| status.resync_blocks_total),
+            disk: member.disk,
+            node: member.node,
+            zone: filled(member.zone),
+            commit_lsn: member.commit_lsn,
+            address: filled(member.address),
+        }
+    }
+}
+
+impl Attached {
+    fn of(attached: control::AttachedVolume) -> Attached {
+        Attached {
+            device: attached.device.and_then(|device| filled(device.path)),
+            phase: attached.phase,
+            epoch: attached.epoch,
+            reads: attached.reads,
+            writes: attached.writes,
+            read_bytes: attached.read_bytes,
+            written_bytes: attached.written_bytes,
+            longest_gap_ms: attached.longest_gap_ms,
+            repaired_blocks: attached.repaired_blocks,
+            commit_lsn: attached.commit_lsn,
+        }
+    }
+}
+
+fn member_state(state: control::MemberState) -> &'static str {
+    match state {
+        control::MemberState::InSync => "in-sync",
+        control::MemberState::Syncing => "syncing",
+        control::MemberState::Out => "out",
+        control::MemberState::Unspecified => "unknown",
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Node {
+    pub name: String,
+    pub zone: Option<String>,
+    pub chunkserver_alive: bool,
+    pub datapath_alive: bool,
+    pub datapath_address: Option<String>,
+    pub last_heartbeat_ms: u64,
+    pub disks: u32,
+    pub attached: u32,
+}
+
+impl Node {
+    pub fn of(node: control::Node) -> Node {
+        Node {
+            name: node.name,
+            zone: filled(node.zone),
+            chunkserver_alive: node.chunkserver_alive,
+            datapath_alive: node.datapath_alive,
+            datapath_address: filled(node.datapath_address),
+            last_heartbeat_ms: node.last_heartbeat_ms,
+            disks: node.disk_count,
+            attached: node.attached_count,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Disk {
+    pub id: String,
+    pub node: String,
+    /// online, silent, failed or lost.
+    pub state: &'static str,
+    pub capacity_bytes: u64,
+    pub free_bytes: u64,
+    pub provisioned_bytes: u64,
+    pub address: Option<String>,
+    pub path: Option<String>,
+    pub failure: Option<String>,
+    pub last_heartbeat_ms: u64,
+}
+
+impl Disk {
+    pub fn of(disk: control::Disk) -> Disk {
+        let state = match disk.state() {
+            control::DiskState::Online => "online",
+            control::DiskState::Silent => "silent",
+            control::DiskState::Failed => "failed",
+            control::DiskState::Lost => "lost",
+            control::DiskState::Unspecified => "unknown",
+        };
+        Disk {
+            state,
+            id: disk.id,
+            node: disk.node,
+            capacity_bytes: disk.capacity_bytes,
+            free_bytes: disk.free_bytes,
+            provisioned_bytes: disk.provisioned_bytes,
+            address: filled(disk.address),
+            path: filled(disk.path),
+            failure: filled(disk.failure),
+            last_heartbeat_ms: disk.last_heartbeat_ms,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Status {
+    pub cluster: String,
+    pub health: String,
+    pub reasons: Vec<String>,
+    pub nodes_alive: u32,
+    pub nodes: u32,
+    pub disks_online: u32,
+    pub disks: u32,
+    pub volumes: u32,
+    pub volumes_degraded: u32,
+    pub capacity_bytes: u64,
+    pub free_bytes: u64,
+}
+
+impl Status {
+    pub fn of(status: control::ClusterStatus) -> Status {
+        Status {
+            cluster: status.cluster,
+            health: status.health,
+            reasons: status.reasons,
+            nodes_alive: status.nodes_alive,
+            nodes: status.nodes,
+            disks_online: status.disks_online,
+            disks: status.disks,
+            volumes: status.volumes,
+            volumes_degraded: status.volumes_degraded,
+            capacity_bytes: status.capacity_bytes,
+            free_bytes: status.free_bytes,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Event {
+    pub sequence: u64,
+    pub time_ms: u64,
+    pub kind: String,
+    pub volume: Option<String>,
+    pub disk: Option<String>,
+    pub node: Option<String>,
+    pub text: String,
+    pub figures: BTreeMap<String, String>,
+}
+
+impl Event {
+    pub fn of(event: control::Event) -> Event {
+        Event {
+            sequence: event.sequence,
+            time_ms: event.time_ms,
+            kind: event.kind,
+            volume: filled(event.volume),
+            disk: filled(event.disk),
+            node: filled(event.node),
+            text: event.text,
+            figures: event.figures.into_iter().collect(),
+        }
+    }
+}
+
+fn filled(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume() -> control::Volume {
+        let member = |disk: &str, state: control::MemberState| control::Member {
+            disk: disk.to_owned(),
+            state: state as i32,
+            ..Default::default()
+        };
+        let status = control::MemberStatus {
+            disk: "d2".to_owned(),
+            connected: true,
+            resync_blocks_copied: 5,
+            resync_blocks_total: 9,
+            ..Default::default()
+        };
+        control::Volume {
+            r#use: control::Use::Used as i32,
+            record: Some(control::VolumeRecord {
+                members: vec![member("d1", control::MemberState::InSync), member("d2", control::MemberState::Syncing)],
+                ..Default::default()
+            }),
+            attached: Some(control::AttachedVolume { members: vec![status], ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn members_carry_what_the_datapath_reports() {
+        let volume = Volume::of(volume());
+        assert_eq!((volume.use_state, volume.healthy, volume.in_sync()), ("used", false, "1/2".to_owned()));
+        assert_eq!(volume.members[0].connected, None);
+        assert_eq!(volume.members[1].resync_blocks_copied, Some(5));
+        assert_eq!(volume.members[1].state, "syncing");
+    }
+
+    #[test]
+    fn what_is_unknown_is_null_in_json() {
+        let json = serde_json::to_value(Volume::of(control::Volume::default())).unwrap();
+        assert!(json["holder"].is_null() && json["attached"].is_null() && json["use"] == "unknown");
+    }
+}

@@ -1,0 +1,164 @@
+//! `ashlar volume ...`
+
+use crate::args::{FrontendName, VolumeCommand};
+use crate::client::{Endpoint, explain};
+use crate::output::{Sheet, Table, line, or_dash, print};
+use crate::progress::Progress;
+use crate::size::format_size;
+use crate::view;
+use anyhow::bail;
+use ashlar_rpc::control::{self, cluster_client::ClusterClient};
+use ashlar_types::ByteCount;
+use tonic::transport::Channel;
+
+/// Volumes asked for at once when all are listed.
+const PAGE_ENTRIES: u32 = 500;
+
+pub async fn run(command: VolumeCommand, endpoint: &Endpoint) -> anyhow::Result<()> {
+    let mut client = endpoint.connect().await?;
+    match command {
+        VolumeCommand::Create { name, size, node, parameters, format } => {
+            let request = control::CreateVolumeRequest {
+                name,
+                size_bytes: size.0,
+                parameters: parameters.into_iter().collect(),
+                node: node.unwrap_or_default(),
+                allowed_nodes: Vec::new(),
+            };
+            let volume = client.create_volume(request).await.map_err(explain)?.into_inner();
+            print(format, &view::Volume::of(volume), |volume| line(&volume.id))
+        }
+        VolumeCommand::List(format) => print(format, &all(&mut client).await?, |volumes| list(volumes)),
+        VolumeCommand::Show { volume, format } => {
+            let volume = client.get_volume(control::VolumeRef { volume }).await.map_err(explain)?.into_inner();
+            print(format, &view::Volume::of(volume), show)
+        }
+        VolumeCommand::Attach { volume, node, frontend, read_only } => {
+            attach(&mut client, volume, node, frontend, read_only).await
+        }
+        VolumeCommand::Detach { volume, force } => {
+            let _progress = Progress::spinner(format!("detaching {volume}"));
+            let request = control::DetachVolumeRequest { volume, node: String::new(), force };
+            client.detach_volume(request).await.map_err(explain)?;
+            Ok(())
+        }
+        VolumeCommand::Delete { volume } => {
+            client.delete_volume(control::VolumeRef { volume }).await.map_err(explain)?;
+            Ok(())
+        }
+    }
+}
+
+async fn attach(
+    client: &mut ClusterClient<Channel>,
+    volume: String,
+    node: String,
+    frontend: FrontendName,
+    read_only: bool,
+) -> anyhow::Result<()> {
+    let progress = Progress::spinner(format!("attaching {volume} on {node}"));
+    let frontend = match frontend {
+        FrontendName::Fuse => control::Frontend::Fuse,
+        FrontendName::Nbd => control::Frontend::Nbd,
+    };
+    let request = control::AttachVolumeRequest { volume, node, frontend: frontend as i32, read_only };
+    let device = client.attach_volume(request).await.map_err(explain)?.into_inner();
+    drop(progress);
+    if device.path.is_empty() {
+        bail!("the control plane answered without a device");
+    }
+    line(&device.path);
+    Ok(())
+}
+
+async fn all(client: &mut ClusterClient<Channel>) -> anyhow::Result<Vec<view::Volume>> {
+    let mut volumes = Vec::new();
+    let mut starting_token = String::new();
+    loop {
+        let request = control::ListVolumesRequest { max_entries: PAGE_ENTRIES, starting_token: starting_token.clone() };
+        let page = client.list_volumes(request).await.map_err(explain)?.into_inner();
+        volumes.extend(page.volumes.into_iter().map(view::Volume::of));
+        if page.next_token.is_empty() {
+            return Ok(volumes);
+        }
+        if page.next_token == starting_token {
+            bail!("the control plane gave the same page of volumes twice");
+        }
+        starting_token = page.next_token;
+    }
+}
+
+fn list(volumes: &[view::Volume]) {
+    let mut table = Table::new(["NAME", "SIZE", "USE", "IN-SYNC", "NODE", "PHASE", "DEVICE", "ID"]);
+    for volume in volumes {
+        let attached = volume.attached.as_ref();
+        table.row([
+            volume.name.clone(),
+            format_size(ByteCount(volume.size_bytes)),
+            use_text(volume),
+            volume.in_sync(),
+            or_dash(volume.holder.as_deref().unwrap_or_default()),
+            or_dash(attached.map(|attached| attached.phase.as_str()).unwrap_or_default()),
+            or_dash(attached.and_then(|attached| attached.device.as_deref()).unwrap_or_default()),
+            volume.id.clone(),
+        ]);
+    }
+    table.print();
+}
+
+fn use_text(volume: &view::Volume) -> String {
+    match &volume.fs_type {
+        Some(fs_type) => format!("{} ({fs_type})", volume.use_state),
+        None => volume.use_state.to_owned(),
+    }
+}
+
+fn show(volume: &view::Volume) {
+    let mut sheet = Sheet::default();
+    sheet.line("name", &volume.name);
+    sheet.line("id", &volume.id);
+    sheet.line("size", format_size(ByteCount(volume.size_bytes)));
+    sheet.line("use", use_text(volume));
+    sheet.line("node", or_dash(volume.holder.as_deref().unwrap_or_default()));
+    sheet.line("epoch", volume.epoch);
+    sheet.line("clean", volume.clean);
+    sheet.line("minReplicas", volume.min_replicas);
+    for (key, value) in &volume.parameters {
+        sheet.line(&format!("parameter {key}"), value);
+    }
+    if let Some(attached) = &volume.attached {
+        sheet.line("phase", &attached.phase);
+        sheet.line("device", or_dash(attached.device.as_deref().unwrap_or_default()));
+        sheet.line("reads", format!("{} ({})", attached.reads, format_size(ByteCount(attached.read_bytes))));
+        sheet.line("writes", format!("{} ({})", attached.writes, format_size(ByteCount(attached.written_bytes))));
+        sheet.line("longest gap", format!("{} ms", attached.longest_gap_ms));
+        sheet.line("repaired blocks", attached.repaired_blocks);
+    }
+    sheet.print();
+    line("");
+    members(&volume.members);
+}
+
+fn members(members: &[view::Member]) {
+    let mut table = Table::new(["DISK", "NODE", "STATE", "LINK", "RESYNC", "ADDRESS"]);
+    for member in members {
+        let link = match member.connected {
+            Some(true) => "up",
+            Some(false) => "down",
+            None => "-",
+        };
+        let resync = match (member.resync_blocks_copied, member.resync_blocks_total) {
+            (Some(copied), Some(total)) => format!("{copied} of {total} blocks"),
+            _ => "-".to_owned(),
+        };
+        table.row([
+            member.disk.clone(),
+            member.node.clone(),
+            member.state.to_owned(),
+            link.to_owned(),
+            resync,
+            or_dash(member.address.as_deref().unwrap_or_default()),
+        ]);
+    }
+    table.print();
+}
