@@ -34,10 +34,12 @@ pub struct Daemon {
     /// `None`: not running.
     pub pid: Option<i32>,
     /// Purpose ("data", "rpc", "metrics", "control") -> address.
-    #[serde(default)]
     pub addresses: BTreeMap<String, String>,
-    pub csi_socket: Option<PathBuf>,
-    pub disk: Option<PathBuf>,
+    /// Purpose ("csi") -> path.
+    pub sockets: BTreeMap<String, PathBuf>,
+    pub disks: Vec<PathBuf>,
+    /// Of a node service: staging and target paths lie below it.
+    pub kubelet_dir: Option<PathBuf>,
     pub log: PathBuf,
 }
 
@@ -163,9 +165,10 @@ impl DevCluster {
 
     /// The kubelet of a node, with the sidecars of the controller.
     pub fn kubelet(&self, node: &str) -> Result<Kubelet> {
-        let controller = self.daemon("control")?.csi_socket.context("the control plane has a CSI socket")?;
-        let own = self.daemon(&format!("node-{node}"))?.csi_socket.context("the node service has a CSI socket")?;
-        Kubelet::new(node, &self.dir.join(node).join("kubelet"), controller, own)
+        let socket = |daemon: &Daemon| daemon.sockets.get("csi").cloned().context("the daemon has a CSI socket");
+        let service = self.daemon(&format!("node-{node}"))?;
+        let dir = service.kubelet_dir.as_deref().context("a node service has a kubelet's folder")?;
+        Kubelet::new(node, dir, socket(&self.daemon("control")?)?, socket(&service)?)
     }
 
     /// By name or id.
