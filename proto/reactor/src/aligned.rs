@@ -1,7 +1,8 @@
 //! Page-aligned buffers from a bounded pool: what a disk and a socket can both work on without a copy.
 //!
 //! - Sizes are 4 KiB, 8 KiB .. 1 MiB; a larger request is allocated alone and freed after use.
-//! - The pool keeps at most `free_bytes_max` for reuse. What is out is bounded by who takes: links and operations in flight.
+//! - The pool keeps at most `free_bytes_max` for reuse. What is out is bounded by who takes: links and operations in
+//!   flight.
 //! - A buffer may be dropped on any thread: the free lists are behind a lock that is held for a push or a pop.
 //! - A reused buffer holds old bytes. Whoever takes one fills what it hands on.
 
@@ -48,7 +49,8 @@ impl BufferPool {
     }
 
     fn lists<R>(&self, use_lists: impl FnOnce(&mut FreeLists) -> R) -> R {
-        // Every change of the lists is complete or not begun when a panic could come, so a poisoned lock guards sound lists.
+        // Every change of the lists is complete or not begun when a panic could come, so a poisoned lock guards sound
+        // lists.
         use_lists(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -76,7 +78,8 @@ fn class_of(bytes: usize) -> Option<usize> {
 }
 
 fn size_for(bytes: usize) -> usize {
-    if bytes <= POOLED_BYTES_MAX { bytes.next_power_of_two().max(ALIGNMENT) } else { bytes.next_multiple_of(ALIGNMENT) }
+    let pages = bytes.div_ceil(ALIGNMENT);
+    if bytes <= POOLED_BYTES_MAX { pages.next_power_of_two() * ALIGNMENT } else { pages * ALIGNMENT }
 }
 
 /// A page-aligned buffer that returns to its pool when it is dropped.
@@ -109,8 +112,9 @@ impl Deref for AlignedBuf {
     fn deref(&self) -> &[u8] {
         let memory = self.memory();
         debug_assert!(self.bytes <= memory.bytes);
-        // SAFETY: needed to see allocated memory as a slice. Sound: `memory` is a live allocation of `memory.bytes >= self.bytes` bytes,
-        // initialised (zeroed at allocation), owned by this buffer alone and borrowed as long as `self` is.
+        // SAFETY: needed to see allocated memory as a slice. Sound: `memory` is a live allocation of `memory.bytes >=
+        // self.bytes` bytes, initialised (zeroed at allocation), owned by this buffer alone and borrowed as long as
+        // `self` is.
         unsafe { slice::from_raw_parts(memory.start.as_ptr(), self.bytes) }
     }
 }
@@ -149,17 +153,18 @@ struct Memory {
     bytes: usize,
 }
 
-// SAFETY: needed because a raw pointer is not `Send` by itself. Sound: `Memory` owns its allocation alone, and the global allocator
-// takes memory back on any thread.
+// SAFETY: needed because a raw pointer is not `Send` by itself. Sound: `Memory` owns its allocation alone, and the
+// global allocator takes memory back on any thread.
 unsafe impl Send for Memory {}
-// SAFETY: needed because frozen buffers are shared between threads. Sound: through `&Memory` the bytes can only be read.
+// SAFETY: needed because frozen buffers are shared between threads. Sound: through `&Memory` the bytes can only be
+// read.
 unsafe impl Sync for Memory {}
 
 impl Memory {
     fn allocate(bytes: usize) -> Memory {
         let layout = Memory::layout(bytes);
-        // SAFETY: needed because safe collections do not align to a page. Sound: the layout's size is not zero (`size_for` gives at
-        // least `ALIGNMENT`).
+        // SAFETY: needed because safe collections do not align to a page. Sound: the layout's size is not zero
+        // (`size_for` gives at least `ALIGNMENT`).
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
         Memory { start, bytes }
@@ -173,7 +178,8 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: needed to give back what `allocate` took. Sound: the same layout as there, and this is the only owner.
+        // SAFETY: needed to give back what `allocate` took. Sound: the same layout as there, and this is the only
+        // owner.
         unsafe { dealloc(self.start.as_ptr(), Memory::layout(self.bytes)) }
     }
 }

@@ -6,12 +6,14 @@ use bytes::Bytes;
 use std::io;
 use std::net::SocketAddr;
 
-/// One thing that happened. Those of one link come in the order in which they happened; a link's last one is `LinkDown`.
+/// One thing that happened. Those of one link come in the order in which they happened; a link's last one is
+/// `LinkDown`.
 #[derive(Debug)]
 pub enum Completion {
     /// `Ok` has exactly the bytes asked for, in a page-aligned buffer. Past the end of the file: `UnexpectedEof`.
     Read { token: u64, result: io::Result<Bytes> },
-    /// `Ok`: all of it is written; on stable media if it was asked to be durable. `Err`: any part of it may be written.
+    /// `Ok`: all of it is written; on stable media if it was asked to be durable. `Err`: any part of it may be
+    /// written.
     Write { token: u64, result: io::Result<()> },
     /// `Ok`: every write that had completed when the flush was asked for is on stable media.
     Flush { token: u64, result: io::Result<()> },
@@ -19,11 +21,11 @@ pub enum Completion {
     Accepted { listener: ListenerId, link: LinkId, peer: Peer },
     /// A connection that was asked for stands.
     LinkUp { link: LinkId },
-    /// The link ended, or could not be made. Nothing more comes from it. `reset`: the peer's kernel refused or reset the connection, so
-    /// whatever listened there is gone, at least for now.
+    /// The link ended, or could not be made. Nothing more comes from it. `reset`: the peer's kernel refused or reset
+    /// the connection, so whatever listened there is gone, at least for now.
     LinkDown { link: LinkId, cause: DownCause, reset: bool },
-    /// A whole frame of a link with [`crate::Framing::Frames`]: the header is checked, body and data are not; `data` starts on a page
-    /// border in memory.
+    /// A whole frame of a link with [`crate::Framing::Frames`]: the header is checked, body and data are not; `data`
+    /// starts on a page border in memory.
     Frame { link: LinkId, header: FrameHeader, body: Bytes, data: Bytes },
     /// What came on a link with [`crate::Framing::RawBytes`], cut anywhere, never empty.
     RawBytes { link: LinkId, bytes: Bytes },

@@ -3,7 +3,8 @@
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-/// Cores from which on a loop may spin before it sleeps. Below, a spinning loop takes the core that its own peer needs to answer.
+/// Cores from which on a loop may spin before it sleeps. Below, a spinning loop takes the core that its own peer
+/// needs to answer.
 const SPIN_CORES_MIN: usize = 8;
 
 #[derive(Clone, Debug)]
@@ -14,7 +15,8 @@ pub struct ReactorConfig {
     pub links_max: usize,
     /// Free buffers that are kept for reuse.
     pub pool_bytes_max: usize,
-    /// Longest spin before the loop sleeps; the spin adapts below this, down to none on an idle loop. Zero: never spin.
+    /// Longest spin before the loop sleeps; the spin adapts below this, down to none on an idle loop. Zero: never
+    /// spin.
     pub spin_max: Duration,
 }
 

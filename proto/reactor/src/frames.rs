@@ -5,8 +5,9 @@
 //! |  header           |  body       |  data                    | next frame
 //! ```
 //!
-//! Nothing is allocated for a frame before its header is checked, lengths and checksum. The data part is gathered in a page-aligned
-//! buffer of its own, so it can go to a disk as it is. Body and data are not checked here: that is for who decodes the message.
+//! Nothing is allocated for a frame before its header is checked, lengths and checksum. The data part is gathered in
+//! a page-aligned buffer of its own, so it can go to a disk as it is. Body and data are not checked here: that is for
+//! who decodes the message.
 
 use crate::aligned::{AlignedBuf, BufferPool};
 use crate::limits::DIRECT_RECEIVE_BYTES_MIN;
@@ -32,7 +33,8 @@ enum State {
     Rest(Rest),
 }
 
-/// `body.len() <= header.body_bytes`, `data_filled <= header.data_bytes`, and `data_filled > 0` only when the body is whole.
+/// `body.len() <= header.body_bytes`, `data_filled <= header.data_bytes`, and `data_filled > 0` only when the body is
+/// whole.
 struct Rest {
     header: FrameHeader,
     body: Vec<u8>,
@@ -52,7 +54,8 @@ impl FrameAssembler {
         FrameAssembler { state: State::BEGIN }
     }
 
-    /// Takes the next bytes of the stream and appends every frame that they complete. After an error the stream is of no use.
+    /// Takes the next bytes of the stream and appends every frame that they complete. After an error the stream is of
+    /// no use.
     pub(crate) fn feed(
         &mut self,
         mut input: &[u8],
@@ -77,7 +80,8 @@ impl FrameAssembler {
         Ok(())
     }
 
-    /// The data buffer, when so much of it is missing that it should be received without a copy. `put_direct` brings it back.
+    /// The data buffer, when so much of it is missing that it should be received without a copy. `put_direct` brings
+    /// it back.
     pub(crate) fn take_direct(&mut self) -> Option<DirectData> {
         let State::Rest(rest) = &mut self.state else { return None };
         if rest.body_missing() > 0 || rest.data_missing() < DIRECT_RECEIVE_BYTES_MIN {

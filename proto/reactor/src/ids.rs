@@ -1,4 +1,5 @@
-//! Names of what a reactor holds. A name is never reused: one that outlived its thing names nothing, and calls with it do nothing.
+//! Names of what a reactor holds. A name is never reused: one that outlived its thing names nothing, and calls with
+//! it do nothing.
 
 use crate::slab::Key;
 

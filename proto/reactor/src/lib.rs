@@ -1,10 +1,12 @@
-//! The loop on which a core does its input and output: one io_uring for disk, links and byte streams, run to completion.
+//! The loop on which a core does its input and output: one io_uring for disk, links and byte streams, run to
+//! completion.
 //!
-//! A [`Reactor`] takes calls that name what to do (with a token, or a link) and gives back [`Completion`]s from [`Reactor::wait`]. Calls
-//! never block and never call back. Everything that was asked for between two waits goes to the kernel in one system call, together with
-//! the wait itself.
+//! A [`Reactor`] takes calls that name what to do (with a token, or a link) and gives back [`Completion`]s from
+//! [`Reactor::wait`]. Calls never block and never call back. Everything that was asked for between two waits goes to
+//! the kernel in one system call, together with the wait itself.
 //!
-//! Unsafe code is in `ring` (entries to the kernel), `operation` (one zeroed C struct) and `aligned` (memory); nothing else needs any.
+//! Unsafe code is in `ring` (entries to the kernel), `operation` (one zeroed C struct) and `aligned` (memory);
+//! nothing else needs any.
 
 mod aligned;
 mod clock;

@@ -5,8 +5,8 @@
 //!  accept, adopt ────────────►┘
 //! ```
 //!
-//! Every state may go at once (`close`, an error, the peer). At most one receive and one send are in flight per link; their buffers are
-//! theirs until they complete, also when the link is gone by then.
+//! Every state may go at once (`close`, an error, the peer). At most one receive and one send are in flight per link;
+//! their buffers are theirs until they complete, also when the link is gone by then.
 
 use crate::aligned::AlignedBuf;
 use crate::frames::FrameAssembler;
@@ -39,8 +39,9 @@ pub(crate) enum LinkState {
         give_up: Instant,
     },
     Up,
-    /// The caller is done with it: what is queued is sent, what comes is dropped, until the peer has seen the end and closes too. So
-    /// the last bytes arrive: a socket that is closed with unread bytes in it makes the kernel reset the connection.
+    /// The caller is done with it: what is queued is sent, what comes is dropped, until the peer has seen the end and
+    /// closes too. So the last bytes arrive: a socket that is closed with unread bytes in it makes the kernel reset
+    /// the connection.
     Draining {
         give_up: Instant,
         /// Everything is sent and the peer was told that nothing more comes.

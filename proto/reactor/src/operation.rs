@@ -1,7 +1,9 @@
-//! The operations that a ring can have in flight. Each owns whatever the kernel touches for it: descriptor, buffers, iovecs, address.
+//! The operations that a ring can have in flight. Each owns whatever the kernel touches for it: descriptor, buffers,
+//! iovecs, address.
 //!
-//! Invariant: `Operation::entry` gives an entry whose pointers lead only to heap memory that the operation owns, that does not move
-//! when the operation is moved, and that nobody else writes. So an operation that is kept until its completion keeps its entry sound.
+//! Invariant: `Operation::entry` gives an entry whose pointers lead only to heap memory that the operation owns, that
+//! does not move when the operation is moved, and that nobody else writes. So an operation that is kept until its
+//! completion keeps its entry sound.
 
 use crate::aligned::AlignedBuf;
 use crate::limits::IOVECS_MAX;
@@ -94,8 +96,8 @@ pub(crate) struct WakeOp {
 
 impl SendOp {
     pub(crate) fn new(link: LinkId, socket: Rc<OwnedFd>) -> SendOp {
-        // SAFETY: needed because `msghdr` has private padding on some C libraries. Sound: a struct of integers and raw pointers, for
-        // which all zeros is a value (no name, no control data, no iovecs).
+        // SAFETY: needed because `msghdr` has private padding on some C libraries. Sound: a struct of integers and
+        // raw pointers, for which all zeros is a value (no name, no control data, no iovecs).
         let header = Box::new(unsafe { mem::zeroed::<libc::msghdr>() });
         SendOp { link, socket, parts: Parts::new(), header }
     }

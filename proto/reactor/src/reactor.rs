@@ -8,7 +8,8 @@
 //!
 //! - One thread: a reactor is made, used and dropped on the same one (the kernel insists; the type is not `Send`).
 //! - The only deadlines are those of connecting, lingering and paused accepting: none is on the way of a request.
-//! - Memory is bounded by what callers ask for: operations in flight are theirs, a link adds a receive buffer and at most one frame.
+//! - Memory is bounded by what callers ask for: operations in flight are theirs, a link adds a receive buffer and at
+//!   most one frame.
 
 mod files;
 mod links;
@@ -69,7 +70,8 @@ pub struct ReactorStats {
     pub written_bytes: u64,
     pub received_bytes: u64,
     pub sent_bytes: u64,
-    /// Calls with a name whose thing was gone already, as happens when a link ends while its caller still works for it.
+    /// Calls with a name whose thing was gone already, as happens when a link ends while its caller still works for
+    /// it.
     pub stale_calls: u64,
 }
 
@@ -121,8 +123,9 @@ impl Reactor {
         self.ring.in_flight()
     }
 
-    /// Hands everything asked for to the kernel and appends what completes. Returns when there is at least one completion, or at
-    /// `deadline` without; `Instant::FAR` waits for ever. After an error nothing completes any more.
+    /// Hands everything asked for to the kernel and appends what completes. Returns when there is at least one
+    /// completion, or at `deadline` without; `Instant::FAR` waits for ever. After an error nothing completes any
+    /// more.
     pub fn wait(&mut self, deadline: Instant, out: &mut Vec<Completion>) -> Result<(), ReactorError> {
         loop {
             self.start_sends();

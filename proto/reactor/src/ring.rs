@@ -1,9 +1,12 @@
 //! The ring and what is in flight on it. The only place that hands memory to the kernel.
 //!
-//! - An operation is in `in_flight` from `start` until its one completion is reaped; until then nobody else has it. Every operation
-//!   completes exactly once (none is multishot), so a reaped operation's memory is no longer the kernel's.
-//! - A ring is dropped only after everything in flight has completed; what could not be waited for is leaked, never freed.
-//! - An entry that does not fit the submission queue waits in `overflow`, in order; `overflow.len() <= in flight + cancels`.
+//! - An operation is in `in_flight` from `start` until its one completion is reaped; until then nobody else has it.
+//!   Every operation completes exactly once (none is multishot), so a reaped operation's memory is no longer the
+//!   kernel's.
+//! - A ring is dropped only after everything in flight has completed; what could not be waited for is leaked, never
+//!   freed.
+//! - An entry that does not fit the submission queue waits in `overflow`, in order; `overflow.len() <= in flight +
+//!   cancels`.
 
 use crate::clock;
 use crate::operation::Operation;
@@ -44,13 +47,16 @@ pub(crate) struct Done {
 
 impl Ring {
     pub(crate) fn new(entries: u32) -> io::Result<Ring> {
-        let (uring, is_modern) = match modern(entries) {
-            Ok(uring) => (uring, true),
+        match modern(entries) {
+            Ok(uring) => Ring::on(uring, true),
             Err(error) => {
                 tracing::info!(%error, "the kernel is older than Linux 6.1, use the ring without deferred task work");
-                (IoUring::new(entries)?, false)
+                Ring::on(IoUring::new(entries)?, false)
             }
-        };
+        }
+    }
+
+    fn on(uring: IoUring, is_modern: bool) -> io::Result<Ring> {
         let params = uring.params();
         if !(params.is_feature_nodrop() && params.is_feature_ext_arg() && params.is_feature_fast_poll()) {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring is older than Linux 5.11"));
@@ -83,8 +89,8 @@ impl Ring {
         }
     }
 
-    /// Submits everything and, if nothing has completed, waits: `spin` awake, then asleep, in all no longer than `timeout` (`None`: for
-    /// ever).
+    /// Submits everything and, if nothing has completed, waits: `spin` awake, then asleep, in all no longer than
+    /// `timeout` (`None`: for ever).
     pub(crate) fn enter(&mut self, timeout: Option<Duration>, spin: Duration) -> io::Result<()> {
         self.fill_from_overflow();
         let must_wait = timeout != Some(Duration::ZERO) && self.overflow.is_empty() && !self.has_completed();
@@ -120,8 +126,8 @@ impl Ring {
                 errno => Err(io::Error::from_raw_os_error(-errno)),
             };
             let accepted = match (&operation, &result) {
-                // SAFETY: needed because the ring gives a bare number. Sound: an accept's result is a descriptor that the kernel has just
-                // made for this process, and that nobody else knows.
+                // SAFETY: needed because the ring gives a bare number. Sound: an accept's result is a descriptor that
+                // the kernel has just made for this process, and that nobody else knows.
                 (Operation::Accept(_), Ok(_)) => Some(unsafe { OwnedFd::from_raw_fd(completed.result()) }),
                 _ => None,
             };
@@ -165,7 +171,8 @@ impl Ring {
         self.overflow.push_back(entry);
         self.fill_from_overflow();
         if !self.overflow.is_empty() {
-            // The queue is full: empty it. If the kernel cannot take entries now, they wait, and `enter` reports a ring that is broken.
+            // The queue is full: empty it. If the kernel cannot take entries now, they wait, and `enter` reports a
+            // ring that is broken.
             self.enters += 1;
             if self.uring.submit().is_ok() {
                 self.fill_from_overflow();
@@ -177,9 +184,9 @@ impl Ring {
         let mut queue = self.uring.submission();
         while !queue.is_full() {
             let Some(entry) = self.overflow.pop_front() else { return };
-            // SAFETY: needed because the kernel follows the entry's pointers. Sound: they lead to memory that the entry's operation owns
-            // (invariant of `operation`), and the operation stays in `in_flight` until the kernel is done with it; a cancellation has
-            // no pointers.
+            // SAFETY: needed because the kernel follows the entry's pointers. Sound: they lead to memory that the
+            // entry's operation owns (invariant of `operation`), and the operation stays in `in_flight` until the
+            // kernel is done with it; a cancellation has no pointers.
             let pushed = unsafe { queue.push(&entry) };
             pushed.expect("the queue is not full");
         }
@@ -227,3 +234,6 @@ fn ignore_transient(entered: io::Result<usize>) -> io::Result<()> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

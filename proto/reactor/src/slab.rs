@@ -1,7 +1,7 @@
 //! Values under keys that are never reused: a key names its value until it is removed, and nothing afterwards.
 //!
-//! A key is an index and the generation of the place. Removing a value raises the generation, so an old key finds nothing. A place whose
-//! generation would wrap is retired.
+//! A key is an index and the generation of the place. Removing a value raises the generation, so an old key finds
+//! nothing. A place whose generation would wrap is retired.
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Key {

@@ -1,5 +1,5 @@
-//! How long a loop stays awake before it sleeps: grows when the last sleep turned out short, shrinks when it turned out long, so that an
-//! idle loop sleeps at once and a busy one saves the wake-up. Invariant: `budget <= max`.
+//! How long a loop stays awake before it sleeps: grows when the last sleep turned out short, shrinks when it turned
+//! out long, so that an idle loop sleeps at once and a busy one saves the wake-up. Invariant: `budget <= max`.
 
 use ashlar_types::Duration;
 

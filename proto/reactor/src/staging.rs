@@ -1,5 +1,5 @@
-//! Makes bytes fit for O_DIRECT: every part starts on a page border in memory and, except for the last, has whole pages. Parts that do so
-//! already go as they are; runs of others are copied together into aligned buffers.
+//! Makes bytes fit for O_DIRECT: every part starts on a page border in memory and, except for the last, has whole
+//! pages. Parts that do so already go as they are; runs of others are copied together into aligned buffers.
 
 use crate::aligned::BufferPool;
 use crate::limits::ALIGNMENT;

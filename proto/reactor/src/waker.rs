@@ -1,7 +1,8 @@
 //! Waking a loop from other threads: an eventfd that the loop reads through its ring.
 //!
-//! `pending` saves system calls: while a wake-up is on its way, further ones are no-ops. The loop clears it before it reports `Woken`, so
-//! whoever queues something and then wakes is seen: either its own wake-up follows, or the one on its way is reported after the queueing.
+//! `pending` saves system calls: while a wake-up is on its way, further ones are no-ops. The loop clears it before it
+//! reports `Woken`, so whoever queues something and then wakes is seen: either its own wake-up follows, or the one on
+//! its way is reported after the queueing.
 
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};

@@ -1,4 +1,5 @@
-//! Files and block devices: reads, writes and flushes. The order of writes is the caller's: two in flight may end in any order.
+//! Files and block devices: reads, writes and flushes. The order of writes is the caller's: two in flight may end in
+//! any order.
 
 use super::Reactor;
 use crate::limits::{ALIGNMENT, READ_BYTES_MAX, WRITE_BYTES_MAX};
@@ -40,8 +41,8 @@ impl Reactor {
         }
     }
 
-    /// Writes the parts one after the other from `offset`, on stable media if `durable`. Parts that a direct file could not take from
-    /// where they are in memory are copied. Completes as [`Completion::Write`].
+    /// Writes the parts one after the other from `offset`, on stable media if `durable`. Parts that a direct file
+    /// could not take from where they are in memory are copied. Completes as [`Completion::Write`].
     pub fn write(&mut self, file: FileId, offset: ByteOffset, parts: Vec<Bytes>, durable: bool, token: u64) {
         match self.prepare_write(file, parts) {
             Ok((file, parts)) => {
@@ -87,7 +88,8 @@ impl Reactor {
             Ok(count) => {
                 self.stats.read_bytes += count as u64;
                 read.done += count;
-                // A direct read that stops within a block has met the end of the file, and could not go on from there anyway.
+                // A direct read that stops within a block has met the end of the file, and could not go on from there
+                // anyway.
                 let at_end = count == 0 || (read.file.direct && !read.done.is_multiple_of(ALIGNMENT));
                 match read.done == read.buffer.len() {
                     true => Ok(read.buffer.freeze()),

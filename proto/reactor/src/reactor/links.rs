@@ -1,8 +1,9 @@
 //! Connections: making, sending, receiving, ending.
 //!
-//! - What is sent on a link arrives in order, or the link ends. Everything queued in a turn goes out in one system call.
-//! - After `LinkDown`, `close`, or the end of `close_after_sent` the link's name names nothing; its buffers are freed when the kernel is
-//!   done with them.
+//! - What is sent on a link arrives in order, or the link ends. Everything queued in a turn goes out in one system
+//!   call.
+//! - After `LinkDown`, `close`, or the end of `close_after_sent` the link's name names nothing; its buffers are freed
+//!   when the kernel is done with them.
 
 use super::{Deadline, Reactor};
 use crate::clock;
@@ -23,8 +24,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 impl Reactor {
-    /// Begins to connect; ends with `LinkUp` or, after `timeout` at the latest, with `LinkDown`. What is sent before `LinkUp` waits.
-    /// Fails at once only for want of links or descriptors.
+    /// Begins to connect; ends with `LinkUp` or, after `timeout` at the latest, with `LinkDown`. What is sent before
+    /// `LinkUp` waits. Fails at once only for want of links or descriptors.
     pub fn connect_tcp(&mut self, address: SocketAddr, timeout: Duration, framing: Framing) -> io::Result<LinkId> {
         self.check_links_max()?;
         let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
@@ -53,8 +54,9 @@ impl Reactor {
         Ok(link)
     }
 
-    /// Queues the parts; they go out with the next `wait`, in one call with whatever else is queued. The caller bounds what it queues, by
-    /// what its peer has yet to answer or by [`Self::queued_bytes`]. On a link that is gone or closing nothing happens.
+    /// Queues the parts; they go out with the next `wait`, in one call with whatever else is queued. The caller
+    /// bounds what it queues, by what its peer has yet to answer or by [`Self::queued_bytes`]. On a link that is gone
+    /// or closing nothing happens.
     pub fn send(&mut self, link: LinkId, parts: impl IntoIterator<Item = Bytes>) {
         match self.links.get_mut(link.0) {
             Some(open) if !matches!(open.state, LinkState::Draining { .. }) => {
@@ -70,8 +72,8 @@ impl Reactor {
         self.links.get(link.0).map_or(0, Link::queued_bytes)
     }
 
-    /// Receives no more, so that the peer is held back, once what the receive in flight brings is delivered: 64 KiB or a frame.
-    /// While a link is paused its end is not noticed.
+    /// Receives no more, so that the peer is held back, once what the receive in flight brings is delivered: 64 KiB
+    /// or a frame. While a link is paused its end is not noticed.
     pub fn pause_reading(&mut self, link: LinkId) {
         match self.links.get_mut(link.0) {
             Some(link) => link.inbound.paused = true,
@@ -97,8 +99,8 @@ impl Reactor {
         }
     }
 
-    /// Ends the link when what is queued was sent and the peer has seen it, or two seconds from now. Nothing that comes is delivered any
-    /// more, `LinkDown` excepted. A link that is not up yet ends at once.
+    /// Ends the link when what is queued was sent and the peer has seen it, or two seconds from now. Nothing that
+    /// comes is delivered any more, `LinkDown` excepted. A link that is not up yet ends at once.
     pub fn close_after_sent(&mut self, link: LinkId) {
         let Some(open) = self.links.get_mut(link.0) else {
             self.stats.stale_calls += 1;

@@ -1,5 +1,6 @@
-//! Sockets that take connections. Each has one accept in flight, except at `links_max` (then it waits for a link to end) and after an
-//! accept that failed for want of descriptors or memory (then it pauses, or it would fail again at once, for ever).
+//! Sockets that take connections. Each has one accept in flight, except at `links_max` (then it waits for a link to
+//! end) and after an accept that failed for want of descriptors or memory (then it pauses, or it would fail again at
+//! once, for ever).
 
 use super::{Deadline, Reactor};
 use crate::clock;
@@ -34,7 +35,8 @@ enum Accept {
 }
 
 impl Reactor {
-    /// Takes connections at `address` from now on; gives the address with the port that was chosen if none was asked for.
+    /// Takes connections at `address` from now on; gives the address with the port that was chosen if none was asked
+    /// for.
     pub fn listen_tcp(&mut self, address: SocketAddr, framing: Framing) -> io::Result<(ListenerId, SocketAddr)> {
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
