@@ -33,14 +33,14 @@ pub struct LedgerResult {
 pub fn create(server: &Server) -> Result<()> {
     server.query(
         "CREATE DATABASE IF NOT EXISTS sbtest; \
-         CREATE TABLE sbtest.ledger (n BIGINT UNSIGNED PRIMARY KEY, seal CHAR(64) NOT NULL) ENGINE=InnoDB",
+         CREATE TABLE sbtest.ledger (n BIGINT UNSIGNED PRIMARY KEY, seal BINARY(32) NOT NULL) ENGINE=InnoDB",
     )?;
     Ok(())
 }
 
 /// Rows are `first..`; everything below `first` was seen by earlier clients.
 pub fn verify(server: &Server, seen: u64) -> Result<LedgerResult> {
-    let rows = server.query("SELECT n FROM sbtest.ledger WHERE seal = SHA2(n, 256) ORDER BY n")?;
+    let rows = server.query("SELECT n FROM sbtest.ledger WHERE seal = UNHEX(SHA2(n, 256)) ORDER BY n")?;
     let rows: BTreeSet<u64> =
         rows.lines().map(|row| row.parse().context("a row of the ledger")).collect::<Result<_>>()?;
     let missing = (1..=seen).filter(|row| !rows.contains(row)).count() as u64;
@@ -138,7 +138,7 @@ fn commit_rows(mut input: ChildStdin, output: ChildStdout, seen: &AtomicU64, sto
         let row = seen.load(Ordering::SeqCst) + 1;
         writeln!(
             input,
-            "BEGIN; INSERT INTO ledger VALUES ({row}, SHA2({row}, 256)); COMMIT; SELECT n FROM ledger WHERE n = {row};"
+            "BEGIN; INSERT INTO ledger VALUES ({row}, UNHEX(SHA2({row}, 256))); COMMIT; SELECT n FROM ledger WHERE n = {row};"
         )
         .context("send a row")?;
         line.clear();
