@@ -8,30 +8,65 @@ use bytes::Bytes;
 /// One change of the durable index. Keys and values are the engine's; the shell stores them in order of the bytes of the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IndexEdit {
-    Put { key: Vec<u8>, value: Vec<u8> },
-    Delete { key: Vec<u8> },
+    Put {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    Delete {
+        key: Vec<u8>,
+    },
     /// Deletes every key `from <= key < until`.
-    DeleteRange { from: Vec<u8>, until: Vec<u8> },
+    DeleteRange {
+        from: Vec<u8>,
+        until: Vec<u8>,
+    },
 }
 
 #[derive(Clone, Debug)]
 pub enum Action {
-    Reply { link: LinkId, frame: ReplyFrame },
+    Reply {
+        link: LinkId,
+        frame: ReplyFrame,
+    },
     /// End the link after what was replied to it was sent. `LinkClosed` does not follow.
-    CloseLink { link: LinkId },
+    CloseLink {
+        link: LinkId,
+    },
     /// Offset and length are multiples of 4096.
-    Read { op: OpToken, offset: ByteOffset, bytes: ByteCount },
+    Read {
+        op: OpToken,
+        offset: ByteOffset,
+        bytes: ByteCount,
+    },
     /// The parts are written one after the other from `offset`; each part's length is a multiple of 4096. With `durable` the write is on
     /// stable media when it is done.
-    Write { op: OpToken, offset: ByteOffset, parts: Vec<Bytes>, durable: bool },
+    Write {
+        op: OpToken,
+        offset: ByteOffset,
+        parts: Vec<Bytes>,
+        durable: bool,
+    },
     /// Everything written and done before is on stable media when this is done.
-    Flush { op: OpToken },
+    Flush {
+        op: OpToken,
+    },
     /// All edits or none, on stable media when done. At most one is outstanding.
-    Commit { op: OpToken, edits: Vec<IndexEdit> },
+    Commit {
+        op: OpToken,
+        edits: Vec<IndexEdit>,
+    },
     /// Answer to `Event::Delete`.
-    Deleted { op: OpToken, result: Result<(), String> },
+    Deleted {
+        op: OpToken,
+        result: Result<(), String>,
+    },
     /// Recovery ended: requests are served from now on (those that came before have waited).
-    Recovered { replayed_records: u64, lost_blocks: u64 },
+    Recovered {
+        replayed_records: u64,
+        lost_blocks: u64,
+    },
     /// The disk's life as a replica ended. Said once.
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
 }

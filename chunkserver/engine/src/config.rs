@@ -1,6 +1,6 @@
 //! What may be tuned, and every bound of this crate with how they relate.
 
-use crate::superblock::JOURNAL_BYTES_MIN;
+use crate::superblock::{JOURNAL_BYTES_MIN, SLOTS_MIN};
 use ashlar_types::{BLOCK_BYTES, BLOCKS_PER_SLOT, Duration};
 use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, DATA_BYTES_MAX};
 
@@ -10,6 +10,8 @@ pub(crate) const SMALL_WRITE_BLOCKS_MAX: u32 = 8;
 pub(crate) const BATCH_PAYLOAD_PAGES_MAX: u32 = 64;
 /// Header page and payload of the largest batch. A batch starts only where so many bytes are left before the ring's end.
 pub(crate) const BATCH_BYTES_MAX: u64 = (1 + BATCH_PAYLOAD_PAGES_MAX as u64) * BLOCK_BYTES;
+/// Blocks of one repair that go into one journal record; a longer repair is cut.
+pub(crate) const REPAIR_BLOCKS_MAX: u32 = 64;
 /// Blocks of one write in place.
 pub(crate) const APPLY_RUN_BLOCKS_MAX: u32 = 256;
 /// A read is tried again when what it read was replaced meanwhile; after so many times it is refused.
@@ -31,10 +33,8 @@ const _: () = assert!(PAYLOAD_OF_ONE_WRITE_MAX <= BATCH_PAYLOAD_PAGES_MAX);
 const _: () = assert!(BLOCKS_PER_SLOT <= BATCH_PAYLOAD_PAGES_MAX, "a filled slot fits a batch");
 const _: () = assert!(REPAIR_BLOCKS_MAX <= BATCH_PAYLOAD_PAGES_MAX);
 const _: () = assert!(JOURNAL_BYTES_MIN >= 16 * BATCH_BYTES_MAX, "one batch is a small part of the ring");
+const _: () = assert!(RESERVE_SLOTS_MIN <= SLOTS_MIN / 2);
 const _: () = assert!(APPLY_RUN_BLOCKS_MAX as usize * BLOCK_BYTES as usize <= DATA_BYTES_MAX);
-/// Blocks of one repair that go into one journal record; a longer repair is cut.
-pub(crate) const REPAIR_BLOCKS_MAX: u32 = 64;
-
 /// Tuning of one engine. The defaults suit a disk of any size.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {

@@ -1,7 +1,32 @@
-//! The engine of one disk.
+//! The engine of one disk: owns the state, takes an event, handles it, then brings everything forward that can move.
+//!
+//! ```text
+//!   new ──► Recovering ──────────────────────► Serving ──────────────────────► failed: reads only
+//!            (scan, verify, replay, checkpoint)         write or flush failed
+//! ```
 
-use crate::{Action, EngineConfig, EngineStatus, Event, Superblock};
-use ashlar_types::Instant;
+use crate::action::Action;
+use crate::checkpoint::Checkpoint;
+use crate::config::{EARLY_EVENTS_MAX, EngineConfig, RESERVE_SLOTS_MIN};
+use crate::event::{DiskError, Event, LinkId, OpToken};
+use crate::index::load::load;
+use crate::index::{Loaded, Position};
+use crate::journal::{Answer, Entry, Journal};
+use crate::pending::Pending;
+use crate::place::{DiskBlock, Place, Sequence};
+use crate::queue::Waiting;
+use crate::read::Reads;
+use crate::recover::Recovery;
+use crate::ring::Ring;
+use crate::session::{ReplyTo, Sessions};
+use crate::status::{Counters, EngineStatus, ReplicaStatus};
+use crate::store::{Outcome, Store};
+use crate::superblock::Superblock;
+use ashlar_types::{BlockIndex, ByteCount, ByteOffset, Epoch, Instant, Lsn, SLOT_BYTES, VolumeId};
+use ashlar_wire::limits::REASON_BYTES_MAX;
+use ashlar_wire::{Frame, Opened, Refusal, Reply, Status};
+use bytes::Bytes;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// Why a disk cannot be taken into service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,9 +39,42 @@ pub enum RecoverError {
     DamagedIndex(String),
 }
 
+/// What an operation that was asked for is about.
+pub(crate) enum Op {
+    Batch(Sequence),
+    Direct(Sequence),
+    Read { read: u64, piece: usize },
+    Apply { start: DiskBlock, sequences: Vec<Sequence> },
+    CheckpointFlush,
+    CheckpointCommit,
+    Scan { progress: u64, bytes: u64 },
+    Verify { place: Place },
+}
+
 /// One disk: journal, slots and the replicas on it.
 pub struct Engine {
-    status: EngineStatus,
+    pub(crate) config: EngineConfig,
+    pub(crate) superblock: Superblock,
+    pub(crate) now: Instant,
+    pub(crate) store: Store,
+    pub(crate) ring: Ring,
+    pub(crate) journal: Journal,
+    pub(crate) pending: Pending,
+    pub(crate) sessions: Sessions,
+    /// Requests that change something, in the order in which they came.
+    pub(crate) waiting: VecDeque<Waiting>,
+    /// Volumes whose deletion is on its way.
+    pub(crate) deleting: BTreeSet<VolumeId>,
+    pub(crate) reads: Reads,
+    pub(crate) checkpoint: Checkpoint,
+    /// Until recovery has ended, with the events that came meanwhile.
+    pub(crate) recovery: Option<Recovery>,
+    /// Only while `recovery` is under way.
+    early: VecDeque<Event>,
+    pub(crate) failed: Option<String>,
+    ops: HashMap<OpToken, Op>,
+    next_op: u64,
+    pub(crate) counters: Counters,
 }
 
 impl Engine {
@@ -27,26 +85,303 @@ impl Engine {
         index: Vec<(Vec<u8>, Vec<u8>)>,
         now: Instant,
     ) -> Result<Engine, RecoverError> {
-        let _ = (superblock, index, now);
-        config.fault().map_or(Ok(Engine { status: EngineStatus::default() }), |fault| Err(RecoverError::Config(fault)))
+        if let Some(fault) = config.fault() {
+            return Err(RecoverError::Config(fault));
+        }
+        let layout = superblock.layout;
+        let loaded = load(&index, superblock.disk, layout.slot_count, layout.journal.0)?;
+        let (position, is_new) = (loaded.position.unwrap_or(Position::START), loaded.position.is_none());
+        let store = Engine::store_from(loaded, layout.slot_count);
+        let last = Sequence(position.next_sequence.0 - 1);
+        Ok(Engine {
+            recovery: Some(Recovery::new(position, is_new, layout.journal.0)),
+            config,
+            superblock,
+            now,
+            store,
+            ring: Ring::new(layout.journal.0, position),
+            journal: Journal::new(last),
+            pending: Pending::default(),
+            sessions: Sessions::default(),
+            waiting: VecDeque::new(),
+            deleting: BTreeSet::new(),
+            reads: Reads::default(),
+            checkpoint: Checkpoint::new(last, now),
+            early: VecDeque::new(),
+            failed: None,
+            ops: HashMap::new(),
+            next_op: 0,
+            counters: Counters::default(),
+        })
+    }
+
+    fn store_from(loaded: Loaded, slot_count: u32) -> Store {
+        let Loaded { volumes, damaged_chunks, damaged_slots, .. } = loaded;
+        let mut store = Store::new(volumes, slot_count);
+        store.lost_blocks = 16 * damaged_slots.len() as u64;
+        damaged_chunks.into_iter().for_each(|(volume, chunk)| store.dirty.chunk(volume, chunk));
+        damaged_slots.into_iter().for_each(|address| store.dirty.slot(address));
+        store
     }
 
     /// Begins the replay of the journal. Called once, before the first event.
     pub fn start(&mut self, out: &mut Vec<Action>) {
-        let _ = out;
+        self.recover_step(out);
     }
 
     /// Handles one event; what is to be done about it is added to `out`.
     pub fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
-        let _ = (now, event, out);
+        self.now = self.now.max(now);
+        match event {
+            Event::Request { .. } | Event::LinkClosed { .. } | Event::Delete { .. } if self.recovery.is_some() => {
+                self.put_off(event, out);
+            }
+            event => self.dispatch(event, out),
+        }
+        self.advance(out);
     }
 
     /// When `Event::Tick` is due at the latest; `Instant::FAR` when only other events matter.
     pub fn next_deadline(&self) -> Instant {
-        Instant::FAR
+        if self.recovery.is_some() || self.failed.is_some() { Instant::FAR } else { self.checkpoint_due() }
     }
 
     pub fn status(&self) -> EngineStatus {
-        self.status.clone()
+        let replica = |(&volume, replica): (&VolumeId, &crate::replica::Replica)| ReplicaStatus {
+            volume,
+            promised: replica.promised,
+            commit: replica.commit,
+            syncing: replica.syncing,
+            deleted: replica.deleted,
+            size: replica.size,
+            used_bytes: ByteCount(replica.placed_slots * SLOT_BYTES),
+            chunks: replica.chunks.len() as u32,
+            stale_slots: replica.stale_slots,
+        };
+        let places = &self.store.places;
+        EngineStatus {
+            serving: self.recovery.is_none(),
+            failed: self.failed.clone(),
+            slots_total: places.count(),
+            slots_used: places.count() - places.free() - places.waiting(),
+            slots_free: places.free(),
+            journal_bytes: ByteCount(self.ring.bytes()),
+            journal_used_bytes: ByteCount(self.ring.used()),
+            overlay_bytes: ByteCount(self.store.overlay.len() as u64 * ashlar_types::BLOCK_BYTES),
+            replicas: self.store.volumes.iter().map(replica).collect(),
+            counters: Counters {
+                lost_blocks: self.store.lost_blocks,
+                repaired_blocks: self.store.repaired_blocks,
+                filled_blocks: self.store.filled_blocks,
+                ..self.counters
+            },
+        }
     }
+
+    /// Links and deletions wait until recovery has ended.
+    fn put_off(&mut self, event: Event, out: &mut Vec<Action>) {
+        match event {
+            Event::Request { link, frame } if self.failed.is_some() => self.on_request(link, frame, out),
+            Event::Request { link, .. } if self.early.len() >= EARLY_EVENTS_MAX => {
+                let of_link = |early: &Event| matches!(early, Event::Request { link: other, .. } if *other == link);
+                self.early.retain(|early| !of_link(early));
+                self.counters.links_closed += 1;
+                out.push(Action::CloseLink { link });
+            }
+            Event::Delete { op, .. } if self.failed.is_some() || self.early.len() >= EARLY_EVENTS_MAX => {
+                let reason = self.failed.clone().unwrap_or_else(|| "the disk is still recovering".to_owned());
+                out.push(Action::Deleted { op, result: Err(reason) });
+            }
+            Event::LinkClosed { link } => {
+                self.early.retain(|early| !matches!(early, Event::Request { link: other, .. } if *other == link));
+            }
+            event => self.early.push_back(event),
+        }
+    }
+
+    pub(crate) fn handle_early(&mut self, out: &mut Vec<Action>) {
+        assert!(self.recovery.is_none());
+        while let Some(event) = self.early.pop_front() {
+            self.dispatch(event, out);
+        }
+    }
+
+    fn dispatch(&mut self, event: Event, out: &mut Vec<Action>) {
+        match event {
+            Event::Request { link, frame } => self.on_request(link, frame, out),
+            Event::LinkClosed { link } => self.end_link(link),
+            Event::Delete { op, volume, epoch } => self.on_delete(op, volume, epoch, out),
+            Event::ReadDone { op, result } => self.on_read_done(op, result, out),
+            Event::WriteDone { op, result } => self.on_write_done(op, result, out),
+            Event::Committed { op, result } => {
+                let Op::CheckpointCommit = self.take_op(op) else { panic!("{op:?} is no commit") };
+                match result {
+                    Ok(()) if self.failed.is_some() => {}
+                    Ok(()) => self.on_committed(out),
+                    Err(error) => self.fail(&format!("commit the index: {}", error.text), out),
+                }
+            }
+            Event::Tick => {}
+        }
+    }
+
+    /// Everything that can move moves.
+    fn advance(&mut self, out: &mut Vec<Action>) {
+        if self.recovery.is_some() {
+            self.recover_step(out);
+        }
+        if self.failed.is_some() {
+            return;
+        }
+        if self.recovery.is_none() {
+            self.complete_batches(out);
+            self.admit_waiting(out);
+        }
+        self.checkpoint_step(out);
+    }
+
+    fn on_read_done(&mut self, op: OpToken, result: Result<Bytes, DiskError>, out: &mut Vec<Action>) {
+        match self.take_op(op) {
+            Op::Read { read, piece } => self.read_piece_done(read, piece, result, out),
+            Op::Scan { progress, bytes } => self.scan_read_done(progress, bytes, result),
+            Op::Verify { place } => self.verify_read_done(place, result),
+            _ => panic!("{op:?} is no read"),
+        }
+    }
+
+    fn on_write_done(&mut self, op: OpToken, result: Result<(), DiskError>, out: &mut Vec<Action>) {
+        let op = self.take_op(op);
+        if self.failed.is_some() {
+            return;
+        }
+        if let Err(error) = result {
+            let what = match op {
+                Op::Batch(_) => "write the journal",
+                Op::Direct(_) => "write a slot",
+                Op::Apply { .. } => "write in place",
+                _ => "flush",
+            };
+            return self.fail(&format!("{what}: {}", error.text), out);
+        }
+        match op {
+            Op::Batch(sequence) => self.journal.written(sequence),
+            Op::Direct(sequence) => self.journal.direct_done(sequence),
+            Op::Apply { start, sequences } => self.applied(start, &sequences),
+            Op::CheckpointFlush => self.on_flushed(out),
+            _ => panic!("the operation is no write"),
+        }
+    }
+
+    /// Applies and answers what became durable.
+    fn complete_batches(&mut self, out: &mut Vec<Action>) {
+        while let Some(batch) = self.journal.take_durable() {
+            for entry in batch.entries {
+                let outcome = self.store.apply(&entry.record, &entry.payload, batch.sequence);
+                self.pending.settle(&entry.record, &entry.touched);
+                self.answer(entry, outcome, out);
+            }
+            for to in batch.echoes {
+                self.reply(to, Reply::Done, out);
+            }
+        }
+    }
+
+    fn answer(&mut self, entry: Entry, outcome: Outcome, out: &mut Vec<Action>) {
+        match entry.answer {
+            Answer::Nobody => {}
+            Answer::Done(to) if outcome == Outcome::Done => self.reply(to, Reply::Done, out),
+            Answer::Done(to) => self.refuse(to, Status::Incomplete, "something is stale or incomplete", out),
+            Answer::Opened(to) => self.reply_opened(to, out),
+            Answer::Deleted(op) => {
+                self.deleting.remove(&entry.record.volume);
+                out.push(Action::Deleted { op, result: Ok(()) });
+            }
+        }
+    }
+
+    pub(crate) fn reply_opened(&mut self, to: ReplyTo, out: &mut Vec<Action>) {
+        let replica = self.store.replica(to.volume).expect("a volume that is open has a replica");
+        let (commit, floor, syncing) = (replica.commit, replica.floor, replica.syncing.is_some());
+        self.reply(to, Reply::Opened(Opened { commit, floor, syncing }), out);
+    }
+
+    pub(crate) fn reply(&mut self, to: ReplyTo, message: Reply, out: &mut Vec<Action>) {
+        if self.sessions.settle(to) {
+            self.send(to, message, out);
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, to: ReplyTo, status: Status, reason: &str, out: &mut Vec<Action>) {
+        self.counters.refused += 1;
+        self.reply(to, refusal(status, BlockIndex(0), reason), out);
+    }
+
+    /// Sends without settling: for links that have no session.
+    pub(crate) fn send(&self, to: ReplyTo, message: Reply, out: &mut Vec<Action>) {
+        let known = self.store.volumes.get(&to.volume);
+        let (epoch, commit) = known.map_or((Epoch::NONE, Lsn::ZERO), |replica| (replica.promised, replica.commit));
+        let frame = Frame { session: to.session, request: to.request, epoch, commit, message };
+        out.push(Action::Reply { link: to.link, frame });
+    }
+
+    /// The disk's life as a replica ends: everything on its way is refused, nothing is written any more, reads go on.
+    pub(crate) fn fail(&mut self, reason: &str, out: &mut Vec<Action>) {
+        if self.failed.is_some() {
+            return;
+        }
+        self.failed = Some(reason.to_owned());
+        out.push(Action::Failed { reason: reason.to_owned() });
+        for batch in self.journal.abandon() {
+            for entry in batch.entries {
+                match entry.answer {
+                    Answer::Nobody => {}
+                    Answer::Done(to) | Answer::Opened(to) => self.refuse(to, Status::DiskFailed, reason, out),
+                    Answer::Deleted(op) => out.push(Action::Deleted { op, result: Err(reason.to_owned()) }),
+                }
+            }
+            for to in batch.echoes {
+                self.refuse(to, Status::DiskFailed, reason, out);
+            }
+        }
+        self.refuse_waiting(reason, out);
+        for event in std::mem::take(&mut self.early) {
+            self.put_off(event, out);
+        }
+    }
+
+    pub(crate) fn begin_op(&mut self, op: Op) -> OpToken {
+        let token = OpToken(self.next_op);
+        self.next_op += 1;
+        self.ops.insert(token, op);
+        token
+    }
+
+    fn take_op(&mut self, op: OpToken) -> Op {
+        self.ops.remove(&op).unwrap_or_else(|| panic!("{op:?} was never asked for, or has ended already"))
+    }
+
+    pub(crate) fn data_offset(&self) -> ByteOffset {
+        self.superblock.layout.data_offset
+    }
+
+    /// Places that first-touch writes must leave.
+    pub(crate) fn reserve_slots(&self) -> u32 {
+        let part = u64::from(self.store.places.count()) * u64::from(self.config.reserve_permille) / 1000;
+        (part as u32).max(RESERVE_SLOTS_MIN)
+    }
+
+    pub(crate) fn close_link(&mut self, link: LinkId, out: &mut Vec<Action>) {
+        self.end_link(link);
+        self.counters.links_closed += 1;
+        out.push(Action::CloseLink { link });
+    }
+}
+
+/// A refusal whose reason fits the wire.
+pub(crate) fn refusal(status: Status, block: BlockIndex, reason: &str) -> Reply {
+    let mut end = reason.len().min(REASON_BYTES_MAX);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    Reply::Refused(Refusal { status, block, reason: reason[..end].to_owned() })
 }

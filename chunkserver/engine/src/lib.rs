@@ -11,10 +11,29 @@
 #![forbid(unsafe_code)]
 
 mod action;
+mod admit;
+mod batch;
+mod checkpoint;
+mod codec;
 mod config;
 mod engine;
 mod event;
+mod index;
+mod journal;
+mod listing;
+mod overlay;
+mod pending;
+mod place;
+mod queue;
+mod read;
+mod record;
+mod recover;
+mod replica;
+mod request;
+mod ring;
+mod session;
 mod status;
+mod store;
 mod superblock;
 
 pub use action::{Action, IndexEdit};

@@ -33,6 +33,8 @@ const FORMAT: u32 = 1;
 const ALIGN_BYTES: u64 = 1 << 20;
 const CRC_AT: usize = SUPERBLOCK_BYTES - 4;
 const SLOTS_AT: usize = 80;
+/// Enough for the reserve, and then some.
+pub(crate) const SLOTS_MIN: u32 = 128;
 
 const _: () = assert!(SLOTS_AT + 4 <= CRC_AT);
 const _: () = assert!(ALIGN_BYTES >= 2 * SUPERBLOCK_BYTES as u64);
@@ -54,7 +56,7 @@ pub enum LayoutError {
     JournalSize(u64),
     #[error("the journal's {0} bytes are not a multiple of 1 MiB")]
     JournalUnaligned(u64),
-    #[error("a disk of {0} bytes has no room for the journal and 64 slots")]
+    #[error("a disk of {0} bytes has no room for the journal and {SLOTS_MIN} slots")]
     TooSmall(u64),
 }
 
@@ -93,7 +95,7 @@ impl DiskLayout {
         }
         let data_offset = ALIGN_BYTES + journal.0;
         let slots = total.0.saturating_sub(data_offset) / SLOT_BYTES;
-        if slots < 64 {
+        if slots < u64::from(SLOTS_MIN) {
             return Err(LayoutError::TooSmall(total.0));
         }
         Ok(DiskLayout {
@@ -115,7 +117,9 @@ impl DiskLayout {
             _ if !aligned(self.journal_offset.0) || !aligned(self.journal.0) => Some("the journal is not aligned"),
             _ if !aligned(self.data_offset.0) => Some("the slots are not aligned"),
             _ if self.journal_offset.0 < 2 * BLOCK_BYTES => Some("the journal covers the superblock"),
-            (Some(journal_end), Some(data_end)) if journal_end <= self.data_offset.0 && data_end <= self.total.0 => None,
+            (Some(journal_end), Some(data_end)) if journal_end <= self.data_offset.0 && data_end <= self.total.0 => {
+                None
+            }
             _ => Some("journal or slots lie outside of the disk"),
         }
     }

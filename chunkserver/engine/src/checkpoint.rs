@@ -1,0 +1,164 @@
+//! Checkpoint: brings what the journal holds into place and into the index, so that the journal can be trimmed.
+//!
+//! ```text
+//!          due                         all in place              flushed                 committed
+//!   Idle ───────► Applying ───────────────────────────► Flushing ───────► Committing ────────────────► trim, Idle
+//!          │ index edits and position are taken here: the index is the store exactly as it was after batch P
+//! ```
+//! Order: apply, flush, commit, trim. Invariants: what is in place and in the index at P needs no batch <= P; a place given back by a
+//! batch <= P is free after the trim and not before. Content written in place after P (the overlay had a newer block) does no harm:
+//! the batch that brought it is replayed.
+
+use crate::Action;
+use crate::IndexEdit;
+use crate::config::APPLY_RUN_BLOCKS_MAX;
+use crate::engine::{Engine, Op};
+use crate::index::{Dirty, Position};
+use crate::place::{DiskBlock, Sequence};
+use ashlar_types::{BLOCK_BYTES, Instant};
+
+pub(crate) struct Checkpoint {
+    state: State,
+    /// The last batch that the index covers.
+    covered: Sequence,
+    /// Somebody waits for room in the ring, or for places.
+    pub(crate) wanted: bool,
+    pub(crate) last_change: Instant,
+    last_end: Instant,
+}
+
+enum State {
+    Idle,
+    Applying { plan: Plan, cursor: DiskBlock, in_flight: u32, has_written: bool },
+    Flushing { plan: Plan },
+    Committing { until: Sequence },
+}
+
+/// What is committed when everything up to `until` is in place.
+struct Plan {
+    until: Sequence,
+    edits: Vec<IndexEdit>,
+}
+
+impl Checkpoint {
+    pub(crate) fn new(covered: Sequence, now: Instant) -> Checkpoint {
+        Checkpoint { state: State::Idle, covered, wanted: false, last_change: now, last_end: now }
+    }
+
+    fn become_state(&mut self, state: State) {
+        self.state = state;
+    }
+}
+
+impl Engine {
+    /// When the next checkpoint is due by time alone.
+    pub(crate) fn checkpoint_due(&self) -> Instant {
+        let is_clean = self.journal.durable() == self.checkpoint.covered;
+        if is_clean || !matches!(self.checkpoint.state, State::Idle) {
+            return Instant::FAR;
+        }
+        let idle = self.checkpoint.last_change + self.config.idle_delay;
+        idle.min(self.checkpoint.last_end + self.config.checkpoint_interval)
+    }
+
+    pub(crate) fn checkpoint_step(&mut self, out: &mut Vec<Action>) {
+        if self.recovery.is_none() && matches!(self.checkpoint.state, State::Idle) && self.is_checkpoint_due() {
+            let until = self.journal.durable();
+            self.begin_checkpoint(until, self.ring.position_after(until));
+        }
+        self.apply_some(out);
+    }
+
+    fn is_checkpoint_due(&self) -> bool {
+        if self.journal.durable() == self.checkpoint.covered {
+            return false;
+        }
+        let ring_part = self.ring.bytes() / 100 * u64::from(self.config.checkpoint_ring_percent);
+        let places = &self.store.places;
+        self.checkpoint.wanted
+            || self.ring.used() >= ring_part
+            || places.waiting() > places.free() / 2
+            || self.now >= self.checkpoint_due()
+    }
+
+    /// Begins a checkpoint of the store as it is: after batch `until`, whose follower stands at `position`.
+    pub(crate) fn begin_checkpoint(&mut self, until: Sequence, position: Position) {
+        assert!(matches!(self.checkpoint.state, State::Idle) && until >= self.checkpoint.covered);
+        let edits = Dirty::take_edits(&mut self.store, position, self.superblock.disk);
+        let plan = Plan { until, edits };
+        self.checkpoint.wanted = false;
+        let (cursor, in_flight, has_written) = (DiskBlock(0), 0, false);
+        self.checkpoint.become_state(State::Applying { plan, cursor, in_flight, has_written });
+    }
+
+    /// Writes in place what fits the depth; when everything is, goes on to the flush.
+    fn apply_some(&mut self, out: &mut Vec<Action>) {
+        let depth = self.apply_depth();
+        loop {
+            let State::Applying { plan, cursor, in_flight, has_written } = &mut self.checkpoint.state else { return };
+            if *in_flight >= depth {
+                return;
+            }
+            let Some(run) = self.store.overlay.run_from(*cursor, plan.until, APPLY_RUN_BLOCKS_MAX) else { break };
+            *cursor = DiskBlock(run.start.0 + run.parts.len() as u64);
+            *in_flight += 1;
+            *has_written = true;
+            self.counters.apply_writes += 1;
+            self.counters.apply_bytes += run.parts.len() as u64 * BLOCK_BYTES;
+            let offset = run.start.offset(self.data_offset());
+            let op = self.begin_op(Op::Apply { start: run.start, sequences: run.sequences });
+            out.push(Action::Write { op, offset, parts: run.parts, durable: false });
+        }
+        let State::Applying { plan, in_flight, has_written, .. } = &mut self.checkpoint.state else { return };
+        if *in_flight > 0 {
+            return;
+        }
+        let has_written = *has_written;
+        let plan = Plan { until: plan.until, edits: std::mem::take(&mut plan.edits) };
+        if has_written {
+            self.checkpoint.become_state(State::Flushing { plan });
+            let op = self.begin_op(Op::CheckpointFlush);
+            out.push(Action::Flush { op });
+        } else {
+            self.commit(plan, out);
+        }
+    }
+
+    fn commit(&mut self, plan: Plan, out: &mut Vec<Action>) {
+        self.checkpoint.become_state(State::Committing { until: plan.until });
+        let op = self.begin_op(Op::CheckpointCommit);
+        out.push(Action::Commit { op, edits: plan.edits });
+    }
+
+    /// The foreground comes first, unless the ring fills up or somebody waits.
+    fn apply_depth(&self) -> u32 {
+        let is_busy = self.recovery.is_none() && !self.journal.is_quiet();
+        let is_pressing = self.checkpoint.wanted || self.ring.used() > self.ring.bytes() / 2;
+        if is_busy && !is_pressing { self.config.apply_depth_busy } else { self.config.apply_depth }
+    }
+
+    pub(crate) fn applied(&mut self, start: DiskBlock, sequences: &[Sequence]) {
+        let State::Applying { in_flight, .. } = &mut self.checkpoint.state else { panic!("nothing is being applied") };
+        *in_flight -= 1;
+        self.store.overlay.settle(start, sequences);
+    }
+
+    pub(crate) fn on_flushed(&mut self, out: &mut Vec<Action>) {
+        let State::Flushing { plan } = &mut self.checkpoint.state else { panic!("nothing is being flushed") };
+        let plan = Plan { until: plan.until, edits: std::mem::take(&mut plan.edits) };
+        self.commit(plan, out);
+    }
+
+    pub(crate) fn on_committed(&mut self, out: &mut Vec<Action>) {
+        let State::Committing { until } = self.checkpoint.state else { panic!("nothing is being committed") };
+        self.checkpoint.become_state(State::Idle);
+        self.checkpoint.covered = until;
+        self.checkpoint.last_end = self.now;
+        self.counters.checkpoints += 1;
+        self.store.places.trimmed(until);
+        self.ring.trim(until);
+        if self.recovery.is_some() {
+            self.recovered(out);
+        }
+    }
+}

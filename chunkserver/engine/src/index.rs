@@ -1,0 +1,280 @@
+//! Index: the durable form of the store, as keys and values. Written at checkpoints only.
+//!
+//! ```text
+//!  key                                      value (little-endian; its last 4 bytes: CRC-32 of key and the bytes before)
+//!  'p'                                      version 1, 0 7, disk id 16, next sequence 8, next offset 8, chain 4, crc 4        = 48
+//!  'v' volume 16 BE                         version 1, flags 1, 0 2, promised 4, size 8, commit 8, sync after 8, floor 8,
+//!                                           0 4, crc 4          flags: 1 syncing, 2 incomplete, 4 deleted                     = 48
+//!  'c' volume 16 BE, chunk 4 BE             version 1, flags 1, 0 6, prefix 8, adopted 8, 0 4, crc 4    flags: 1 complete     = 32
+//!  's' volume 16 BE, chunk 4 BE, slot 2 BE  version 1, 0 1, valid 2, stale 2, fresh 2, lost 2, 0 2, place 4, stamp 8,
+//!                                           16 x crc 4, crc 4                                                                 = 92
+//! ```
+//! The CRC covers the key, so a value under a wrong key is a damaged value. `load` reads it all back.
+
+pub(crate) mod load;
+
+use crate::IndexEdit;
+use crate::codec::{Malformed, Sink, Source};
+use crate::place::{Place, Sequence};
+use crate::replica::{Chunk, Replica, Slot, SlotAddress};
+use crate::store::Store;
+use ashlar_types::{
+    BLOCKS_PER_SLOT, ByteCount, ChunkIndex, Crc32, DiskId, Epoch, Lsn, SLOTS_PER_CHUNK, SlotIndex, VolumeId,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+const VERSION: u8 = 1;
+const SYNCING: u8 = 1;
+const INCOMPLETE: u8 = 2;
+const DELETED: u8 = 4;
+const COMPLETE: u8 = 1;
+
+pub(crate) const POSITION_KEY: &[u8] = b"p";
+
+/// Where replay begins: what comes next in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) next_sequence: Sequence,
+    /// Counted from the start of the ring.
+    pub(crate) next_offset: u64,
+    /// Checksum of the batch before.
+    pub(crate) chain: Crc32,
+}
+
+impl Position {
+    /// Of a disk just formatted.
+    pub(crate) const START: Position = Position { next_sequence: Sequence(1), next_offset: 0, chain: Crc32(0) };
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Key {
+    Position,
+    Volume(VolumeId),
+    Chunk(VolumeId, ChunkIndex),
+    Slot(SlotAddress),
+}
+
+impl Key {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let volume_key = |tag: u8, volume: VolumeId| {
+            let mut key = vec![tag];
+            key.extend_from_slice(&volume.as_u128().to_be_bytes());
+            key
+        };
+        match self {
+            Key::Position => POSITION_KEY.to_vec(),
+            Key::Volume(volume) => volume_key(b'v', volume),
+            Key::Chunk(volume, chunk) => [volume_key(b'c', volume), chunk.0.to_be_bytes().to_vec()].concat(),
+            Key::Slot(SlotAddress { volume, chunk, slot }) => {
+                [&volume_key(b's', volume)[..], &chunk.0.to_be_bytes(), &slot.0.to_be_bytes()].concat()
+            }
+        }
+    }
+
+    pub(crate) fn decode(key: &[u8]) -> Result<Key, Malformed> {
+        let (tag, rest) = key.split_first().ok_or(Malformed)?;
+        let mut from = Source::new(rest);
+        let mut volume = || from.take().map(|bytes| VolumeId::from_u128(u128::from_be_bytes(bytes)));
+        let key = match tag {
+            b'p' => Key::Position,
+            b'v' => Key::Volume(volume()?),
+            b'c' => {
+                let volume = volume()?;
+                Key::Chunk(volume, ChunkIndex(from.take().map(u32::from_be_bytes)?))
+            }
+            b's' => {
+                let volume = volume()?;
+                let chunk = ChunkIndex(from.take().map(u32::from_be_bytes)?);
+                let slot = SlotIndex(from.take().map(u16::from_be_bytes)?);
+                Key::Slot(SlotAddress { volume, chunk, slot })
+            }
+            _ => return Err(Malformed),
+        };
+        from.end()?;
+        match key {
+            Key::Slot(address) if u32::from(address.slot.0) >= SLOTS_PER_CHUNK => Err(Malformed),
+            key => Ok(key),
+        }
+    }
+}
+
+/// Which entries changed since the last checkpoint.
+#[derive(Default)]
+pub(crate) struct Dirty {
+    volumes: BTreeSet<VolumeId>,
+    chunks: BTreeSet<(VolumeId, ChunkIndex)>,
+    slots: BTreeSet<SlotAddress>,
+    /// Everything of these goes, before anything else is written.
+    wiped: BTreeSet<VolumeId>,
+}
+
+impl Dirty {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.volumes.is_empty() && self.chunks.is_empty() && self.slots.is_empty()
+    }
+
+    pub(crate) fn volume(&mut self, volume: VolumeId) {
+        self.volumes.insert(volume);
+    }
+
+    pub(crate) fn chunk(&mut self, volume: VolumeId, chunk: ChunkIndex) {
+        self.chunks.insert((volume, chunk));
+    }
+
+    pub(crate) fn slot(&mut self, address: SlotAddress) {
+        self.slots.insert(address);
+    }
+
+    pub(crate) fn wipe(&mut self, volume: VolumeId) {
+        self.chunks.retain(|&(owner, _)| owner != volume);
+        self.slots.retain(|address| address.volume != volume);
+        self.wiped.insert(volume);
+        self.volumes.insert(volume);
+    }
+
+    /// The edits that bring the index to the store's present state, and nothing is dirty any more.
+    pub(crate) fn take_edits(store: &mut Store, position: Position, disk: DiskId) -> Vec<IndexEdit> {
+        let dirty = std::mem::take(&mut store.dirty);
+        let mut edits: Vec<IndexEdit> = dirty.wiped.iter().flat_map(|&volume| wipe_edits(volume)).collect();
+        for volume in dirty.volumes {
+            let value = store.volumes.get(&volume).map(encode_replica);
+            edits.push(edit(Key::Volume(volume), value));
+        }
+        for (volume, chunk) in dirty.chunks {
+            let entry = store.volumes.get(&volume).and_then(|replica| replica.chunks.get(&chunk));
+            edits.push(edit(Key::Chunk(volume, chunk), entry.map(encode_chunk)));
+        }
+        for address in dirty.slots {
+            edits.push(edit(Key::Slot(address), store.slot(address).map(encode_slot)));
+        }
+        edits.push(edit(Key::Position, Some(encode_position(position, disk))));
+        edits
+    }
+}
+
+fn wipe_edits(volume: VolumeId) -> [IndexEdit; 2] {
+    let range = |tag: u8| {
+        let from = [&[tag][..], &volume.as_u128().to_be_bytes()].concat();
+        // Longer than any key of the volume, and below the next volume's first.
+        let until = [&from[..], &[0xFF; 8]].concat();
+        IndexEdit::DeleteRange { from, until }
+    };
+    [range(b'c'), range(b's')]
+}
+
+fn edit(key: Key, value: Option<Sink>) -> IndexEdit {
+    let key = key.encode();
+    match value {
+        None => IndexEdit::Delete { key },
+        Some(mut value) => {
+            let body = std::mem::take(&mut value).into_bytes();
+            let crc = Crc32::of_parts(&[&key, &body]);
+            value.put(&body).u32(crc.0);
+            IndexEdit::Put { key, value: value.into_bytes() }
+        }
+    }
+}
+
+fn encode_position(position: Position, disk: DiskId) -> Sink {
+    let mut to = Sink::new();
+    to.u8(VERSION).zeros(7).u128(disk.as_u128()).u64(position.next_sequence.0).u64(position.next_offset);
+    to.u32(position.chain.0);
+    to
+}
+
+fn encode_replica(replica: &Replica) -> Sink {
+    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+    let flags = flag(replica.syncing.is_some(), SYNCING)
+        | flag(replica.incomplete, INCOMPLETE)
+        | flag(replica.deleted, DELETED);
+    let mut to = Sink::new();
+    to.u8(VERSION).u8(flags).zeros(2).u32(replica.promised.number()).u64(replica.size.0).lsn(replica.commit);
+    to.lsn(replica.syncing.unwrap_or(Lsn::ZERO)).lsn(replica.floor).zeros(4);
+    to
+}
+
+fn encode_chunk(chunk: &Chunk) -> Sink {
+    let mut to = Sink::new();
+    to.u8(VERSION).u8(if chunk.complete { COMPLETE } else { 0 }).zeros(6);
+    to.lsn(chunk.prefix).lsn(chunk.adopted).zeros(4);
+    to
+}
+
+fn encode_slot(slot: &Slot) -> Sink {
+    let mut to = Sink::new();
+    to.u8(VERSION).zeros(1).u16(slot.valid).u16(slot.stale).u16(slot.fresh).u16(slot.lost).zeros(2);
+    to.u32(Place::to_raw(slot.place)).lsn(slot.stamp).crcs(&slot.crcs);
+    to
+}
+
+/// The value without its checksum, if the checksum is right and the version is known.
+fn checked<'a>(key: &[u8], value: &'a [u8]) -> Result<Source<'a>, Malformed> {
+    let (body, crc) = value.split_last_chunk::<4>().ok_or(Malformed)?;
+    if Crc32::of_parts(&[key, body]).0 != u32::from_le_bytes(*crc) {
+        return Err(Malformed);
+    }
+    let mut from = Source::new(body);
+    if from.u8()? == VERSION { Ok(from) } else { Err(Malformed) }
+}
+
+fn decode_position(key: &[u8], value: &[u8]) -> Result<(Position, DiskId), Malformed> {
+    let mut from = checked(key, value)?;
+    from.zeros::<7>()?;
+    let disk = DiskId::from_u128(from.u128()?);
+    let next_sequence = Sequence(from.u64()?);
+    let position = Position { next_sequence, next_offset: from.u64()?, chain: Crc32(from.u32()?) };
+    from.end()?;
+    Ok((position, disk))
+}
+
+fn decode_replica(key: &[u8], value: &[u8]) -> Result<Replica, Malformed> {
+    let mut from = checked(key, value)?;
+    let flags = from.u8()?;
+    from.zeros::<2>()?;
+    let promised = Epoch::new(from.u32()?).ok_or(Malformed)?;
+    let mut replica = Replica::new(promised, ByteCount(from.u64()?));
+    replica.commit = from.lsn()?;
+    let after = from.lsn()?;
+    replica.floor = from.lsn()?;
+    from.zeros::<4>()?;
+    from.end()?;
+    replica.syncing = (flags & SYNCING != 0).then_some(after);
+    replica.incomplete = flags & INCOMPLETE != 0;
+    replica.deleted = flags & DELETED != 0;
+    if flags & !(SYNCING | INCOMPLETE | DELETED) == 0 { Ok(replica) } else { Err(Malformed) }
+}
+
+fn decode_chunk(key: &[u8], value: &[u8]) -> Result<Chunk, Malformed> {
+    let mut from = checked(key, value)?;
+    let mut chunk = Chunk::new(from.u8()? == COMPLETE);
+    from.zeros::<6>()?;
+    chunk.prefix = from.lsn()?;
+    chunk.adopted = from.lsn()?;
+    from.zeros::<4>()?;
+    from.end()?;
+    Ok(chunk)
+}
+
+fn decode_slot(key: &[u8], value: &[u8], slot_count: u32) -> Result<Slot, Malformed> {
+    let mut from = checked(key, value)?;
+    from.zeros::<1>()?;
+    let mut slot = Slot::new();
+    (slot.valid, slot.stale, slot.fresh, slot.lost) = (from.u16()?, from.u16()?, from.u16()?, from.u16()?);
+    from.zeros::<2>()?;
+    slot.place = Place::from_raw(from.u32()?);
+    slot.stamp = from.lsn()?;
+    for crc in from.crcs(BLOCKS_PER_SLOT as usize)?.into_iter().zip(&mut slot.crcs) {
+        *crc.1 = crc.0;
+    }
+    from.end()?;
+    let placed = slot.place.is_some() || slot.valid & !slot.lost == 0;
+    if placed && slot.place.is_none_or(|place| place.0 < slot_count) { Ok(slot) } else { Err(Malformed) }
+}
+
+/// What the index held, and how much of it was damaged.
+pub(crate) struct Loaded {
+    pub(crate) position: Option<Position>,
+    pub(crate) volumes: BTreeMap<VolumeId, Replica>,
+    pub(crate) damaged_chunks: Vec<(VolumeId, ChunkIndex)>,
+    pub(crate) damaged_slots: Vec<SlotAddress>,
+}

@@ -1,0 +1,82 @@
+//! Reading the index back. A damaged slot loses its blocks, a damaged chunk its completeness; a damaged volume row loses the promise,
+//! without which the disk must not serve at all.
+
+use super::{Key, Loaded, decode_chunk, decode_position, decode_replica, decode_slot};
+use crate::RecoverError;
+use crate::replica::{Chunk, Slot, SlotAddress};
+use ashlar_types::{DiskId, Lsn, VolumeId};
+use std::collections::BTreeMap;
+
+type Rows = [(Vec<u8>, Vec<u8>)];
+
+pub(crate) fn load(rows: &Rows, disk: DiskId, slot_count: u32, journal_bytes: u64) -> Result<Loaded, RecoverError> {
+    let mut loaded = Loaded { position: None, volumes: BTreeMap::new(), damaged_chunks: vec![], damaged_slots: vec![] };
+    let mut keys = Vec::with_capacity(rows.len());
+    for (key, _) in rows {
+        keys.push(Key::decode(key).map_err(|_| RecoverError::DamagedIndex(format!("unknown key {key:02x?}")))?);
+    }
+    for (key, (raw, value)) in keys.iter().zip(rows) {
+        match *key {
+            Key::Position => loaded.load_position(raw, value, disk, journal_bytes)?,
+            Key::Volume(volume) => {
+                let damaged = |_| RecoverError::DamagedIndex(format!("the row of volume {volume}"));
+                loaded.volumes.insert(volume, decode_replica(raw, value).map_err(damaged)?);
+            }
+            Key::Chunk(..) | Key::Slot(_) => {}
+        }
+    }
+    if loaded.position.is_none() && !rows.is_empty() {
+        return Err(RecoverError::DamagedIndex("it has no position in the journal".to_owned()));
+    }
+    // Chunks sort before slots.
+    for (key, (raw, value)) in keys.iter().zip(rows) {
+        match *key {
+            Key::Chunk(volume, chunk) => {
+                let entry = decode_chunk(raw, value).unwrap_or_else(|_| {
+                    loaded.damaged_chunks.push((volume, chunk));
+                    Chunk::new(false)
+                });
+                loaded.owner(volume)?.chunks.insert(chunk, entry);
+            }
+            Key::Slot(address) => loaded.load_slot(address, raw, value, slot_count)?,
+            Key::Position | Key::Volume(_) => {}
+        }
+    }
+    Ok(loaded)
+}
+
+impl Loaded {
+    fn load_position(&mut self, key: &[u8], value: &[u8], disk: DiskId, journal: u64) -> Result<(), RecoverError> {
+        let damaged = || RecoverError::DamagedIndex("the position in the journal".to_owned());
+        let (position, owner) = decode_position(key, value).map_err(|_| damaged())?;
+        if owner != disk {
+            return Err(RecoverError::ForeignIndex);
+        }
+        if !crate::ring::may_start_at(position.next_offset, journal) || position.next_sequence.0 == 0 {
+            return Err(damaged());
+        }
+        self.position = Some(position);
+        Ok(())
+    }
+
+    fn load_slot(&mut self, address: SlotAddress, key: &[u8], value: &[u8], places: u32) -> Result<(), RecoverError> {
+        let slot = decode_slot(key, value, places).unwrap_or_else(|_| {
+            self.damaged_slots.push(address);
+            // What was written here is unknown: everything, and later than anything, so that every copy covers it.
+            Slot { valid: u16::MAX, lost: u16::MAX, stamp: Lsn::MAX, ..Slot::new() }
+        });
+        let replica = self.owner(address.volume)?;
+        let (stale, placed) = (slot.stale != 0, slot.place.is_some());
+        let chunk = replica.chunks.entry(address.chunk).or_insert_with(|| Chunk::new(false));
+        chunk.slots.insert(address.slot, slot);
+        chunk.stale_slots += u32::from(stale);
+        replica.stale_slots += u64::from(stale);
+        replica.placed_slots += u64::from(placed);
+        Ok(())
+    }
+
+    fn owner(&mut self, volume: VolumeId) -> Result<&mut crate::replica::Replica, RecoverError> {
+        let orphan = || RecoverError::DamagedIndex(format!("volume {volume} has no row"));
+        self.volumes.get_mut(&volume).ok_or_else(orphan)
+    }
+}

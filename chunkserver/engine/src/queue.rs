@@ -1,0 +1,191 @@
+//! Queue: changes on their way into the journal, in the order in which they came; admission takes them from its front.
+//!
+//! The front waits for room in the open batch, and for places that the next checkpoint frees. Bounded by what sessions may have
+//! unanswered. Nothing of a request that is refused, or dropped with its session, has been written anywhere.
+
+use crate::engine::{Engine, Op};
+use crate::session::ReplyTo;
+use crate::{Action, OpToken};
+use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Epoch, Lsn, SlotIndex, SlotSet, VolumeId};
+use ashlar_wire::{BlockData, Reply, Request, SlotContent, Status};
+
+pub(crate) struct Waiting {
+    pub(crate) volume: VolumeId,
+    /// The commit point heard when it came.
+    pub(crate) commit: Lsn,
+    pub(crate) to: Option<ReplyTo>,
+    pub(crate) work: Work,
+}
+
+pub(crate) enum Work {
+    Open {
+        epoch: Epoch,
+        size: ByteCount,
+    },
+    Delete {
+        op: OpToken,
+        epoch: Epoch,
+    },
+    Write {
+        range: ChunkRange,
+        lsn: Lsn,
+        floor: Lsn,
+        blocks: BlockData,
+    },
+    Discard {
+        range: ChunkRange,
+        lsn: Lsn,
+        floor: Lsn,
+    },
+    /// `done` blocks of the range are journalled already.
+    Repair {
+        range: ChunkRange,
+        blocks: BlockData,
+        done: u32,
+    },
+    Fill {
+        chunk: ChunkIndex,
+        slot: SlotIndex,
+        content: SlotContent,
+    },
+    MarkStale {
+        chunk: ChunkIndex,
+        after: Lsn,
+        slots: SlotSet,
+    },
+    BeginSync {
+        after: Lsn,
+    },
+    AdoptPrefix {
+        chunk: ChunkIndex,
+        prefix: Lsn,
+    },
+    CompleteChunk {
+        chunk: ChunkIndex,
+        prefix: Lsn,
+    },
+    FinishSync,
+}
+
+/// What admission makes of the front of the queue.
+pub(crate) enum Verdict {
+    /// It is in the open batch, whole.
+    Admitted,
+    /// A part of it is in the open batch; the rest stays at the front.
+    More,
+    /// There is nothing to journal: answered when everything on its way is durable.
+    Nothing,
+    /// No room in the open batch.
+    Full,
+    /// No place until the next checkpoint.
+    Blocked,
+    NoSpace,
+}
+
+impl Work {
+    /// From a request that changes something and has been checked.
+    pub(crate) fn from(request: Request) -> Work {
+        match request {
+            Request::Write { range, lsn, floor, blocks } => Work::Write { range, lsn, floor, blocks },
+            Request::Discard { range, lsn, floor } => Work::Discard { range, lsn, floor },
+            Request::Repair { range, blocks } => Work::Repair { range, blocks, done: 0 },
+            Request::Fill { chunk, slot, content } => Work::Fill { chunk, slot, content },
+            Request::MarkStale { chunk, after, slots } => Work::MarkStale { chunk, after, slots },
+            Request::BeginSync { after } => Work::BeginSync { after },
+            Request::AdoptPrefix { chunk, prefix } => Work::AdoptPrefix { chunk, prefix },
+            Request::CompleteChunk { chunk, prefix } => Work::CompleteChunk { chunk, prefix },
+            Request::FinishSync => Work::FinishSync,
+            _ => unreachable!("the request changes nothing"),
+        }
+    }
+}
+
+impl Engine {
+    /// Moves the queue into batches, and the open batch to the disk whenever no other is being written.
+    pub(crate) fn admit_waiting(&mut self, out: &mut Vec<Action>) {
+        loop {
+            let admitted = self.admit_front(out);
+            let submitted = self.submit_batch(out);
+            if !(admitted || submitted) {
+                return;
+            }
+        }
+    }
+
+    /// Admits what there is room for; true if anything moved.
+    fn admit_front(&mut self, out: &mut Vec<Action>) -> bool {
+        let mut moved = false;
+        while let Some(mut front) = self.waiting.pop_front() {
+            match self.admit(&mut front, out) {
+                Verdict::Admitted => {}
+                Verdict::More => self.waiting.push_front(front),
+                Verdict::Nothing => self.echo(front.to, out),
+                Verdict::NoSpace => {
+                    let to = front.to.expect("what needs space comes from a peer");
+                    self.refuse(to, Status::NoSpace, "the disk is full", out);
+                }
+                verdict @ (Verdict::Full | Verdict::Blocked) => {
+                    self.checkpoint.wanted |= matches!(verdict, Verdict::Blocked);
+                    self.waiting.push_front(front);
+                    break;
+                }
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    /// Answers when everything that is on its way is durable.
+    fn echo(&mut self, to: Option<ReplyTo>, out: &mut Vec<Action>) {
+        self.counters.duplicates += 1;
+        if let Some(to) = to.and_then(|to| self.journal.echo(to)) {
+            self.reply(to, Reply::Done, out);
+        }
+    }
+
+    fn submit_batch(&mut self, out: &mut Vec<Action>) -> bool {
+        if !self.journal.is_ready() {
+            return false;
+        }
+        if !self.ring.has_room() {
+            self.checkpoint.wanted = true;
+            return false;
+        }
+        let head = self.ring.head();
+        let batch = self.journal.open();
+        assert_eq!(batch.sequence, head.next_sequence);
+        let seal = crate::batch::Seal {
+            sequence: batch.sequence,
+            durable: self.journal.durable(),
+            previous: head.chain,
+            records: batch.entries.len(),
+            payload_pages: batch.payload_pages,
+        };
+        let (page, checksum) = seal.encode(&batch.encoded, self.superblock.disk);
+        let mut parts = vec![page.into()];
+        let payload = batch.entries.iter().flat_map(|entry| &entry.payload);
+        parts.extend(payload.map(|block| block.clone().expect("a new record has its payload")));
+        let bytes = parts.len() as u64 * ashlar_types::BLOCK_BYTES;
+        let start = self.ring.push(bytes, checksum);
+        self.counters.batches += 1;
+        self.counters.records += seal.records as u64;
+        self.counters.journal_bytes += bytes;
+        self.journal.submit();
+        let op = self.begin_op(Op::Batch(seal.sequence));
+        let offset = ashlar_types::ByteOffset(self.superblock.layout.journal_offset.0 + start);
+        out.push(Action::Write { op, offset, parts, durable: true });
+        true
+    }
+
+    /// The disk failed: nothing of the queue will be done.
+    pub(crate) fn refuse_waiting(&mut self, reason: &str, out: &mut Vec<Action>) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            if let Some(to) = waiting.to {
+                self.refuse(to, Status::DiskFailed, reason, out);
+            }
+            if let Work::Delete { op, .. } = waiting.work {
+                out.push(Action::Deleted { op, result: Err(reason.to_owned()) });
+            }
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Reads: blocks come from RAM, from their places, or are zeros; every block is compared with its checksum before it is handed out.
+//!
+//! A read holds no lock on what it reads. If the slot was written, moved or discarded meanwhile, the bytes may be another's: then they
+//! do not match the checksum that was current when the read began, the entry differs from then, and the read begins again. Bytes that
+//! match are what the block held when the read began. So a place may be given to another slot under a read; nothing wrong gets out.
+
+use crate::engine::{Engine, Op, refusal};
+use crate::event::DiskError;
+use crate::place::DiskBlock;
+use crate::session::ReplyTo;
+use crate::{Action, config::READ_RETRIES_MAX};
+use ashlar_types::{
+    BLOCK_BYTES, BLOCKS_PER_SLOT, BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, Lsn, SlotIndex, VolumeId,
+};
+use ashlar_wire::{BlockData, Reply, SlotContent, Status};
+use bytes::{Bytes, BytesMut};
+use std::collections::HashMap;
+
+const PAGE: usize = BLOCK_BYTES as usize;
+
+#[derive(Default)]
+pub(crate) struct Reads {
+    next: u64,
+    active: HashMap<u64, Active>,
+}
+
+struct Active {
+    to: ReplyTo,
+    chunk: ChunkIndex,
+    form: Form,
+    /// What is read: blocks of the chunk, ascending.
+    blocks: Vec<BlockIndex>,
+    found: Vec<Found>,
+    pieces: Vec<Piece>,
+    outstanding: usize,
+    retries: u32,
+}
+
+/// How the answer looks.
+#[derive(Clone, Copy)]
+enum Form {
+    Data,
+    Slot { slot: SlotIndex },
+}
+
+/// Where a block's content is, and its checksum.
+#[derive(Clone, PartialEq, Eq)]
+struct Found {
+    crc: Crc32,
+    source: Source,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Source {
+    Zeros,
+    Ram(Bytes),
+    Disk(DiskBlock),
+}
+
+/// Adjoining blocks read with one operation.
+struct Piece {
+    first: usize,
+    count: usize,
+    data: Option<Bytes>,
+}
+
+type Fault = (Status, BlockIndex, &'static str);
+
+impl Engine {
+    pub(crate) fn read(&mut self, to: ReplyTo, range: ChunkRange, out: &mut Vec<Action>) {
+        let blocks = (0..u64::from(range.count.0)).map(|i| BlockIndex(range.start.0 + i)).collect();
+        self.begin_read(to, range.chunk, Form::Data, blocks, 0, out);
+    }
+
+    pub(crate) fn read_slot(&mut self, to: ReplyTo, chunk: ChunkIndex, slot: SlotIndex, out: &mut Vec<Action>) {
+        self.begin_slot(to, chunk, slot, 0, out);
+    }
+
+    fn begin_slot(&mut self, to: ReplyTo, chunk: ChunkIndex, slot: SlotIndex, retries: u32, out: &mut Vec<Action>) {
+        let entry = self.store.replica(to.volume).and_then(|replica| replica.slot(chunk, slot));
+        let (valid, stale) = entry.map_or((0, 0), |slot| (slot.valid, slot.stale));
+        if stale != 0 {
+            let block = BlockIndex(slot.first_block().0 + u64::from(stale.trailing_zeros()));
+            return self.refuse_block(to, (Status::Stale, block, "a block of the slot awaits a copy"), out);
+        }
+        let block = |within: u32| BlockIndex(slot.first_block().0 + u64::from(within));
+        let blocks = crate::record::bits_of(valid).map(block).collect();
+        self.begin_read(to, chunk, Form::Slot { slot }, blocks, retries, out);
+    }
+
+    fn begin_read(
+        &mut self,
+        to: ReplyTo,
+        chunk: ChunkIndex,
+        form: Form,
+        blocks: Vec<BlockIndex>,
+        retries: u32,
+        out: &mut Vec<Action>,
+    ) {
+        let found = match blocks.iter().map(|&block| self.find(to.volume, chunk, block)).collect::<Result<Vec<_>, _>>()
+        {
+            Ok(found) => found,
+            Err(fault) => return self.refuse_block(to, fault, out),
+        };
+        let pieces = disk_pieces(&found);
+        let read = self.reads.next;
+        self.reads.next += 1;
+        let outstanding = pieces.len();
+        for (index, piece) in pieces.iter().enumerate() {
+            self.issue(read, index, &found[piece.first], piece.count, out);
+        }
+        self.reads.active.insert(read, Active { to, chunk, form, blocks, found, pieces, outstanding, retries });
+        if outstanding == 0 {
+            self.finish_read(read, out);
+        }
+    }
+
+    fn issue(&mut self, read: u64, piece: usize, first: &Found, count: usize, out: &mut Vec<Action>) {
+        let Source::Disk(block) = first.source else { unreachable!("a piece is on the disk") };
+        let op = self.begin_op(Op::Read { read, piece });
+        let bytes = ByteCount((count * PAGE) as u64);
+        self.counters.read_bytes += bytes.0;
+        out.push(Action::Read { op, offset: block.offset(self.data_offset()), bytes });
+    }
+
+    /// Where a block's content is now.
+    fn find(&self, volume: VolumeId, chunk: ChunkIndex, block: BlockIndex) -> Result<Found, Fault> {
+        let replica = self.store.replica(volume).ok_or((Status::Deleted, block, "the replica was deleted"))?;
+        let zeros = Found { crc: Crc32::ZERO_BLOCK, source: Source::Zeros };
+        let Some(slot) = replica.slot(chunk, block.slot()) else { return Ok(zeros) };
+        let within = block.within_slot();
+        let bit = 1 << within;
+        match slot.place {
+            _ if slot.stale & bit != 0 => Err((Status::Stale, block, "the block awaits a copy")),
+            _ if slot.lost & bit != 0 => Err((Status::BadBlock, block, "the block was lost")),
+            _ if slot.valid & bit == 0 => Ok(zeros),
+            None => unreachable!("a valid block has a place"),
+            Some(place) => {
+                let at = place.block(within);
+                let source = self.store.overlay.get(at).map_or(Source::Disk(at), |data| Source::Ram(data.clone()));
+                Ok(Found { crc: slot.crcs[within as usize], source })
+            }
+        }
+    }
+
+    pub(crate) fn read_piece_done(
+        &mut self,
+        read: u64,
+        index: usize,
+        result: Result<Bytes, DiskError>,
+        out: &mut Vec<Action>,
+    ) {
+        let active = self.reads.active.get_mut(&read).expect("the read is under way");
+        active.outstanding -= 1;
+        let (first, count) = (active.pieces[index].first, active.pieces[index].count);
+        match result {
+            Ok(data) => {
+                assert_eq!(data.len(), count * PAGE, "a read gives what was asked for");
+                active.pieces[index].data = Some(data);
+            }
+            // The medium failed somewhere in the piece: block by block it shows where.
+            Err(_) if count > 1 => {
+                let single = |i| Piece { first: first + i, count: 1, data: None };
+                active.pieces[index].count = 0;
+                let from = active.pieces.len();
+                active.pieces.extend((0..count).map(single));
+                active.outstanding += count;
+                let found = active.found[first..first + count].to_vec();
+                for (i, found) in found.iter().enumerate() {
+                    self.issue(read, from + i, found, 1, out);
+                }
+            }
+            Err(_) => {}
+        }
+        if self.reads.active[&read].outstanding == 0 {
+            self.finish_read(read, out);
+        }
+    }
+
+    fn finish_read(&mut self, read: u64, out: &mut Vec<Action>) {
+        let active = self.reads.active.remove(&read).expect("the read is under way");
+        if self.sessions.get(active.to.link).is_none() {
+            return; // Nobody is there to hear it, and the replica may be another's.
+        }
+        let bad = active.bad_blocks();
+        if let Some(&first) = bad.first() {
+            let now = |&i: &usize| self.find(active.to.volume, active.chunk, active.blocks[i]);
+            let is_same = bad.iter().all(|i| now(i).is_ok_and(|found| found == active.found[*i]));
+            if is_same || active.retries == READ_RETRIES_MAX {
+                self.counters.bad_blocks += bad.len() as u64;
+                let fault = (Status::BadBlock, active.blocks[first], "content and checksum differ, or no content");
+                return self.refuse_block(active.to, fault, out);
+            }
+            return self.read_again(active, out);
+        }
+        match active.form {
+            Form::Data => {
+                let data = active.assemble();
+                self.reply(active.to, Reply::Data(data), out);
+            }
+            Form::Slot { slot } => {
+                let entry = self.store.replica(active.to.volume).and_then(|replica| replica.slot(active.chunk, slot));
+                let (stamp, valid) = entry.map_or((Lsn::ZERO, 0), |slot| (slot.stamp, slot.valid));
+                let now = |&block: &BlockIndex| self.find(active.to.volume, active.chunk, block);
+                let crcs = active.blocks.iter().map(|block| now(block).ok().map(|found| found.crc));
+                let is_same = valid.count_ones() as usize == active.blocks.len()
+                    && crcs.eq(active.found.iter().map(|found| Some(found.crc)));
+                // A slot's stamp and content must be of one moment.
+                if !is_same && active.retries < READ_RETRIES_MAX {
+                    return self.read_again(active, out);
+                }
+                if !is_same {
+                    let fault = (Status::Stale, slot.first_block(), "the slot keeps changing under the read");
+                    return self.refuse_block(active.to, fault, out);
+                }
+                let blocks = active.assemble();
+                self.reply(active.to, Reply::Slot(SlotContent { stamp, valid, blocks }), out);
+            }
+        }
+    }
+
+    fn read_again(&mut self, active: Active, out: &mut Vec<Action>) {
+        self.counters.read_retries += 1;
+        let Active { to, chunk, form, blocks, retries, .. } = active;
+        match form {
+            Form::Data => self.begin_read(to, chunk, form, blocks, retries + 1, out),
+            Form::Slot { slot } => self.begin_slot(to, chunk, slot, retries + 1, out),
+        }
+    }
+
+    fn refuse_block(&mut self, to: ReplyTo, (status, block, reason): Fault, out: &mut Vec<Action>) {
+        self.counters.refused += 1;
+        self.reply(to, refusal(status, block, reason), out);
+    }
+}
+
+impl Active {
+    /// Indexes of the blocks that were read and are not what their checksums say.
+    fn bad_blocks(&self) -> Vec<usize> {
+        let mut bad = Vec::new();
+        for piece in &self.pieces {
+            for i in 0..piece.count {
+                let block = piece.data.as_ref().map(|data| &data[i * PAGE..(i + 1) * PAGE]);
+                if block.is_none_or(|block| Crc32::of(block) != self.found[piece.first + i].crc) {
+                    bad.push(piece.first + i);
+                }
+            }
+        }
+        bad.sort_unstable();
+        bad
+    }
+
+    fn assemble(&self) -> BlockData {
+        let crcs = self.found.iter().map(|found| found.crc).collect();
+        if let [Piece { first: 0, count, data: Some(data) }] = &self.pieces[..]
+            && *count == self.blocks.len()
+        {
+            return BlockData { crcs, data: data.clone() };
+        }
+        let mut data = BytesMut::zeroed(self.blocks.len() * PAGE);
+        for (i, found) in self.found.iter().enumerate() {
+            if let Source::Ram(block) = &found.source {
+                data[i * PAGE..(i + 1) * PAGE].copy_from_slice(block);
+            }
+        }
+        for piece in self.pieces.iter().filter(|piece| piece.count > 0) {
+            let bytes = piece.data.as_ref().expect("every piece was read");
+            data[piece.first * PAGE..(piece.first + piece.count) * PAGE].copy_from_slice(bytes);
+        }
+        BlockData { crcs, data: data.freeze() }
+    }
+}
+
+/// The blocks that are on the disk, adjoining ones together.
+fn disk_pieces(found: &[Found]) -> Vec<Piece> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    let mut next = None;
+    for (index, found) in found.iter().enumerate() {
+        let Source::Disk(block) = found.source else {
+            next = None;
+            continue;
+        };
+        match pieces.last_mut() {
+            Some(piece) if next == Some(block) => piece.count += 1,
+            _ => pieces.push(Piece { first: index, count: 1, data: None }),
+        }
+        next = Some(block.next());
+    }
+    pieces
+}
+
+const _: () = assert!(BLOCKS_PER_SLOT as usize * PAGE == ashlar_types::SLOT_BYTES as usize);

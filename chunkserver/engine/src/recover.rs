@@ -1,0 +1,227 @@
+//! Recovery: replays the journal from the index's position, and puts the result into the index before the disk serves.
+//!
+//! ```text
+//!   Scanning (the whole ring, once) ──► Verifying (data beside the journal) ──► replay ──► Checkpointing ──► serving
+//! ```
+//! A crash at any moment of it begins it again from the same position, with the same result: until the checkpoint commits, recovery
+//! writes only blocks in place that the journal brings again. Cost: one read of the ring; RAM for what is live in it.
+
+pub(crate) mod scan;
+mod verify;
+
+use crate::Action;
+use crate::engine::{Engine, Op};
+use crate::event::DiskError;
+use crate::index::Position;
+use crate::journal::Journal;
+use crate::place::{Place, Sequence};
+use crate::ring::Ring;
+use ashlar_types::{BLOCK_BYTES, ByteCount, ByteOffset, SLOT_BYTES};
+use bytes::Bytes;
+use scan::{History, Scan};
+use std::collections::BTreeMap;
+use verify::{Contents, Doubt};
+
+pub(crate) struct Recovery {
+    phase: Phase,
+    from: Position,
+    /// The index was empty: the disk was just formatted, or the index got lost.
+    is_new: bool,
+    ring_bytes: u64,
+}
+
+enum Phase {
+    Starting,
+    Scanning(Pages),
+    Verifying { history: History, left: Vec<Place>, in_flight: u32, contents: Contents },
+    Checkpointing,
+}
+
+/// The ring's pages on their way from the disk to the scan, in order. Progress is counted from where replay begins.
+struct Pages {
+    scan: Scan,
+    issued: u64,
+    fed: u64,
+    in_flight: u32,
+    /// By progress: what came before its turn.
+    arrived: BTreeMap<u64, (u64, Option<Bytes>)>,
+    /// Parts of reads that failed, to be read page by page.
+    again: Vec<u64>,
+}
+
+impl Recovery {
+    pub(crate) fn new(from: Position, is_new: bool, ring_bytes: u64) -> Recovery {
+        Recovery { phase: Phase::Starting, from, is_new, ring_bytes }
+    }
+
+    fn become_phase(&mut self, phase: Phase) {
+        self.phase = phase;
+    }
+
+    /// Where in the ring a point of progress lies.
+    fn ring_offset(&self, progress: u64) -> u64 {
+        (self.from.next_offset + progress) % self.ring_bytes
+    }
+}
+
+impl Engine {
+    pub(crate) fn recover_step(&mut self, out: &mut Vec<Action>) {
+        if self.failed.is_some() {
+            return;
+        }
+        let recovery = self.recovery.as_mut().expect("recovery is under way");
+        if let Phase::Starting = recovery.phase {
+            let scan = Scan::new(recovery.from, self.superblock.disk, self.superblock.layout.slot_count);
+            let (arrived, again) = (BTreeMap::new(), Vec::new());
+            let pages = Pages { scan, issued: 0, fed: 0, in_flight: 0, arrived, again };
+            recovery.become_phase(Phase::Scanning(pages));
+        }
+        if let Phase::Scanning(_) = recovery.phase {
+            self.scan_some(out);
+        }
+        if let Some(Recovery { phase: Phase::Verifying { .. }, .. }) = self.recovery {
+            self.verify_some(out);
+        }
+    }
+
+    fn scan_some(&mut self, out: &mut Vec<Action>) {
+        let (size, depth) = (self.config.recover_read_bytes, self.config.recover_read_depth);
+        let mut wanted = Vec::new();
+        let recovery = self.recovery.as_mut().expect("recovery is under way");
+        let (ring_bytes, from) = (recovery.ring_bytes, recovery.from.next_offset);
+        let Phase::Scanning(pages) = &mut recovery.phase else { return };
+        while pages.in_flight < depth {
+            let (progress, bytes) = match pages.again.pop() {
+                Some(progress) => (progress, BLOCK_BYTES),
+                None if pages.issued == ring_bytes => break,
+                None => {
+                    let start = (from + pages.issued) % ring_bytes;
+                    // A read ends at the ring's end, and where the round is complete.
+                    let bytes = size.min(ring_bytes - start).min(ring_bytes - pages.issued);
+                    pages.issued += bytes;
+                    (pages.issued - bytes, bytes)
+                }
+            };
+            pages.in_flight += 1;
+            wanted.push((progress, bytes));
+        }
+        let is_done = pages.fed == ring_bytes;
+        for (progress, bytes) in wanted {
+            let start = self.recovery.as_ref().expect("recovery is under way").ring_offset(progress);
+            let op = self.begin_op(Op::Scan { progress, bytes });
+            let offset = ByteOffset(self.superblock.layout.journal_offset.0 + start);
+            out.push(Action::Read { op, offset, bytes: ByteCount(bytes) });
+        }
+        if is_done {
+            self.end_scan(out);
+        }
+    }
+
+    pub(crate) fn scan_read_done(&mut self, progress: u64, bytes: u64, result: Result<Bytes, DiskError>) {
+        let recovery = self.recovery.as_mut().expect("recovery is under way");
+        let (ring_bytes, from) = (recovery.ring_bytes, recovery.from.next_offset);
+        let Phase::Scanning(pages) = &mut recovery.phase else { panic!("nothing is being scanned") };
+        pages.in_flight -= 1;
+        match result {
+            // A page that cannot be read is one bad page; the rest of the read may be good.
+            Err(_) if bytes > BLOCK_BYTES => {
+                pages.again.extend((0..bytes / BLOCK_BYTES).rev().map(|i| progress + i * BLOCK_BYTES));
+            }
+            Err(_) => {
+                pages.arrived.insert(progress, (bytes, None));
+            }
+            Ok(data) => {
+                assert_eq!(data.len() as u64, bytes, "a read gives what was asked for");
+                pages.arrived.insert(progress, (bytes, Some(data)));
+            }
+        }
+        while let Some((bytes, data)) = pages.arrived.remove(&pages.fed) {
+            for page in 0..bytes / BLOCK_BYTES {
+                let at = (page * BLOCK_BYTES) as usize;
+                let content = data.as_ref().map(|data| data.slice(at..at + BLOCK_BYTES as usize));
+                pages.scan.feed((from + pages.fed) % ring_bytes, content);
+                pages.fed += BLOCK_BYTES;
+            }
+        }
+    }
+
+    fn end_scan(&mut self, out: &mut Vec<Action>) {
+        let recovery = self.recovery.as_mut().expect("recovery is under way");
+        let Phase::Scanning(pages) = std::mem::replace(&mut recovery.phase, Phase::Starting) else { return };
+        let history = pages.scan.finish(recovery.ring_bytes);
+        if recovery.is_new && history.is_broken {
+            return self.fail("the index is empty, but the journal is not: the index was lost", out);
+        }
+        let left = verify::places_in_doubt(&history);
+        recovery.become_phase(Phase::Verifying { history, left, in_flight: 0, contents: Contents::new() });
+    }
+
+    fn verify_some(&mut self, out: &mut Vec<Action>) {
+        let depth = self.config.recover_read_depth;
+        let recovery = self.recovery.as_mut().expect("recovery is under way");
+        let Phase::Verifying { left, in_flight, .. } = &mut recovery.phase else { return };
+        let mut wanted = Vec::new();
+        while *in_flight < depth
+            && let Some(place) = left.pop()
+        {
+            *in_flight += 1;
+            wanted.push(place);
+        }
+        let is_done = *in_flight == 0;
+        for place in wanted {
+            let op = self.begin_op(Op::Verify { place });
+            let offset = place.offset(self.data_offset());
+            out.push(Action::Read { op, offset, bytes: ByteCount(SLOT_BYTES) });
+        }
+        if is_done {
+            self.replay(out);
+        }
+    }
+
+    pub(crate) fn verify_read_done(&mut self, place: Place, result: Result<Bytes, DiskError>) {
+        let recovery = self.recovery.as_mut().expect("recovery is under way");
+        let Phase::Verifying { in_flight, contents, .. } = &mut recovery.phase else { panic!("nothing is verified") };
+        *in_flight -= 1;
+        contents.insert(place, result.ok());
+    }
+
+    fn replay(&mut self, out: &mut Vec<Action>) {
+        let recovery = self.recovery.as_mut().expect("recovery is under way");
+        let (from, is_new) = (recovery.from, recovery.is_new);
+        let Phase::Verifying { history, contents, .. } = std::mem::replace(&mut recovery.phase, Phase::Checkpointing)
+        else {
+            return;
+        };
+        let doubt = Doubt::new(&history, &contents);
+        for batch in &history.batches {
+            for (index, (record, payload)) in batch.records.iter().enumerate() {
+                if doubt.is_cut(record, (batch.sequence, index)) {
+                    self.counters.dropped_records += 1;
+                } else {
+                    self.counters.replayed_records += 1;
+                    self.store.apply(record, payload, batch.sequence);
+                }
+            }
+        }
+        self.store.count_places();
+        if history.is_broken {
+            self.store.distrust_everything();
+        }
+        let newest = Sequence(history.head.next_sequence.0 - 1);
+        self.journal = Journal::new(newest);
+        self.ring = Ring::new(self.ring.bytes(), history.head);
+        if history.head == from && !is_new && self.store.dirty.is_empty() {
+            self.recovered(out);
+        } else {
+            self.begin_checkpoint(newest, history.head);
+        }
+    }
+
+    /// The index holds everything: the disk serves.
+    pub(crate) fn recovered(&mut self, out: &mut Vec<Action>) {
+        self.recovery = None;
+        let (replayed_records, lost_blocks) = (self.counters.replayed_records, self.store.lost_blocks);
+        out.push(Action::Recovered { replayed_records, lost_blocks });
+        self.handle_early(out);
+    }
+}

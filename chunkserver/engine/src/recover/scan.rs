@@ -1,0 +1,160 @@
+//! Scan: finds the journal's history in the pages of the ring, and tells a crash from corruption.
+//!
+//! At most one batch is being written at a time, and every later batch has a higher sequence than any that was ever seen in the ring.
+//! So a batch in the ring proves that all before it were written whole. The truth table for the next batch of the history, s:
+//!
+//! | header s | payload | a header > s in the ring | meaning | what follows |
+//! | --- | --- | --- | --- | --- |
+//! | good | good | - | history | s + 1 |
+//! | good | bad block | yes | the block rotted | the block is lost; s + 1 |
+//! | good | bad block | no | the last batch, torn | end; was never acknowledged |
+//! | bad | - | yes | the header rotted | everything is in doubt; the next header goes on |
+//! | bad | - | no | torn, or never written | end |
+
+use crate::batch::Header;
+use crate::index::Position;
+use crate::place::Sequence;
+use crate::record::Record;
+use crate::ring::next_start;
+use crate::store::Payload;
+use ashlar_types::{BLOCK_BYTES, Crc32, DiskId};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+pub(crate) struct Scan {
+    from: Position,
+    disk: DiskId,
+    slot_count: u32,
+    found: BTreeMap<Sequence, Found>,
+    /// The batch whose payload pages come next.
+    open: Option<Found>,
+    newest: Sequence,
+    next_page: u64,
+}
+
+struct Found {
+    offset: u64,
+    header: Header,
+    checksum: Crc32,
+    payload_pages: u32,
+    pages: Vec<Option<Bytes>>,
+}
+
+/// What the journal says.
+pub(crate) struct History {
+    pub(crate) batches: Vec<PastBatch>,
+    /// Every batch up to here was durable with the data beside it.
+    pub(crate) durable: Sequence,
+    /// A header below a good one is unreadable.
+    pub(crate) is_broken: bool,
+    /// Where the journal goes on.
+    pub(crate) head: Position,
+}
+
+pub(crate) struct PastBatch {
+    pub(crate) sequence: Sequence,
+    pub(crate) records: Vec<(Record, Vec<Payload>)>,
+}
+
+impl Scan {
+    pub(crate) fn new(from: Position, disk: DiskId, slot_count: u32) -> Scan {
+        let newest = Sequence(from.next_sequence.0 - 1);
+        Scan { from, disk, slot_count, found: BTreeMap::new(), open: None, newest, next_page: from.next_offset }
+    }
+
+    /// The pages of the ring, in the order of the ring, beginning where replay begins. `None` is a page that cannot be read.
+    pub(crate) fn feed(&mut self, offset: u64, page: Option<Bytes>) {
+        if offset != self.next_page {
+            self.close(); // A new lap: batches do not cross the end.
+        }
+        self.next_page = offset + BLOCK_BYTES;
+        if let Some(open) = &mut self.open {
+            open.pages.push(page);
+            if open.pages.len() as u32 == open.payload_pages {
+                self.close();
+            }
+            return;
+        }
+        let Some(page) = page else { return };
+        let Some(sequence) = Header::recognize(&page, self.disk) else { return };
+        if sequence < self.from.next_sequence {
+            return; // Of the past that the index covers.
+        }
+        self.newest = self.newest.max(sequence);
+        if let Ok((header, checksum)) = Header::decode(&page, self.slot_count) {
+            let payload_pages = header.payload_pages();
+            self.open = Some(Found { offset, header, checksum, payload_pages, pages: Vec::new() });
+            if payload_pages == 0 {
+                self.close();
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(mut found) = self.open.take() {
+            found.pages.resize(found.payload_pages as usize, None);
+            self.found.entry(found.header.sequence).or_insert(found);
+        }
+    }
+
+    pub(crate) fn finish(mut self, ring_bytes: u64) -> History {
+        self.close();
+        let durable = self.found.values().map(|found| found.header.durable).max().unwrap_or_default();
+        let durable = durable.max(Sequence(self.from.next_sequence.0 - 1));
+        let mut expected = self.from;
+        let mut batches = Vec::new();
+        let mut is_broken = false;
+        loop {
+            let follows =
+                |found: &Found| found.offset == expected.next_offset && found.header.previous == expected.chain;
+            let found = match self.found.remove(&expected.next_sequence) {
+                Some(found) if follows(&found) => found,
+                _ if self.newest > expected.next_sequence => match self.found.split_off(&expected.next_sequence.next())
+                {
+                    // Headers that nobody can decode are all that follows.
+                    later if later.is_empty() => {
+                        is_broken = true;
+                        break;
+                    }
+                    mut later => {
+                        is_broken = true;
+                        let (_, found) = later.pop_first().expect("not empty");
+                        self.found = later;
+                        found
+                    }
+                },
+                _ => break,
+            };
+            let sequence = found.header.sequence;
+            let end = found.offset + (1 + u64::from(found.payload_pages)) * BLOCK_BYTES;
+            let Some(batch) = found.read(self.newest) else { break };
+            expected =
+                Position { next_sequence: sequence.next(), next_offset: next_start(end, ring_bytes), chain: batch.1 };
+            batches.push(batch.0);
+        }
+        // A number that was ever used, by a batch that is dropped now too, must not come again.
+        let head = Position { next_sequence: self.newest.next().max(expected.next_sequence), ..expected };
+        History { batches, durable, is_broken, head }
+    }
+}
+
+impl Found {
+    /// The records with their payload; `None` if this is the newest batch and was torn.
+    fn read(self, newest: Sequence) -> Option<(PastBatch, Crc32)> {
+        let mut pages = self.pages.into_iter();
+        let mut records = Vec::with_capacity(self.header.records.len());
+        for record in self.header.records {
+            let mut payload = Vec::new();
+            for (_, _, _, crc) in record.payload() {
+                let page = pages.next().expect("a page for each payload block");
+                let good = page.filter(|page| Crc32::of(page) == crc);
+                if good.is_none() && newest == self.header.sequence {
+                    return None;
+                }
+                payload.push(good);
+            }
+            records.push((record, payload));
+        }
+        Some((PastBatch { sequence: self.header.sequence, records }, self.checksum))
+    }
+}

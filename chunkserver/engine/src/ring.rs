@@ -1,0 +1,119 @@
+//! Ring: which part of the journal's ring is in use.
+//!
+//! ```text
+//!   0        tail                          head                     ring end
+//!   +---------+-----------------------------+------------------+---------+
+//!   |  free   | batch q | batch q+1 | ...   |  free            | no start|
+//!   +---------+-----------------------------+------------------+---------+
+//! ```
+//! A batch never crosses the end: it starts only where the largest batch would fit, else at 0. The rest of a lap is wasted and counts
+//! as used by the batch before it. Invariant: used <= ring; used = sum of the live batches.
+
+use crate::config::BATCH_BYTES_MAX;
+use crate::index::Position;
+use crate::place::Sequence;
+use ashlar_types::{BLOCK_BYTES, Crc32};
+use std::collections::VecDeque;
+
+struct Live {
+    sequence: Sequence,
+    bytes: u64,
+    /// What follows this batch.
+    after: Position,
+}
+
+pub(crate) struct Ring {
+    bytes: u64,
+    head: Position,
+    live: VecDeque<Live>,
+    used: u64,
+}
+
+/// Whether a batch may start at an offset.
+pub(crate) fn may_start_at(offset: u64, ring_bytes: u64) -> bool {
+    offset.is_multiple_of(BLOCK_BYTES) && offset.checked_add(BATCH_BYTES_MAX).is_some_and(|end| end <= ring_bytes)
+}
+
+/// Where the batch after one that ends at `end` starts.
+pub(crate) fn next_start(end: u64, ring_bytes: u64) -> u64 {
+    if may_start_at(end, ring_bytes) { end } else { 0 }
+}
+
+impl Ring {
+    pub(crate) fn new(bytes: u64, head: Position) -> Ring {
+        assert!(may_start_at(head.next_offset, bytes));
+        Ring { bytes, head, live: VecDeque::new(), used: 0 }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// What the next batch will be.
+    pub(crate) fn head(&self) -> Position {
+        self.head
+    }
+
+    /// Whether the largest batch can be written without touching what is in use. Headroom for one more: head never meets tail.
+    pub(crate) fn has_room(&self) -> bool {
+        self.used + 3 * BATCH_BYTES_MAX <= self.bytes
+    }
+
+    /// Takes the space of the next batch; returns where it goes.
+    pub(crate) fn push(&mut self, bytes: u64, checksum: Crc32) -> u64 {
+        assert!(self.has_room() && bytes <= BATCH_BYTES_MAX);
+        let start = self.head.next_offset;
+        let next = next_start(start + bytes, self.bytes);
+        let taken = if next == 0 { self.bytes - start } else { bytes };
+        let sequence = self.head.next_sequence;
+        self.head = Position { next_sequence: sequence.next(), next_offset: next, chain: checksum };
+        self.live.push_back(Live { sequence, bytes: taken, after: self.head });
+        self.used += taken;
+        assert!(self.used <= self.bytes);
+        start
+    }
+
+    /// The position after batch `sequence`, which is in use.
+    pub(crate) fn position_after(&self, sequence: Sequence) -> Position {
+        let first = self.live.front().expect("a batch is in use").sequence;
+        let live = &self.live[(sequence.0 - first.0) as usize];
+        assert_eq!(live.sequence, sequence);
+        live.after
+    }
+
+    /// Batches up to and including `sequence` are needed no more.
+    pub(crate) fn trim(&mut self, sequence: Sequence) {
+        while let Some(live) = self.live.pop_front_if(|live| live.sequence <= sequence) {
+            self.used -= live.bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_never_cross_the_end_and_the_rest_of_the_lap_counts_as_used() {
+        let bytes = 8 << 20;
+        let mut ring = Ring::new(bytes, Position::START);
+        let mut last = 0;
+        for lap in 0..1000u64 {
+            let size = (1 + lap * 7 % 64) * BLOCK_BYTES;
+            let start = ring.push(size, Crc32(lap as u32));
+            assert!(may_start_at(start, bytes));
+            assert!(start > last || start == 0);
+            last = start;
+            if lap % 3 == 2 {
+                let newest = Sequence(ring.head().next_sequence.0 - 1);
+                assert_eq!(ring.position_after(newest), ring.head());
+                ring.trim(newest);
+                assert_eq!(ring.used(), 0);
+            }
+        }
+    }
+}

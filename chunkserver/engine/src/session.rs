@@ -1,0 +1,115 @@
+//! Sessions: which link speaks for which volume, and what it has unanswered.
+//!
+//! ```text
+//!            Open / Observe                  newer Open, Delete, too much unanswered, LinkClosed
+//!   (none) ────────────────► writer/observer ───────────────────────────────────────────────────► (none)
+//! ```
+//! Invariants: a volume has at most one writer; a link's unanswered requests <= `SESSION_REQUESTS_MAX`, their data (what a write
+//! brings, what a read asks for) <= `SESSION_DATA_BYTES_MAX`. A link that is not here gets no reply.
+
+use crate::LinkId;
+use ashlar_types::{ByteCount, Epoch, Lsn, RequestId, SessionId, VolumeId};
+use ashlar_wire::limits::{SESSION_DATA_BYTES_MAX, SESSION_REQUESTS_MAX};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Writer { epoch: Epoch },
+    Observer,
+}
+
+pub(crate) struct Link {
+    pub(crate) volume: VolumeId,
+    pub(crate) role: Role,
+    pub(crate) session: SessionId,
+    /// Of the volume, as the link was opened.
+    pub(crate) size: ByteCount,
+    /// The highest commit point heard on this link.
+    pub(crate) commit: Lsn,
+    requests: usize,
+    data_bytes: usize,
+}
+
+/// Where an answer goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReplyTo {
+    pub(crate) link: LinkId,
+    pub(crate) volume: VolumeId,
+    pub(crate) session: SessionId,
+    pub(crate) request: RequestId,
+    pub(crate) data_bytes: usize,
+}
+
+#[derive(Default)]
+pub(crate) struct Sessions {
+    links: BTreeMap<LinkId, Link>,
+    writers: BTreeMap<VolumeId, LinkId>,
+}
+
+impl Sessions {
+    pub(crate) fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    pub(crate) fn get(&self, link: LinkId) -> Option<&Link> {
+        self.links.get(&link)
+    }
+
+    pub(crate) fn begin(&mut self, link: LinkId, volume: VolumeId, size: ByteCount, role: Role, session: SessionId) {
+        let entry = Link { volume, role, session, size, commit: Lsn::ZERO, requests: 0, data_bytes: 0 };
+        assert!(self.links.insert(link, entry).is_none(), "a link begins once");
+        if let Role::Writer { .. } = role {
+            assert!(self.writers.insert(volume, link).is_none(), "a volume has one writer");
+        }
+    }
+
+    pub(crate) fn end(&mut self, link: LinkId) -> Option<Link> {
+        let ended = self.links.remove(&link)?;
+        if let Role::Writer { .. } = ended.role {
+            let writer = self.writers.remove(&ended.volume);
+            assert_eq!(writer, Some(link));
+        }
+        Some(ended)
+    }
+
+    pub(crate) fn writer_of(&self, volume: VolumeId) -> Option<LinkId> {
+        self.writers.get(&volume).copied()
+    }
+
+    /// The epoch of the volume's writer, whether its promise is durable or not.
+    pub(crate) fn writer_epoch(&self, volume: VolumeId) -> Epoch {
+        let role = self.writer_of(volume).map(|link| self.links[&link].role);
+        match role {
+            Some(Role::Writer { epoch }) => epoch,
+            _ => Epoch::NONE,
+        }
+    }
+
+    /// The links that observe a volume.
+    pub(crate) fn observers_of(&self, volume: VolumeId) -> Vec<LinkId> {
+        let observes = |link: &&Link| link.volume == volume && link.role == Role::Observer;
+        self.links.iter().filter(|(_, link)| observes(link)).map(|(&id, _)| id).collect()
+    }
+
+    pub(crate) fn hear_commit(&mut self, link: LinkId, commit: Lsn) {
+        let entry = self.links.get_mut(&link).expect("the link has a session");
+        entry.commit = entry.commit.max(commit);
+    }
+
+    /// Counts a request that is to be answered; false when the peer has more unanswered than it may.
+    pub(crate) fn admit(&mut self, to: ReplyTo) -> bool {
+        let Some(link) = self.links.get_mut(&to.link) else { return false };
+        link.requests += 1;
+        link.data_bytes += to.data_bytes;
+        link.requests <= SESSION_REQUESTS_MAX && link.data_bytes <= SESSION_DATA_BYTES_MAX
+    }
+
+    /// The request is answered; false when nobody is there to hear it.
+    pub(crate) fn settle(&mut self, to: ReplyTo) -> bool {
+        let Some(link) = self.links.get_mut(&to.link) else { return false };
+        assert!(link.requests > 0 && link.data_bytes >= to.data_bytes, "a request is answered once");
+        link.requests -= 1;
+        link.data_bytes -= to.data_bytes;
+        true
+    }
+}

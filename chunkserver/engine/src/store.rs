@@ -1,0 +1,151 @@
+//! Store: everything a disk knows, and the one way in which it changes: [`Store::apply`] with a record that is durable.
+//!
+//! Replay and service call the same function in the same order, so that they reach the same state. Invariants: a place belongs to one
+//! slot; every change of an entry marks it dirty, and a checkpoint writes what is dirty.
+
+mod apply;
+mod sync;
+
+pub(crate) use apply::Payload;
+
+use crate::index::Dirty;
+use crate::overlay::Overlay;
+use crate::place::{Place, Places, Sequence};
+use crate::replica::{Replica, Slot, SlotAddress};
+use ashlar_types::{ChunkIndex, Lsn, VolumeId};
+use std::collections::BTreeMap;
+
+pub(crate) struct Store {
+    pub(crate) volumes: BTreeMap<VolumeId, Replica>,
+    pub(crate) places: Places,
+    pub(crate) overlay: Overlay,
+    pub(crate) dirty: Dirty,
+    /// Until replay has ended nobody keeps account of the places: `count_places` does it once, from the result.
+    replaying: bool,
+    pub(crate) lost_blocks: u64,
+    pub(crate) repaired_blocks: u64,
+    pub(crate) filled_blocks: u64,
+}
+
+/// What came of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Done,
+    /// Something is stale that must not be; the record had no effect.
+    Incomplete,
+}
+
+impl Store {
+    pub(crate) fn new(volumes: BTreeMap<VolumeId, Replica>, slot_count: u32) -> Store {
+        Store {
+            volumes,
+            places: Places::new(slot_count),
+            overlay: Overlay::default(),
+            dirty: Dirty::default(),
+            replaying: true,
+            lost_blocks: 0,
+            repaired_blocks: 0,
+            filled_blocks: 0,
+        }
+    }
+
+    pub(crate) fn replica(&self, volume: VolumeId) -> Option<&Replica> {
+        self.volumes.get(&volume).filter(|replica| !replica.deleted)
+    }
+
+    pub(crate) fn slot(&self, address: SlotAddress) -> Option<&Slot> {
+        self.volumes.get(&address.volume)?.slot(address.chunk, address.slot)
+    }
+
+    pub(crate) fn prefix(&self, volume: VolumeId, chunk: ChunkIndex) -> Lsn {
+        self.volumes.get(&volume).map_or(Lsn::ZERO, |replica| replica.prefix(chunk))
+    }
+
+    /// Replay has ended: what no slot holds is free. A place that two slots claim (only damage does that) stays with the first; the
+    /// other's blocks are lost.
+    pub(crate) fn count_places(&mut self) {
+        assert!(self.replaying);
+        self.replaying = false;
+        let mut disputed = Vec::new();
+        for (&volume, replica) in &self.volumes {
+            for (&chunk, entry) in &replica.chunks {
+                for (&slot, state) in &entry.slots {
+                    if state.place.is_some_and(|place| !self.places.claim(place)) {
+                        disputed.push(SlotAddress { volume, chunk, slot });
+                    }
+                }
+            }
+        }
+        for address in disputed {
+            let mut lost = 0;
+            self.edit(address, |slot, _| {
+                lost = (slot.valid & !slot.lost).count_ones();
+                slot.lost |= slot.valid;
+                slot.place = None;
+            });
+            self.lost_blocks += u64::from(lost);
+        }
+    }
+
+    /// Part of the journal cannot be read: nobody can say what this disk lacks, so it says that it has nothing for certain.
+    pub(crate) fn distrust_everything(&mut self) {
+        for (&volume, replica) in self.volumes.iter_mut().filter(|(_, replica)| !replica.deleted) {
+            replica.incomplete = true;
+            self.dirty.volume(volume);
+            for (&chunk, entry) in &mut replica.chunks {
+                entry.complete = false;
+                entry.prefix = Lsn::ZERO;
+                entry.adopted = Lsn::ZERO;
+                self.dirty.chunk(volume, chunk);
+            }
+        }
+    }
+
+    /// Changes a slot, made when absent, removed when nothing is left to say of it.
+    fn edit(&mut self, address: SlotAddress, change: impl FnOnce(&mut Slot, &mut Ground)) {
+        let Store { volumes, places, overlay, replaying, .. } = self;
+        let replica = volumes.get_mut(&address.volume).expect("a slot is changed in a replica that exists");
+        let chunk = replica.chunk_mut(address.chunk);
+        let slot = chunk.slots.entry(address.slot).or_insert_with(Slot::new);
+        let before = (slot.place.is_some(), slot.stale != 0);
+        change(slot, &mut Ground { places, overlay, replaying: *replaying });
+        assert!(slot.place.is_some() || slot.valid & !slot.lost == 0, "a valid block has a place");
+        let after = (slot.place.is_some(), slot.stale != 0);
+        if slot.is_blank() {
+            chunk.slots.remove(&address.slot);
+        }
+        chunk.stale_slots = chunk.stale_slots + u32::from(after.1) - u32::from(before.1);
+        replica.stale_slots = replica.stale_slots + u64::from(after.1) - u64::from(before.1);
+        replica.placed_slots = replica.placed_slots + u64::from(after.0) - u64::from(before.0);
+        self.dirty.chunk(address.volume, address.chunk);
+        self.dirty.slot(address);
+    }
+}
+
+/// What lies under the slots.
+struct Ground<'a> {
+    places: &'a mut Places,
+    overlay: &'a mut Overlay,
+    replaying: bool,
+}
+
+impl Ground<'_> {
+    /// Moves a slot. Blocks that stay valid and are not among `covered` do not come along: that happens after damage only.
+    fn move_to(&mut self, slot: &mut Slot, place: Option<Place>, covered: u16, by: Sequence) {
+        if slot.place == place {
+            return;
+        }
+        if let Some(old) = slot.place {
+            slot.lost |= slot.valid & !covered;
+            self.release(old, by);
+        }
+        slot.place = place;
+    }
+
+    fn release(&mut self, place: Place, by: Sequence) {
+        self.overlay.remove_place(place);
+        if !self.replaying {
+            self.places.give_back(place, by);
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! What a durable record does to the store: writes, discards, fills, repairs, promises and the end of a replica.
+
+use super::{Ground, Outcome, Store};
+use crate::place::Sequence;
+use crate::record::{Body, Piece, Record, bits_of, slot_parts};
+use crate::replica::{Replica, Slot, SlotAddress};
+use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, Lsn, VolumeId};
+use bytes::Bytes;
+
+/// A payload block of a record: `None` when the journal no longer has it.
+pub(crate) type Payload = Option<Bytes>;
+
+/// New content of one block of a slot.
+struct Content {
+    block: u32,
+    crc: Crc32,
+    /// `None`: it is at the place already.
+    data: Option<Payload>,
+}
+
+impl Store {
+    /// Applies a record of batch `by`. `payload` has the journalled blocks in the order of `Record::payload`.
+    pub(crate) fn apply(&mut self, record: &Record, payload: &[Payload], by: Sequence) -> Outcome {
+        assert_eq!(payload.len() as u32, record.payload_pages());
+        let volume = record.volume;
+        match &record.body {
+            Body::Promise { epoch, size } => self.promise(volume, *epoch, *size),
+            Body::DeleteVolume { epoch } => self.delete(volume, *epoch, by),
+            _ if self.replica(volume).is_none() => return Outcome::Done,
+            _ => {}
+        }
+        self.hear_commit(volume, record.commit);
+        match &record.body {
+            Body::Promise { .. } | Body::DeleteVolume { .. } => Outcome::Done,
+            Body::Write { range, lsn, floor, pieces, crcs } => {
+                self.write(volume, *range, pieces, crcs, payload, (*lsn, by));
+                self.advance(volume, range.chunk, *lsn, *floor)
+            }
+            Body::Discard { range, lsn, floor, release_first, release_last } => {
+                self.discard(volume, *range, (*release_first, *release_last), *lsn, by);
+                self.advance(volume, range.chunk, *lsn, *floor)
+            }
+            Body::Fill { chunk, slot, .. } => {
+                let address = SlotAddress { volume, chunk: *chunk, slot: *slot };
+                self.fill(address, record, payload, by)
+            }
+            Body::Repair { range, pieces, crcs } => self.repair(volume, *range, pieces, crcs, payload, by),
+            Body::MarkStale { chunk, after, slots } => self.mark_stale(volume, *chunk, *after, slots),
+            Body::BeginSync { after } => self.begin_sync(volume, *after),
+            Body::AdoptPrefix { chunk, prefix } => self.adopt_prefix(volume, *chunk, *prefix),
+            Body::CompleteChunk { chunk, prefix } => self.complete_chunk(volume, *chunk, *prefix),
+            Body::FinishSync => self.finish_sync(volume),
+        }
+    }
+
+    fn promise(&mut self, volume: VolumeId, epoch: Epoch, size: ByteCount) {
+        let replica = self.volumes.entry(volume).or_insert_with(|| Replica::new(epoch, size));
+        replica.promised = replica.promised.max(epoch);
+        replica.size = replica.size.max(size);
+        replica.deleted = false;
+        self.dirty.volume(volume);
+    }
+
+    fn delete(&mut self, volume: VolumeId, epoch: Epoch, by: Sequence) {
+        let promised = self.volumes.get(&volume).map_or(epoch, |replica| replica.promised.max(epoch));
+        let tombstone = Replica { deleted: true, ..Replica::new(promised, ByteCount(0)) };
+        let old = self.volumes.insert(volume, tombstone);
+        self.dirty.wipe(volume);
+        let chunks = old.into_iter().flat_map(|replica| replica.chunks.into_values());
+        let mut ground = Ground { places: &mut self.places, overlay: &mut self.overlay, replaying: self.replaying };
+        for place in chunks.flat_map(|chunk| chunk.slots.into_values()).filter_map(|slot| slot.place) {
+            ground.release(place, by);
+        }
+    }
+
+    fn hear_commit(&mut self, volume: VolumeId, commit: Lsn) {
+        let replica = self.volumes.get_mut(&volume).expect("the replica exists");
+        if commit > replica.commit {
+            replica.commit = commit;
+            self.dirty.volume(volume);
+        }
+    }
+
+    fn advance(&mut self, volume: VolumeId, chunk: ChunkIndex, lsn: Lsn, floor: Lsn) -> Outcome {
+        let replica = self.volumes.get_mut(&volume).expect("the replica exists");
+        // The promise of a write's epoch came before it; only a damaged journal can have lost that promise.
+        let (promised, floor) = (replica.promised.max(lsn.epoch()), replica.floor.max(floor));
+        if (promised, floor) != (replica.promised, replica.floor) {
+            (replica.promised, replica.floor) = (promised, floor);
+            self.dirty.volume(volume);
+        }
+        let entry = replica.chunk_mut(chunk);
+        entry.prefix = entry.prefix.max(lsn);
+        self.dirty.chunk(volume, chunk);
+        Outcome::Done
+    }
+
+    fn write(
+        &mut self,
+        volume: VolumeId,
+        range: ChunkRange,
+        pieces: &[Piece],
+        crcs: &[Crc32],
+        payload: &[Payload],
+        (lsn, by): (Lsn, Sequence),
+    ) {
+        let syncing = self.is_syncing(volume);
+        let mut payload = payload.iter();
+        for (part, piece) in slot_parts(range).zip(pieces) {
+            let contents = part_contents(part.first, part.count, &crcs[part.skipped as usize..], piece, &mut payload);
+            let bits = part.bits();
+            let mut lost = 0;
+            self.edit(SlotAddress { volume, chunk: range.chunk, slot: part.slot }, |slot, ground| {
+                ground.move_to(slot, Some(piece.place), bits, by);
+                lost = ground.put(slot, contents, by);
+                slot.stamp = lsn;
+                slot.fresh |= if syncing { bits } else { 0 };
+            });
+            self.lost_blocks += lost;
+        }
+        assert!(payload.next().is_none());
+    }
+
+    fn discard(&mut self, volume: VolumeId, range: ChunkRange, release: (bool, bool), lsn: Lsn, by: Sequence) {
+        let syncing = self.is_syncing(volume);
+        for part in slot_parts(range) {
+            let address = SlotAddress { volume, chunk: range.chunk, slot: part.slot };
+            if !syncing && self.slot(address).is_none() {
+                continue; // Absent here at this prefix is absent everywhere: there is nothing to tell a copy.
+            }
+            let is_last = part.skipped + part.count == range.count.0;
+            let release = part.is_whole() || part.skipped == 0 && release.0 || is_last && release.1;
+            let bits = part.bits();
+            self.edit(address, |slot, ground| {
+                ground.forget(slot, bits);
+                slot.stale &= !bits;
+                slot.stamp = lsn;
+                slot.fresh |= if syncing { bits } else { 0 };
+                if release && slot.valid == 0 {
+                    ground.move_to(slot, None, u16::MAX, by);
+                }
+            });
+        }
+    }
+
+    fn fill(&mut self, address: SlotAddress, record: &Record, payload: &[Payload], by: Sequence) -> Outcome {
+        let Body::Fill { stamp, valid, place, direct, crcs, .. } = &record.body else { unreachable!("a fill record") };
+        let mut payload = payload.iter();
+        let content = |(block, &crc): (u32, &Crc32)| Content {
+            block,
+            crc,
+            data: if *direct { None } else { Some(payload.next().expect("a block for each checksum").clone()) },
+        };
+        let mut contents: Vec<Content> = bits_of(*valid).zip(crcs).map(content).collect();
+        let (mut lost, mut filled) = (0, 0);
+        self.edit(address, |slot, ground| {
+            let due = slot.stale;
+            filled = due.count_ones();
+            contents.retain(|content| due & (1 << content.block) != 0);
+            ground.forget(slot, due & !valid);
+            match place {
+                Some(_) => ground.move_to(slot, *place, due, by),
+                None if slot.valid & !due == 0 => ground.move_to(slot, None, u16::MAX, by),
+                None => {}
+            }
+            lost = ground.put(slot, contents, by);
+            slot.stale = 0;
+            if slot.fresh == 0 || *stamp > slot.stamp {
+                slot.stamp = *stamp;
+            }
+        });
+        self.lost_blocks += lost;
+        self.filled_blocks += u64::from(filled);
+        Outcome::Done
+    }
+
+    fn repair(
+        &mut self,
+        volume: VolumeId,
+        range: ChunkRange,
+        pieces: &[Piece],
+        crcs: &[Crc32],
+        payload: &[Payload],
+        by: Sequence,
+    ) -> Outcome {
+        let mut payload = payload.iter();
+        for (part, piece) in slot_parts(range).zip(pieces) {
+            let contents = part_contents(part.first, part.count, &crcs[part.skipped as usize..], piece, &mut payload);
+            let address = SlotAddress { volume, chunk: range.chunk, slot: part.slot };
+            if self.slot(address).is_none() {
+                continue;
+            }
+            let (mut lost, mut repaired) = (0, 0);
+            self.edit(address, |slot, ground| {
+                let same = |content: &Content| slot.crcs[content.block as usize] == content.crc;
+                let wanted = |content: &Content| {
+                    let bit = 1 << content.block;
+                    slot.stale & bit == 0 && (slot.lost & bit != 0 || slot.valid & bit != 0 && same(content))
+                };
+                let contents: Vec<Content> = contents.into_iter().filter(wanted).collect();
+                if contents.is_empty() {
+                    return;
+                }
+                repaired = contents.len() as u64;
+                let covered = contents.iter().fold(0, |bits, content| bits | 1 << content.block);
+                ground.move_to(slot, Some(piece.place), covered, by);
+                lost = ground.put(slot, contents, by);
+            });
+            self.lost_blocks += lost;
+            self.repaired_blocks += repaired;
+        }
+        Outcome::Done
+    }
+}
+
+impl Ground<'_> {
+    /// Blocks have new content; returns how many of them the journal no longer has.
+    fn put(&mut self, slot: &mut Slot, contents: Vec<Content>, by: Sequence) -> u64 {
+        let mut lost_blocks = 0;
+        for Content { block, crc, data } in contents {
+            let place = slot.place.expect("content has a place");
+            let bit = 1 << block;
+            slot.valid |= bit;
+            slot.stale &= !bit;
+            slot.lost &= !bit;
+            slot.crcs[block as usize] = crc;
+            match data {
+                None => {}
+                Some(Some(bytes)) => self.overlay.put(place.block(block), bytes, by),
+                Some(None) => {
+                    self.overlay.remove(place.block(block));
+                    slot.lost |= bit;
+                    lost_blocks += 1;
+                }
+            }
+        }
+        lost_blocks
+    }
+
+    /// Blocks read as zeros from now on.
+    fn forget(&mut self, slot: &mut Slot, bits: u16) {
+        slot.valid &= !bits;
+        slot.lost &= !bits;
+        if let Some(place) = slot.place {
+            bits_of(bits).for_each(|block| self.overlay.remove(place.block(block)));
+        }
+    }
+}
+
+fn part_contents<'a>(
+    first: u32,
+    count: u32,
+    crcs: &[Crc32],
+    piece: &Piece,
+    payload: &mut impl Iterator<Item = &'a Payload>,
+) -> Vec<Content> {
+    let mut content = |i: u32| Content {
+        block: first + i,
+        crc: crcs[i as usize],
+        data: if piece.direct { None } else { Some(payload.next().expect("a payload block for each block").clone()) },
+    };
+    (0..count).map(&mut content).collect()
+}

@@ -1,0 +1,108 @@
+//! Stale and fresh marks, completeness: how a replica that lacks something becomes whole again.
+//!
+//! ```text
+//!           BeginSync / MarkStale                    Fill, write, discard of each stale block
+//!  complete ─────────────────────► incomplete, stale ──────────────────────────────────────► incomplete, nothing stale
+//!      ▲                                                                                          │
+//!      └───────────────────────── CompleteChunk (one chunk) / FinishSync (all) ───────────────────┘
+//! ```
+
+use super::{Outcome, Store};
+use crate::replica::{Replica, SlotAddress};
+use ashlar_types::{ChunkIndex, Lsn, SlotIndex, SlotSet, VolumeId};
+
+impl Store {
+    pub(super) fn is_syncing(&self, volume: VolumeId) -> bool {
+        self.replica(volume).is_some_and(|replica| replica.syncing.is_some())
+    }
+
+    pub(super) fn mark_stale(&mut self, volume: VolumeId, chunk: ChunkIndex, after: Lsn, slots: &SlotSet) -> Outcome {
+        let entry = self.replica_mut(volume).chunk_mut(chunk);
+        entry.complete = false;
+        let own = entry.slots.iter().filter(|(_, slot)| slot.stamp > after).map(|(&index, _)| index);
+        let marked: SlotSet = slots.iter().chain(own).collect();
+        self.dirty.chunk(volume, chunk);
+        for slot in marked.iter() {
+            self.edit(SlotAddress { volume, chunk, slot }, |slot, _| slot.stale |= !slot.fresh);
+        }
+        Outcome::Done
+    }
+
+    pub(super) fn begin_sync(&mut self, volume: VolumeId, after: Lsn) -> Outcome {
+        let replica = self.replica_mut(volume);
+        replica.syncing = Some(after);
+        replica.incomplete = true;
+        let mut touched = Vec::new();
+        for (&chunk, entry) in &mut replica.chunks {
+            entry.complete = false;
+            entry.prefix = entry.prefix.min(after);
+            entry.adopted = Lsn::ZERO;
+            let changed = entry.slots.iter().filter(|(_, slot)| slot.fresh != 0 || slot.stamp > after);
+            touched.push((chunk, changed.map(|(&index, _)| index).collect::<Vec<SlotIndex>>()));
+        }
+        self.dirty.volume(volume);
+        for (chunk, slots) in touched {
+            self.dirty.chunk(volume, chunk);
+            for slot in slots {
+                self.edit(SlotAddress { volume, chunk, slot }, |slot, _| {
+                    slot.fresh = 0;
+                    slot.stale |= if slot.stamp > after { u16::MAX } else { 0 };
+                });
+            }
+        }
+        Outcome::Done
+    }
+
+    pub(super) fn adopt_prefix(&mut self, volume: VolumeId, chunk: ChunkIndex, prefix: Lsn) -> Outcome {
+        let entry = self.replica_mut(volume).chunk_mut(chunk);
+        entry.adopted = entry.adopted.max(prefix);
+        self.dirty.chunk(volume, chunk);
+        Outcome::Done
+    }
+
+    pub(super) fn complete_chunk(&mut self, volume: VolumeId, chunk: ChunkIndex, prefix: Lsn) -> Outcome {
+        let entry = self.replica_mut(volume).chunk_mut(chunk);
+        if entry.stale_slots > 0 {
+            return Outcome::Incomplete;
+        }
+        entry.complete = true;
+        entry.prefix = prefix;
+        entry.adopted = Lsn::ZERO;
+        self.dirty.chunk(volume, chunk);
+        Outcome::Done
+    }
+
+    /// Without a return in progress this changes nothing: it is the second copy of an answered request, or there is damage to repair.
+    pub(super) fn finish_sync(&mut self, volume: VolumeId) -> Outcome {
+        let replica = self.replica_mut(volume);
+        let whole = !replica.incomplete && replica.chunks.values().all(|chunk| chunk.complete);
+        if replica.stale_slots > 0 || replica.syncing.is_none() && !whole {
+            return Outcome::Incomplete;
+        }
+        if replica.syncing.is_none() {
+            return Outcome::Done;
+        }
+        replica.syncing = None;
+        replica.incomplete = false;
+        let mut fresh = Vec::new();
+        for (&chunk, entry) in &mut replica.chunks {
+            entry.complete = true;
+            entry.prefix = entry.prefix.max(entry.adopted);
+            entry.adopted = Lsn::ZERO;
+            let marked = entry.slots.iter().filter(|(_, slot)| slot.fresh != 0);
+            fresh.push((chunk, marked.map(|(&index, _)| index).collect::<Vec<SlotIndex>>()));
+        }
+        self.dirty.volume(volume);
+        for (chunk, slots) in fresh {
+            self.dirty.chunk(volume, chunk);
+            for slot in slots {
+                self.edit(SlotAddress { volume, chunk, slot }, |slot, _| slot.fresh = 0);
+            }
+        }
+        Outcome::Done
+    }
+
+    fn replica_mut(&mut self, volume: VolumeId) -> &mut Replica {
+        self.volumes.get_mut(&volume).expect("the replica exists")
+    }
+}
