@@ -6,11 +6,17 @@
 mod cluster;
 mod command;
 mod kubelet;
+mod nbd;
+mod peer;
+mod scene;
 mod sweep;
 mod wait;
 
 pub use cluster::{Daemon, DevCluster, scratch_dir};
 pub use command::{Output, program, run, run_ok};
 pub use kubelet::{Kubelet, MountedVolume};
+pub use nbd::{NbdClient, NbdReply, nbd_socket};
+pub use peer::Peer;
+pub use scene::{Scene, on_cluster, on_cluster_with};
 pub use sweep::{Leftovers, sweep, sweep_devices};
 pub use wait::wait_until;
