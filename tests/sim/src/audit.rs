@@ -137,10 +137,11 @@ fn difference(a: &(Disk, Option<&SlotContent>), b: &(Disk, Option<&SlotContent>)
     if let Some(block) = (0..16).find(|&i| crcs_a[i] != crcs_b[i]) {
         return Some((block as u64, format!("content {:?} on {}, {:?} on {}", crcs_a[block], a.0, crcs_b[block], b.0)));
     }
-    let stamp = |content: Option<&SlotContent>| content.map(|content| content.stamp);
-    if stamp(a.1) != stamp(b.1) {
-        return Some((0, format!("stamp {:?} on {}, {:?} on {}", stamp(a.1), a.0, stamp(b.1), b.0)));
-    }
     let valid = |content: Option<&SlotContent>| content.map_or(0, |content| content.valid);
-    (valid(a.1) != valid(b.1)).then(|| (0, format!("valid {:04x} on {}, {:04x} on {}", valid(a.1), a.0, valid(b.1), b.0)))
+    if valid(a.1) != valid(b.1) {
+        return Some((0, format!("valid {:04x} on {}, {:04x} on {}", valid(a.1), a.0, valid(b.1), b.0)));
+    }
+    // A discard of what was never written leaves a stamp on a replica that returns, and nothing on one that was there.
+    let stamp = |content: Option<&SlotContent>| content.filter(|content| content.valid != 0).map(|content| content.stamp);
+    (stamp(a.1) != stamp(b.1)).then(|| (0, format!("stamp {:?} on {}, {:?} on {}", stamp(a.1), a.0, stamp(b.1), b.0)))
 }

@@ -160,7 +160,7 @@ impl Scenario {
             discard_share_ppm: if rng.coin() { rng.below(150_000) as u32 } else { 0 },
             blocks_max: *rng.pick(&[1, 2, 4, 8, 24, 48]),
             hot_slots: rng.range(2, 6) as u16,
-            disk_slots: if rng.below(8) == 0 { rng.range(16, 24) as u32 } else { 256 },
+            disk_slots: if rng.below(8) == 0 { rng.range(64, 80) as u32 } else { 256 },
             clocks_drift: rng.coin(),
         }
     }

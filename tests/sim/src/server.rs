@@ -5,6 +5,7 @@
 use crate::medium::{InFlight, Medium};
 use crate::names::{Disk, Link, MICROS, MILLIS, Nanos, Node};
 use crate::net::{Message, Way};
+use crate::scenario::Class;
 use crate::world::{Happening, World};
 use ashlar_engine::{Action, DiskError, Engine, Event, IndexEdit, LinkId, OpToken};
 use ashlar_types::Instant;
@@ -74,6 +75,21 @@ impl World {
         self.trace.line(self.now, None, || format!("{disk} chunkserver starts (#{incarnation})"));
         self.trace.count("state: chunkserver started");
         self.perform_for_server(disk, actions);
+        self.crash_during_recovery(disk);
+    }
+
+    /// Where processes die at all, some die again while they recover.
+    fn crash_during_recovery(&mut self, disk: Disk) {
+        let incarnation = self.servers[disk.index()].incarnation;
+        let on = |class| self.scenario.classes.iter().any(|(on, _)| *on == class);
+        let (dies, power) = (on(Class::ServerCrash), on(Class::NodePowerCut));
+        if self.quiet || incarnation == 1 || !(dies || power) || self.fault_rng.below(5) > 0 {
+            return;
+        }
+        self.trace.count("fault: crash during recovery");
+        let power = power && (!dies || self.fault_rng.coin());
+        let after = self.fault_rng.range(0, 20_000) * MICROS;
+        self.agenda.add(self.now + after, Happening::CrashServer { disk, incarnation, power });
     }
 
     /// The process dies. With `power` the medium loses what it had not made durable, and peers hear nothing.
@@ -209,7 +225,7 @@ impl World {
             process.failed = true;
         }
         let after = self.fault_rng.range(500, 4000) * MILLIS;
-        self.agenda.add(self.now + after, Happening::CrashServer { disk, incarnation });
+        self.agenda.add(self.now + after, Happening::CrashServer { disk, incarnation, power: false });
     }
 
     fn submit(&mut self, disk: Disk, op: OpToken, what: Op) {

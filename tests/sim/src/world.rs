@@ -39,7 +39,7 @@ pub enum Happening {
     AttachAt { volume: Vol, node: Node },
     Strike { class: Class, every: Nanos },
     StartServer { disk: Disk },
-    CrashServer { disk: Disk, incarnation: u32 },
+    CrashServer { disk: Disk, incarnation: u32, power: bool },
     PowerOn { node: Node },
     HealPath { from: Node, to: Node },
     ResumeServer { disk: Disk, incarnation: u32 },
@@ -235,9 +235,12 @@ impl World {
                     self.start_server(disk);
                 }
             }
-            Happening::CrashServer { disk, incarnation } => {
-                if self.servers[disk.index()].incarnation == incarnation {
-                    self.crash_and_restart(disk);
+            Happening::CrashServer { disk, incarnation, power } => {
+                let server = &self.servers[disk.index()];
+                match server.incarnation == incarnation && server.process.is_some() {
+                    true if power => self.power_cut(server.node),
+                    true => self.crash_and_restart(disk),
+                    false => {}
                 }
             }
             Happening::PowerOn { node } => self.power_on(node),

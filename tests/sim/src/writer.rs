@@ -10,7 +10,7 @@ use crate::net::{Connection, Message, Pipe, Way};
 use crate::trace::Touch;
 use crate::world::{Happening, World};
 use ashlar_types::{Change, ChangeAnswer, Epoch, Instant, SessionId, VolumeRecord};
-use ashlar_volume::{Action, Ending, Event, Notice, ProposalId, Volume};
+use ashlar_volume::{Action, Config, Ending, Event, Notice, ProposalId, Volume};
 use ashlar_wire::Request;
 use std::collections::BTreeMap;
 
@@ -58,8 +58,9 @@ impl World {
         });
         self.trace.count("state: writer started");
         let dies_after = self.death_of_next_writer();
-        let mut core = crate::format::open_volume(record, node_name(node), now);
-        let actions = core.start(now);
+        let mut core = Volume::new(Config::new(node_name(node), None), record, now);
+        let mut actions = Vec::new();
+        core.start(now, &mut actions);
         self.writers.push(WriterState {
             volume,
             node,
@@ -113,7 +114,8 @@ impl World {
                 format!("{writer} hears {}", crate::describe::volume_event(&event))
             });
         }
-        let actions = core.handle(now, event);
+        let mut actions = Vec::new();
+        core.handle(now, event, &mut actions);
         self.perform_for_writer(writer, actions);
         if is_step {
             self.count_step(writer);
@@ -148,7 +150,7 @@ impl World {
         let state = &mut self.writers[writer.index()];
         let clock = self.clocks[state.node.index()];
         let Some(core) = &state.core else { return };
-        let due = core.next_deadline().and_then(|deadline| clock.when(deadline)).map(|at| at.max(self.now + MICROS));
+        let due = clock.when(core.next_deadline()).map(|at| at.max(self.now + MICROS));
         if let Some(at) = due
             && state.tick_at.is_none_or(|set| at < set)
         {
@@ -230,6 +232,7 @@ impl World {
         self.trace.line(self.now, Touch::all(volume), || format!("{writer} has ended: {ending:?}"));
         self.trace.count(match ending {
             Ending::Clean => "state: ended clean",
+            Ending::Unclean => "state: ended unclean",
             Ending::Fenced => "state: ended fenced",
         });
         state.core = None;
