@@ -30,36 +30,79 @@ pub enum Ending {
     Clean,
     /// Another epoch took over.
     Fenced,
+    /// Detached before it was ever served: the next writer reconciles.
+    Unclean,
 }
 
 /// Why a volume does what it does, for `ashlar events`, logs and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    Serving { reconciled_blocks: u64 },
-    AttachBlocked { reason: String },
-    Ejecting { disk: DiskId, reason: String },
-    Ejected { disk: DiskId, commit: ashlar_types::Lsn },
+    Serving {
+        reconciled_blocks: u64,
+    },
+    AttachBlocked {
+        reason: String,
+    },
+    Ejecting {
+        disk: DiskId,
+        reason: String,
+    },
+    Ejected {
+        disk: DiskId,
+        commit: ashlar_types::Lsn,
+    },
     /// Writes wait: too few replicas answer.
     BelowMinReplicas,
-    Returning { disk: DiskId },
-    ReturnAbandoned { disk: DiskId, reason: String },
+    Returning {
+        disk: DiskId,
+    },
+    ReturnAbandoned {
+        disk: DiskId,
+        reason: String,
+    },
     /// Back in-sync. Blocks copied against blocks that had changed.
-    InSync { disk: DiskId, copied_blocks: u64, changed_blocks: u64 },
-    Repaired { disk: DiskId, blocks: u32 },
-    Fenced { epoch: Epoch },
+    InSync {
+        disk: DiskId,
+        copied_blocks: u64,
+        changed_blocks: u64,
+    },
+    Repaired {
+        disk: DiskId,
+        blocks: u32,
+    },
+    Fenced {
+        epoch: Epoch,
+    },
 }
 
 #[derive(Clone, Debug)]
 pub enum Action {
     /// Make a link to the disk's chunkserver; answered by `LinkUp` or `LinkDown`. At most one is asked for or stands per disk.
-    Connect { disk: DiskId },
+    Connect {
+        disk: DiskId,
+    },
     /// End the link. No `LinkDown` follows.
-    Disconnect { disk: DiskId, session: SessionId },
-    Send { disk: DiskId, session: SessionId, frame: RequestFrame },
+    Disconnect {
+        disk: DiskId,
+        session: SessionId,
+    },
+    Send {
+        disk: DiskId,
+        session: SessionId,
+        frame: RequestFrame,
+    },
     /// `Ok` holds the bytes of a read and is empty otherwise.
-    Complete { tag: Tag, result: Result<Bytes, GuestError> },
+    Complete {
+        tag: Tag,
+        result: Result<Bytes, GuestError>,
+    },
     /// One compare-and-swap on the volume's epoch and `version`; answered by `Answer` or `Unanswered`.
-    Propose { proposal: ProposalId, epoch: Epoch, version: u64, change: Change },
+    Propose {
+        proposal: ProposalId,
+        epoch: Epoch,
+        version: u64,
+        change: Change,
+    },
     Notice(Notice),
     /// Nothing more will happen.
     Ended(Ending),

@@ -14,27 +14,54 @@ pub struct ProposalId(pub u64);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GuestOp {
-    Read { start: BlockIndex, count: BlockCount },
+    Read {
+        start: BlockIndex,
+        count: BlockCount,
+    },
     /// `data.len()` is a multiple of 4096.
-    Write { start: BlockIndex, data: Bytes },
+    Write {
+        start: BlockIndex,
+        data: Bytes,
+    },
     /// Trim and write-zeroes: the blocks read as zeros from then on.
-    Discard { start: BlockIndex, count: BlockCount },
+    Discard {
+        start: BlockIndex,
+        count: BlockCount,
+    },
     /// Costs nothing: a write that was completed is durable (P1).
     Flush,
 }
 
 #[derive(Clone, Debug)]
 pub enum Event {
-    Guest { tag: Tag, op: GuestOp },
+    Guest {
+        tag: Tag,
+        op: GuestOp,
+    },
     /// A link that was asked for by `Action::Connect` stands. `session` is fresh and random.
-    LinkUp { disk: DiskId, session: SessionId },
+    LinkUp {
+        disk: DiskId,
+        session: SessionId,
+    },
     /// The link ended, or could not be made (then `session` is none).
-    LinkDown { disk: DiskId, session: Option<SessionId>, reset: bool },
-    Reply { disk: DiskId, frame: ReplyFrame },
+    LinkDown {
+        disk: DiskId,
+        session: Option<SessionId>,
+        reset: bool,
+    },
+    Reply {
+        disk: DiskId,
+        frame: ReplyFrame,
+    },
     /// The control plane's answer to a proposal.
-    Answer { proposal: ProposalId, answer: ChangeAnswer },
+    Answer {
+        proposal: ProposalId,
+        answer: ChangeAnswer,
+    },
     /// The control plane did not answer: the change may or may not have happened.
-    Unanswered { proposal: ProposalId },
+    Unanswered {
+        proposal: ProposalId,
+    },
     /// The record as read from the control plane, unasked; an older version than the known one is ignored.
     Record(VolumeRecord),
     /// Drain and close cleanly.

@@ -1,8 +1,36 @@
-//! The replication core of one attached volume.
+//! The replication core of one attached volume: events in, actions out. No clock, socket, file, thread or random source: the same code
+//! runs on io_uring in production and in the simulator.
+//!
+//! ```text
+//!   guest ops ─┐                                             ┌─► Send to chunkservers
+//!   links     ─┤   handle(now, event) → Volume → actions ────┼─► Complete to the guest
+//!   replies   ─┤        then maintain()                      ├─► Propose to the control plane
+//!   answers   ─┘        next_deadline() → Tick               └─► Notice for people
+//! ```
+//! One file a concern: `fence` and `reconcile` before it serves; `guest`, `overlap`, `write`, `read` while it does; `links` and `member`
+//! for the other side; `membership`, `resync` and `copy` for who takes part. Rules by number: DESIGN.md §5 and §6.
 #![forbid(unsafe_code)]
 
 mod action;
+mod config;
+mod copy;
 mod event;
+mod fence;
+mod guest;
+mod latency;
+mod links;
+mod member;
+mod membership;
+mod overlap;
+mod read;
+mod reconcile;
+mod resync;
+mod status;
+mod volume;
+mod write;
 
 pub use action::{Action, Ending, GuestError, Notice};
+pub use config::{Config, MEMBERS_MAX};
 pub use event::{Event, GuestOp, ProposalId, Tag};
+pub use status::{MemberStatus, VolumeStatus};
+pub use volume::Volume;

@@ -42,7 +42,6 @@ const HEADER_CRC_AT: usize = 60;
 const RESERVED: [std::ops::Range<usize>; 3] = [6..8, 36..40, 48..56];
 
 const _: () = assert!(HEADER_CRC_AT + 4 == HEADER_BYTES);
-const _: () = assert!(BODY_BYTES_MAX <= u32::MAX as usize);
 const _: () = assert!(DATA_BYTES_MAX <= u32::MAX as usize);
 
 /// A header that was checked: lengths are within limits, the opcode is known, the checksum is right.

@@ -1,0 +1,167 @@
+//! Copying one slot from a source to a replica that lacks it. A copy takes its turn like a write of the whole slot, until its `Fill` is
+//! sent: so what the source gives holds no write that is still in flight, and every later write comes to the target after it.
+//!
+//! ```text
+//!   waiting ──turn──► reading(source) ──Slot──► filling(target) ──Done──► counted by its owner
+//!                        ▲      └─ bad or lost source: the next ─┘ turn left when sent
+//! ```
+
+use crate::Action;
+use crate::guest::Piece;
+use crate::member::{CopyId, CopyWhat, MemberIndex, Purpose};
+use crate::overlap::{Access, TurnId};
+use crate::volume::Volume;
+use ashlar_types::{BLOCKS_PER_SLOT, BlockCount, ChunkRange, Instant};
+use ashlar_wire::{Reply, Request, Status};
+use std::collections::BTreeMap;
+
+/// Who waits for a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Resync,
+    Job(usize),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Reading,
+    Filling,
+}
+
+struct Copy {
+    what: CopyWhat,
+    owner: Owner,
+    turn: TurnId,
+    stage: Stage,
+    /// Sources that gave no good content.
+    tried: u64,
+    blocks: u32,
+}
+
+#[derive(Default)]
+pub(crate) struct Copies {
+    next: u64,
+    copies: BTreeMap<CopyId, Copy>,
+}
+
+impl Volume {
+    pub(crate) fn start_copy(&mut self, now: Instant, owner: Owner, what: CopyWhat, out: &mut Vec<Action>) {
+        let id = CopyId(self.copies.next);
+        self.copies.next += 1;
+        let range =
+            ChunkRange { chunk: what.chunk, start: what.slot.first_block(), count: BlockCount(BLOCKS_PER_SLOT) };
+        let (turn, runs) = self.turns.arrive(range, Access::Exclusive);
+        self.guest.pieces.insert(turn, Piece::Copy(id, turn));
+        self.copies.copies.insert(id, Copy { what, owner, turn, stage: Stage::Waiting, tried: 0, blocks: 0 });
+        if runs {
+            self.run_turn(now, turn, out);
+        }
+    }
+
+    /// Its turn has come. One that was cancelled meanwhile just leaves.
+    pub(crate) fn begin_copy(&mut self, now: Instant, id: CopyId, turn: TurnId, out: &mut Vec<Action>) {
+        if self.copies.copies.contains_key(&id) {
+            self.read_for_copy(now, id, out);
+        } else {
+            self.leave_turn(now, turn, out);
+        }
+    }
+
+    fn read_for_copy(&mut self, now: Instant, id: CopyId, out: &mut Vec<Action>) {
+        let copy = &self.copies.copies[&id];
+        let (what, owner) = (copy.what, copy.owner);
+        let source = match owner {
+            Owner::Job(job) => Some(self.job_source(job)).filter(|index| copy.tried & (1 << index) == 0),
+            Owner::Resync => self.copy_source(what, copy.tried),
+        };
+        let Some(source) = source.filter(|&index| self.members[index].is_open()) else {
+            self.owner_failed(now, owner, "no replica has good content of a slot to copy", out);
+            return;
+        };
+        self.copies.copies.get_mut(&id).expect("looked up above").stage = Stage::Reading;
+        let request = Request::ReadSlot { chunk: what.chunk, slot: what.slot };
+        self.send(now, source, Purpose::CopyRead(id), request, out);
+    }
+
+    /// A source for a returning disk: the farthest, because the replica on this node serves the database.
+    pub(crate) fn copy_source(&self, what: CopyWhat, tried: u64) -> Option<MemberIndex> {
+        let holders = self.record.members_of(what.chunk).iter().map(|&index| usize::from(index));
+        let usable = |index: &MemberIndex| tried & (1 << index) == 0 && self.members[*index].serves_reads();
+        holders.filter(usable).max_by_key(|&index| (self.members[index].distance, index))
+    }
+
+    pub(crate) fn copy_read(
+        &mut self,
+        now: Instant,
+        id: CopyId,
+        from: MemberIndex,
+        reply: Reply,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(copy) = self.copies.copies.get_mut(&id) else { return };
+        let content = match reply {
+            Reply::Slot(content) if content.blocks.first_bad_block().is_none() => content,
+            _ => {
+                copy.tried |= 1 << from;
+                self.read_for_copy(now, id, out);
+                return;
+            }
+        };
+        copy.stage = Stage::Filling;
+        copy.blocks = content.valid.count_ones();
+        let (what, turn, owner) = (copy.what, copy.turn, copy.owner);
+        if !self.members[what.target].is_open() {
+            self.owner_failed(now, owner, "target of a copy has no link", out);
+            return;
+        }
+        let request = Request::Fill { chunk: what.chunk, slot: what.slot, content };
+        self.send(now, what.target, Purpose::CopyFill(id), request, out);
+        self.leave_turn(now, turn, out);
+    }
+
+    pub(crate) fn copy_filled(&mut self, now: Instant, id: CopyId, reply: Reply, out: &mut Vec<Action>) {
+        let Some(copy) = self.copies.copies.remove(&id) else { return };
+        match reply {
+            Reply::Done => self.copy_done(now, copy.owner, copy.blocks, out),
+            Reply::Refused(refusal) if refusal.status == Status::NoSpace => {
+                self.owner_failed(now, copy.owner, "no space at the target", out);
+            }
+            reply => self.owner_failed(now, copy.owner, &format!("fill was refused: {reply:?}"), out),
+        }
+    }
+
+    /// The link over which it was read or filled is gone. A lost source is replaced; a lost target ends its owner, who cancels.
+    pub(crate) fn copy_interrupted(&mut self, now: Instant, id: CopyId, out: &mut Vec<Action>) {
+        let Some(copy) = self.copies.copies.get(&id) else { return };
+        if copy.owner == Owner::Resync && copy.stage == Stage::Reading {
+            self.read_for_copy(now, id, out);
+        }
+    }
+
+    pub(crate) fn cancel_copies(&mut self, now: Instant, owned: impl Fn(Owner) -> bool, out: &mut Vec<Action>) {
+        let gone: Vec<CopyId> =
+            self.copies.copies.iter().filter(|(_, copy)| owned(copy.owner)).map(|(&id, _)| id).collect();
+        for id in gone {
+            let copy = self.copies.copies.remove(&id).expect("listed above");
+            // One that waits leaves when its turn comes; one that fills has left.
+            if copy.stage == Stage::Reading {
+                self.leave_turn(now, copy.turn, out);
+            }
+        }
+    }
+
+    fn copy_done(&mut self, now: Instant, owner: Owner, blocks: u32, out: &mut Vec<Action>) {
+        match owner {
+            Owner::Resync => self.resync_copied(blocks),
+            Owner::Job(job) => self.job_copied(now, job, blocks, out),
+        }
+    }
+
+    fn owner_failed(&mut self, now: Instant, owner: Owner, reason: &str, out: &mut Vec<Action>) {
+        match owner {
+            Owner::Resync => self.fail_resync(now, reason, out),
+            Owner::Job(_) => self.restart_reconcile(reason, out),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The fence: nothing is served before every in-sync replica has promised our epoch; or enough have, the leases that an older writer may
+//! hold have run out since the last promise, and then the catalog has moved the rest out (DESIGN §5.2).
+//!
+//! ```text
+//!   all in-sync promised, nobody declared lost ─────────────────────────────► pass
+//!   min_replicas of every chunk promised ── 1.25 leases ── Eject the rest ──► pass
+//!   fewer ──────────────────────────────────────────────────────────────────► blocked, and tried again
+//! ```
+
+use crate::Action;
+use crate::reconcile::Reconcile;
+use crate::volume::{Phase, Volume};
+use ashlar_types::{Change, DiskId, Instant};
+
+impl Volume {
+    pub(crate) fn fence_step(&mut self, now: Instant, out: &mut Vec<Action>) {
+        assert!(matches!(self.phase, Phase::Fencing));
+        if !self.proposals.is_idle() {
+            return;
+        }
+        let missing = self.unpromised();
+        if missing.is_empty() && self.declared_lost_promised() {
+            self.pass_fence(now, out);
+            return;
+        }
+        let in_sync = self.record.fewest_in_sync_without(&missing);
+        if in_sync < self.record.min_replicas && !missing.is_empty() {
+            let min = self.record.min_replicas;
+            self.say_blocked(format!("{in_sync} replicas have promised, minReplicas is {min}"), out);
+            return;
+        }
+        if now < self.leases_of_older_writers_end() {
+            return;
+        }
+        if missing.is_empty() {
+            self.pass_fence(now, out);
+        } else {
+            let reason = "did not promise to the new writer".to_owned();
+            self.leave_before_publish(now, &missing, out);
+            self.propose(Change::Eject { disks: missing, commit: self.reported_commit, reason }, out);
+        }
+    }
+
+    fn unpromised(&self) -> Vec<DiskId> {
+        let missing = self.members.iter().filter(|member| member.in_sync() && member.promised_at.is_none());
+        missing.map(|member| member.disk).collect()
+    }
+
+    /// One that was declared lost may still serve an older writer, unless it promised us.
+    fn declared_lost_promised(&self) -> bool {
+        let promised = |disk: &DiskId| {
+            let member = self.members.iter().find(|member| member.disk == *disk);
+            member.is_some_and(|member| member.promised_at.is_some())
+        };
+        self.record.declared_lost.iter().all(promised)
+    }
+
+    /// Any lease of an older epoch was given before the last of the promises.
+    fn leases_of_older_writers_end(&self) -> Instant {
+        let promises = self.members.iter().filter(|member| member.in_sync()).filter_map(|member| member.promised_at);
+        promises.max().map_or(Instant::FAR, |last| last + self.config.fence_wait())
+    }
+
+    pub(crate) fn fence_deadline(&self) -> Instant {
+        if matches!(self.phase, Phase::Fencing) && self.proposals.is_idle() {
+            let missing = self.unpromised();
+            if missing.is_empty() || self.record.fewest_in_sync_without(&missing) >= self.record.min_replicas {
+                return self.leases_of_older_writers_end();
+            }
+        }
+        Instant::FAR
+    }
+
+    fn pass_fence(&mut self, now: Instant, out: &mut Vec<Action>) {
+        for member in &mut self.members {
+            member.leaving = false;
+        }
+        if self.record.clean {
+            self.phase = Phase::Dirtying;
+        } else {
+            self.phase = Phase::Reconciling(Reconcile::default());
+            self.reconcile_step(now, out);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Guest requests: cut into pieces of one chunk and one frame, each of which takes its turn; complete when all pieces are.
+//!
+//! Invariant: `op.pieces_left` = pieces of the op that are queued, waiting for their turn, or in flight.
+
+use crate::member::CopyId;
+use crate::overlap::{Access, TurnId};
+use crate::volume::{Phase, Volume};
+use crate::{Action, GuestError, GuestOp, Tag};
+use ashlar_types::{BLOCK_BYTES, BlockCount, BlockIndex, ChunkRange, Instant};
+use ashlar_wire::limits::BLOCKS_PER_FRAME_MAX;
+use bytes::{Bytes, BytesMut};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Number of a guest request, in order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OpId(u64);
+
+struct Op {
+    tag: Tag,
+    pieces_left: usize,
+    /// Of a read, in order of the pieces.
+    parts: Vec<Option<Bytes>>,
+    error: Option<GuestError>,
+}
+
+/// A piece that has not begun to run.
+pub(crate) enum Piece {
+    Read {
+        op: OpId,
+        part: usize,
+        range: ChunkRange,
+    },
+    /// No data: a discard.
+    Change {
+        op: OpId,
+        range: ChunkRange,
+        data: Option<Bytes>,
+    },
+    Copy(CopyId, TurnId),
+}
+
+#[derive(Default)]
+pub(crate) struct Guest {
+    next: u64,
+    ops: BTreeMap<OpId, Op>,
+    /// Came before the volume was served.
+    waiting: VecDeque<(Tag, GuestOp)>,
+    pub(crate) pieces: BTreeMap<TurnId, Piece>,
+}
+
+impl Guest {
+    pub(crate) fn take_waiting(&mut self) -> VecDeque<(Tag, GuestOp)> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ops.is_empty() && self.waiting.is_empty()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.ops.len() + self.waiting.len()
+    }
+
+    fn begin(&mut self, tag: Tag, pieces: usize, reads: bool) -> OpId {
+        let id = OpId(self.next);
+        self.next += 1;
+        let parts = if reads { vec![None; pieces] } else { Vec::new() };
+        self.ops.insert(id, Op { tag, pieces_left: pieces, parts, error: None });
+        id
+    }
+
+    pub(crate) fn piece_done(
+        &mut self,
+        id: OpId,
+        result: Result<Option<(usize, Bytes)>, GuestError>,
+        out: &mut Vec<Action>,
+    ) {
+        let op = self.ops.get_mut(&id).expect("an op lives as long as its pieces");
+        match result {
+            Ok(Some((part, bytes))) => op.parts[part] = Some(bytes),
+            Ok(None) => {}
+            Err(error) => op.error = op.error.or(Some(error)),
+        }
+        op.pieces_left -= 1;
+        if op.pieces_left == 0 {
+            let op = self.ops.remove(&id).expect("looked up above");
+            let result = op.error.map_or_else(|| Ok(join(op.parts)), Err);
+            out.push(Action::Complete { tag: op.tag, result });
+        }
+    }
+
+    pub(crate) fn fail_all(&mut self, error: GuestError, out: &mut Vec<Action>) {
+        let tags = self.ops.values().map(|op| op.tag).chain(self.waiting.iter().map(|(tag, _)| *tag));
+        out.extend(tags.map(|tag| Action::Complete { tag, result: Err(error) }));
+        self.ops.clear();
+        self.waiting.clear();
+        self.pieces.clear();
+    }
+}
+
+fn join(mut parts: Vec<Option<Bytes>>) -> Bytes {
+    match parts.len() {
+        0 => Bytes::new(),
+        1 => parts.pop().flatten().expect("a piece that is done has bytes"),
+        _ => {
+            let parts: Vec<Bytes> =
+                parts.into_iter().map(|part| part.expect("a piece that is done has bytes")).collect();
+            let mut joined = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+            parts.iter().for_each(|part| joined.extend_from_slice(part));
+            joined.freeze()
+        }
+    }
+}
+
+impl Volume {
+    pub(crate) fn guest_arrives(&mut self, now: Instant, tag: Tag, op: GuestOp, out: &mut Vec<Action>) {
+        if let Err(error) = self.check_guest_op(&op) {
+            out.push(Action::Complete { tag, result: Err(error) });
+            return;
+        }
+        match op {
+            // Whatever was completed is durable on every replica in-sync (P1), so there is nothing to wait for.
+            GuestOp::Flush => out.push(Action::Complete { tag, result: Ok(Bytes::new()) }),
+            op if !matches!(self.phase, Phase::Serving) => self.guest.waiting.push_back((tag, op)),
+            GuestOp::Read { start, count } => self.admit_read(now, tag, start, count, out),
+            GuestOp::Write { start, data } => self.admit_write(now, tag, start, data, out),
+            GuestOp::Discard { start, count } => self.admit_discard(now, tag, start, count, out),
+        }
+    }
+
+    fn check_guest_op(&self, op: &GuestOp) -> Result<(), GuestError> {
+        if self.draining {
+            return Err(GuestError::Closed);
+        }
+        let (start, count) = match op {
+            GuestOp::Flush => return Ok(()),
+            GuestOp::Read { start, count } | GuestOp::Discard { start, count } => (*start, *count),
+            GuestOp::Write { start, data } => {
+                let blocks = data.len() as u64 / BLOCK_BYTES;
+                if !(data.len() as u64).is_multiple_of(BLOCK_BYTES) || blocks > u64::from(u32::MAX) {
+                    return Err(GuestError::OutOfRange);
+                }
+                (*start, BlockCount(blocks as u32))
+            }
+        };
+        if self.geometry.contains(start, count) { Ok(()) } else { Err(GuestError::OutOfRange) }
+    }
+
+    fn admit_read(&mut self, now: Instant, tag: Tag, start: BlockIndex, count: BlockCount, out: &mut Vec<Action>) {
+        let ranges = self.cut(start, count);
+        let op = self.guest.begin(tag, ranges.len(), true);
+        self.counters.reads += 1;
+        self.counters.read_bytes += count.bytes().0;
+        for (part, range) in ranges.into_iter().enumerate() {
+            self.take_turn(now, range, Access::Shared, Piece::Read { op, part, range }, out);
+        }
+    }
+
+    fn admit_write(&mut self, now: Instant, tag: Tag, start: BlockIndex, data: Bytes, out: &mut Vec<Action>) {
+        let ranges = self.cut(start, BlockCount((data.len() as u64 / BLOCK_BYTES) as u32));
+        let op = self.guest.begin(tag, ranges.len(), false);
+        self.counters.writes += 1;
+        self.counters.written_bytes += data.len() as u64;
+        let mut rest = data;
+        for range in ranges {
+            let data = Some(rest.split_to(range.count.bytes().0 as usize));
+            self.take_turn(now, range, Access::Exclusive, Piece::Change { op, range, data }, out);
+        }
+    }
+
+    fn admit_discard(&mut self, now: Instant, tag: Tag, start: BlockIndex, count: BlockCount, out: &mut Vec<Action>) {
+        let ranges: Vec<ChunkRange> = self.geometry.pieces(start, count).collect();
+        let op = self.guest.begin(tag, ranges.len(), false);
+        for range in ranges {
+            self.take_turn(now, range, Access::Exclusive, Piece::Change { op, range, data: None }, out);
+        }
+    }
+
+    /// Pieces within one chunk and one frame.
+    fn cut(&self, start: BlockIndex, count: BlockCount) -> Vec<ChunkRange> {
+        let mut ranges = Vec::with_capacity(1);
+        for piece in self.geometry.pieces(start, count) {
+            let mut done = 0;
+            while done < piece.count.0 {
+                let taken = (piece.count.0 - done).min(BLOCKS_PER_FRAME_MAX);
+                let start = piece.start.offset_by(BlockCount(done));
+                ranges.push(ChunkRange { chunk: piece.chunk, start, count: BlockCount(taken) });
+                done += taken;
+            }
+        }
+        ranges
+    }
+
+    pub(crate) fn take_turn(
+        &mut self,
+        now: Instant,
+        range: ChunkRange,
+        access: Access,
+        piece: Piece,
+        out: &mut Vec<Action>,
+    ) -> TurnId {
+        let (turn, runs) = self.turns.arrive(range, access);
+        self.guest.pieces.insert(turn, piece);
+        if runs {
+            self.run_turn(now, turn, out);
+        }
+        turn
+    }
+
+    /// Nothing that it conflicts with is before it any more.
+    pub(crate) fn run_turn(&mut self, now: Instant, turn: TurnId, out: &mut Vec<Action>) {
+        match self.guest.pieces.remove(&turn).expect("a turn runs once") {
+            Piece::Read { op, part, range } => self.begin_read(now, turn, op, part, range, out),
+            Piece::Change { op, range, data } => self.writes.queue(turn, op, range, data),
+            Piece::Copy(copy, turn) => self.begin_copy(now, copy, turn, out),
+        }
+    }
+}

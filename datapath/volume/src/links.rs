@@ -1,0 +1,257 @@
+//! Links to chunkservers: making them, sending over them, taking answers, noticing that they are silent.
+
+use crate::Action;
+use crate::member::{Asked, Link, Member, MemberIndex, Purpose};
+use crate::membership::ejects;
+use crate::volume::{Phase, Volume};
+use ashlar_types::{DiskId, Duration, Instant, MemberState, RequestId, SessionId};
+use ashlar_wire::{Frame, Open, Opened, Refusal, Reply, ReplyFrame, Request, Status};
+
+/// Answers between two looks at how slow a replica is.
+const SLOW_CHECKED_EVERY: u64 = 16;
+const SLOW_LASTS: Duration = Duration::from_secs(1);
+const SLOW_WINDOW: Duration = Duration::from_secs(600);
+const SLOW_EJECTIONS_MAX: usize = 3;
+
+impl Volume {
+    pub(crate) fn connect_members(&mut self, now: Instant, out: &mut Vec<Action>) {
+        for member in &mut self.members {
+            if matches!(member.link, Link::Down { retry_at } if retry_at <= now) {
+                member.become_connecting();
+                out.push(Action::Connect { disk: member.disk });
+            }
+        }
+    }
+
+    pub(crate) fn link_up(&mut self, now: Instant, disk: DiskId, session: SessionId, out: &mut Vec<Action>) {
+        let Some(index) = self.index_of(disk) else { return };
+        if !matches!(self.members[index].link, Link::Connecting) {
+            return;
+        }
+        self.members[index].become_opening(session);
+        let open = Open { cluster: self.record.cluster, disk, volume: self.record.volume, size: self.record.size };
+        self.send(now, index, Purpose::Open, Request::Open(open), out);
+    }
+
+    pub(crate) fn link_down(
+        &mut self,
+        now: Instant,
+        disk: DiskId,
+        session: Option<SessionId>,
+        reset: bool,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(index) = self.index_of(disk) else { return };
+        let member = &self.members[index];
+        let ours = match session {
+            Some(session) => member.session() == Some(session),
+            None => matches!(member.link, Link::Connecting),
+        };
+        if ours {
+            let reason = if reset { "link reset" } else { "link ended" };
+            self.lose_link(now, index, reason, out);
+        }
+    }
+
+    /// Ends the link from our side.
+    pub(crate) fn drop_link(&mut self, now: Instant, index: MemberIndex, reason: &str, out: &mut Vec<Action>) {
+        let member = &self.members[index];
+        if let Some(session) = member.session() {
+            out.push(Action::Disconnect { disk: member.disk, session });
+            self.lose_link(now, index, reason, out);
+        }
+    }
+
+    /// The link is gone. An in-sync replica without a link is a candidate for ejection until it opens again.
+    fn lose_link(&mut self, now: Instant, index: MemberIndex, reason: &str, out: &mut Vec<Action>) {
+        let (min, max) = (self.config.reconnect_min, self.config.reconnect_max);
+        let member = &mut self.members[index];
+        let pause = member.lengthen_backoff(min, max);
+        let asked: Vec<Asked> = member.asked.values().copied().collect();
+        member.become_down(now + pause);
+        if member.in_sync() && member.suspect.is_none() {
+            member.suspect = Some(reason.to_owned());
+        }
+        for Asked { purpose, .. } in asked {
+            self.interrupted(now, index, purpose, out);
+        }
+        self.reconcile_lost_link(index);
+        self.resync_lost_link(now, index, out);
+    }
+
+    fn interrupted(&mut self, now: Instant, index: MemberIndex, purpose: Purpose, out: &mut Vec<Action>) {
+        match purpose {
+            Purpose::Read(turn, number) => self.read_interrupted(now, index, turn, number, out),
+            Purpose::Repair(turn) => self.repair_ended(now, index, turn, false, out),
+            Purpose::CopyRead(copy) | Purpose::CopyFill(copy) => self.copy_interrupted(now, copy, out),
+            // Writes go again on the next session; the others belong to machines that hear of the lost link as such.
+            Purpose::Write(_) | Purpose::Open | Purpose::Ping | Purpose::Report | Purpose::Job(_) => {}
+            Purpose::Resync(_) | Purpose::ResyncList(_) => {}
+        }
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        index: MemberIndex,
+        purpose: Purpose,
+        message: Request,
+        out: &mut Vec<Action>,
+    ) {
+        let commit = self.commit_point();
+        let member = &mut self.members[index];
+        let session = member.session().expect("requests go over a link that stands");
+        let request = member.ask(purpose, now);
+        let frame = Frame { session, request, epoch: self.epoch, commit, message };
+        out.push(Action::Send { disk: member.disk, session, frame });
+    }
+
+    pub(crate) fn reply(&mut self, now: Instant, disk: DiskId, frame: ReplyFrame, out: &mut Vec<Action>) {
+        let Some(index) = self.index_of(disk) else { return };
+        if let Reply::Refused(Refusal { status: Status::Fenced, .. }) = frame.message {
+            if frame.epoch > self.epoch {
+                self.become_fenced(frame.epoch, out);
+            }
+            return;
+        }
+        let member = &mut self.members[index];
+        if member.session() != Some(frame.session) {
+            return;
+        }
+        let Some(asked) = self.take_asked(now, index, frame.request) else { return };
+        if matches!(frame.message, Reply::Refused(Refusal { status: Status::SessionEnded, .. })) {
+            self.members[index].asked.insert(frame.request, asked);
+            self.drop_link(now, index, "session ended by the chunkserver", out);
+            return;
+        }
+        self.dispatch(now, index, asked.purpose, frame.message, out);
+    }
+
+    /// Any answer renews the lease, dated from when the request was sent.
+    fn take_asked(&mut self, now: Instant, index: MemberIndex, request: RequestId) -> Option<Asked> {
+        let lease = self.config.lease;
+        let member = &mut self.members[index];
+        let asked = member.asked.remove(&request)?;
+        member.lease_until = member.lease_until.max(asked.sent + lease);
+        if matches!(asked.purpose, Purpose::Write(_) | Purpose::Read(..)) {
+            member.latency.record(now.since(asked.sent));
+            if member.latency.samples().is_multiple_of(SLOW_CHECKED_EVERY) {
+                self.judge_slowness(now, index);
+            }
+        }
+        Some(asked)
+    }
+
+    fn dispatch(&mut self, now: Instant, index: MemberIndex, purpose: Purpose, message: Reply, out: &mut Vec<Action>) {
+        match (purpose, message) {
+            (Purpose::Open, Reply::Opened(opened)) => self.opened(now, index, opened, out),
+            (Purpose::Ping, _) => {}
+            (Purpose::Write(lsn), Reply::Done) => self.write_answered(now, index, lsn, out),
+            (Purpose::Read(turn, number), Reply::Data(blocks)) => {
+                self.read_answered(now, index, turn, number, Ok(blocks), out)
+            }
+            (Purpose::Read(turn, number), Reply::Refused(refusal)) => {
+                let bad = refusal.status == Status::BadBlock;
+                self.read_answered(now, index, turn, number, Err(bad), out);
+                if !bad {
+                    self.refused(now, index, &refusal, out);
+                }
+            }
+            (Purpose::Repair(turn), reply) => self.repair_ended(now, index, turn, reply == Reply::Done, out),
+            (Purpose::CopyRead(copy), reply) => self.copy_read(now, copy, index, reply, out),
+            (Purpose::CopyFill(copy), reply) => self.copy_filled(now, copy, reply, out),
+            (Purpose::Report, Reply::Reported { entries, next }) => self.reported(now, index, entries, next, out),
+            (Purpose::Job(job), reply) => self.job_answered(now, job, reply, out),
+            (Purpose::Resync(attempt), reply) => self.resync_answered(now, attempt, reply, out),
+            (Purpose::ResyncList(attempt), reply) => self.resync_listed(now, attempt, reply, out),
+            (_, Reply::Refused(refusal)) => self.refused(now, index, &refusal, out),
+            (_, _) => self.drop_link(now, index, "answer of the wrong kind", out),
+        }
+    }
+
+    /// A request that a sound replica does not refuse. What was sent after it on the same link may or may not stand, so the link ends
+    /// and everything unanswered goes again in order.
+    pub(crate) fn refused(&mut self, now: Instant, index: MemberIndex, refusal: &Refusal, out: &mut Vec<Action>) {
+        let reason = format!("{:?}: {}", refusal.status, refusal.reason);
+        let member = &mut self.members[index];
+        if member.in_sync() {
+            member.suspect = Some(reason.clone());
+        }
+        if matches!(refusal.status, Status::Deleted | Status::WrongDisk) {
+            member.backoff = self.config.reconnect_max;
+        }
+        self.drop_link(now, index, &reason, out);
+    }
+
+    fn opened(&mut self, now: Instant, index: MemberIndex, opened: Opened, out: &mut Vec<Action>) {
+        self.reported_commit = self.reported_commit.max(opened.commit);
+        let member = &mut self.members[index];
+        member.become_open(opened, now);
+        // What it would be given up for is over, unless it is incomplete as a whole or being ejected already.
+        member.suspect = None;
+        if member.in_sync() && opened.syncing {
+            member.damaged = true;
+            member.suspect = Some("replica is incomplete".to_owned());
+        }
+        if !self.proposals.is_ejecting(member.disk) {
+            member.leaving = false;
+        }
+        if matches!(self.phase, Phase::Serving) && self.members[index].in_sync() && !self.members[index].damaged {
+            self.resend_writes(now, index, out);
+            self.ask_again(now, out);
+        }
+    }
+
+    pub(crate) fn silence_bound(&self, member: &Member) -> Duration {
+        (member.latency.p99() * 20).clamp(self.config.silence_min, self.config.silence_max)
+    }
+
+    /// Silence with a request unanswered is a fault; quiet with none is asked for a sign of life.
+    pub(crate) fn check_silence(&mut self, now: Instant, index: MemberIndex, out: &mut Vec<Action>) {
+        let member = &self.members[index];
+        let Some(_) = member.session() else { return };
+        match member.waiting_since() {
+            Some(since) if now.since(since) >= self.silence_bound(member) => {
+                let reason = format!("silent for {} ms", now.since(since).as_millis());
+                self.drop_link(now, index, &reason, out);
+            }
+            None if now.since(member.last_sent) >= self.config.ping_interval && member.is_open() => {
+                self.send(now, index, Purpose::Ping, Request::Ping, out);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// Slow is a fault: a replica that for a second holds back the others is given up before it times out. At most three times in ten
+    /// minutes, so that a cluster that is slow as a whole does not tear itself apart.
+    fn judge_slowness(&mut self, now: Instant, index: MemberIndex) {
+        let others = self.members.iter().enumerate().filter(|(other, member)| *other != index && member.serves_reads());
+        let next_slowest = others.map(|(_, member)| member.latency.mean()).max().unwrap_or(Duration::MAX);
+        let slow_min = self.config.slow_min;
+        let disk = self.members[index].disk;
+        let spare = self.record.fewest_in_sync_without(&[disk]) >= self.record.min_replicas;
+        let member = &mut self.members[index];
+        let slow = member.latency.mean() > slow_min.max(next_slowest.saturating_mul(10));
+        let lasting = member.latency.slow_for(slow, now) >= SLOW_LASTS;
+        member.slow_ejections.retain(|at| now.since(*at) < SLOW_WINDOW);
+        if lasting && spare && member.serves_reads() && member.slow_ejections.len() < SLOW_EJECTIONS_MAX {
+            member.slow_ejections.push(now);
+            member.suspect = Some(format!("slow: {} ms on average", member.latency.mean().as_millis()));
+        }
+    }
+
+    /// Reads may be completed: see DESIGN §5.3. Leases of |in-sync| − minReplicas + 1 members meet every set that could have promised a
+    /// newer epoch, while no change of membership is outstanding.
+    pub(crate) fn leases_hold(&self, now: Instant) -> bool {
+        let in_sync = || self.members.iter().filter(|member| member.state == MemberState::InSync);
+        let held = |member: &&Member| member.lease_until > now;
+        match self.proposals.outstanding_membership() {
+            Some(change) => in_sync().filter(|member| !ejects(change, member.disk)).all(|member| held(&member)),
+            None => {
+                let count = in_sync().count();
+                let needed = (count + 1).saturating_sub(usize::from(self.record.min_replicas)).max(1);
+                in_sync().filter(held).count() >= needed.min(count)
+            }
+        }
+    }
+}

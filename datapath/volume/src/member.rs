@@ -1,0 +1,184 @@
+//! One disk as the writer sees it: its link, what was asked of it and not yet answered, its lease, how fast it is.
+//!
+//! ```text
+//!            Connect              LinkUp: send Open           Opened
+//!   down ──────────────► connecting ─────────► opening(session) ─────────► open(session)
+//!     ▲ retry_at              │                     │                          │
+//!     └───────────────────────┴─────────────────────┴──── LinkDown, silence ───┘
+//! ```
+//! Invariants:
+//! - requests are outstanding only in `opening` (just the `Open`) and `open`;
+//! - `lease_until` ≤ send time of an answered request of this epoch + lease;
+//! - `serves_reads` implies in-sync by the known record, not leaving, not damaged.
+
+use crate::latency::Latency;
+use crate::overlap::TurnId;
+use ashlar_types::{
+    ChunkIndex, DiskId, Duration, Instant, Lsn, Member as RecordMember, MemberState, RequestId, SessionId, SlotIndex,
+};
+use ashlar_wire::Opened;
+use std::collections::BTreeMap;
+
+/// Index into `VolumeRecord::members`, which never reorders.
+pub(crate) type MemberIndex = usize;
+
+/// What a request was for, so that its answer finds its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Open,
+    Ping,
+    Write(Lsn),
+    /// One question of a read.
+    Read(TurnId, u32),
+    Repair(TurnId),
+    /// Reconcile: reports of all chunks.
+    Report,
+    /// Reconcile of one chunk at one target.
+    Job(usize),
+    /// Return of this disk, by number of the attempt.
+    Resync(u64),
+    /// Listing of the source of a return.
+    ResyncList(u64),
+    CopyRead(CopyId),
+    CopyFill(CopyId),
+}
+
+/// Number of a slot's copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct CopyId(pub(crate) u64);
+
+/// One slot of one chunk, on its way to `target`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct CopyWhat {
+    pub(crate) chunk: ChunkIndex,
+    pub(crate) slot: SlotIndex,
+    pub(crate) target: MemberIndex,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) purpose: Purpose,
+    pub(crate) sent: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    Down { retry_at: Instant },
+    Connecting,
+    Opening { session: SessionId },
+    Open { session: SessionId },
+}
+
+pub(crate) struct Member {
+    pub(crate) disk: DiskId,
+    pub(crate) state: MemberState,
+    /// 0: on this node, 1: in this zone, 2: elsewhere. Reads go to the lowest.
+    pub(crate) distance: u8,
+    pub(crate) link: Link,
+    pub(crate) asked: BTreeMap<RequestId, Asked>,
+    next_request: u64,
+    /// What it answered to `Open` in this epoch, the latest.
+    pub(crate) opened: Option<Opened>,
+    /// It promised our epoch, then; a promise outlives the link.
+    pub(crate) promised_at: Option<Instant>,
+    pub(crate) lease_until: Instant,
+    pub(crate) last_sent: Instant,
+    pub(crate) backoff: Duration,
+    /// Why it should be ejected; what it would be ejected with is `Member::whole`.
+    pub(crate) suspect: Option<String>,
+    /// Being ejected: serves no read any more (leave before publish).
+    pub(crate) leaving: bool,
+    /// Its history is unknown: everything must be copied when it returns.
+    pub(crate) damaged: bool,
+    pub(crate) latency: Latency,
+    pub(crate) slow_ejections: Vec<Instant>,
+}
+
+impl Member {
+    pub(crate) fn new(record: &RecordMember, distance: u8, now: Instant) -> Member {
+        Member {
+            disk: record.disk,
+            state: record.state,
+            distance,
+            link: Link::Down { retry_at: now },
+            asked: BTreeMap::new(),
+            next_request: 1,
+            opened: None,
+            promised_at: None,
+            lease_until: Instant::ZERO,
+            last_sent: Instant::ZERO,
+            backoff: Duration::ZERO,
+            suspect: None,
+            leaving: false,
+            damaged: false,
+            latency: Latency::default(),
+            slow_ejections: Vec::new(),
+        }
+    }
+
+    pub(crate) fn in_sync(&self) -> bool {
+        self.state == MemberState::InSync
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.link, Link::Open { .. })
+    }
+
+    pub(crate) fn serves_reads(&self) -> bool {
+        self.in_sync() && !self.leaving && !self.damaged && self.is_open()
+    }
+
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        match self.link {
+            Link::Opening { session } | Link::Open { session } => Some(session),
+            Link::Down { .. } | Link::Connecting => None,
+        }
+    }
+
+    pub(crate) fn become_connecting(&mut self) {
+        assert!(matches!(self.link, Link::Down { .. }));
+        self.link = Link::Connecting;
+    }
+
+    pub(crate) fn become_opening(&mut self, session: SessionId) {
+        assert!(matches!(self.link, Link::Connecting) && self.asked.is_empty());
+        self.link = Link::Opening { session };
+    }
+
+    pub(crate) fn become_open(&mut self, opened: Opened, now: Instant) {
+        let Link::Opening { session } = self.link else { panic!("only an opening link opens") };
+        self.link = Link::Open { session };
+        self.opened = Some(opened);
+        self.promised_at = Some(now);
+        self.backoff = Duration::ZERO;
+        self.latency.restart();
+    }
+
+    /// Everything unanswered is forgotten; the caller has taken what it needs.
+    pub(crate) fn become_down(&mut self, retry_at: Instant) {
+        self.asked.clear();
+        self.link = Link::Down { retry_at };
+    }
+
+    /// Doubles the pause before the next attempt, within bounds.
+    pub(crate) fn lengthen_backoff(&mut self, min: Duration, max: Duration) -> Duration {
+        self.backoff = (self.backoff * 2).clamp(min, max);
+        self.backoff
+    }
+
+    pub(crate) fn ask(&mut self, purpose: Purpose, now: Instant) -> RequestId {
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        self.last_sent = now;
+        self.asked.insert(id, Asked { purpose, sent: now });
+        id
+    }
+
+    /// The oldest unanswered request: requests are numbered in the order sent.
+    pub(crate) fn waiting_since(&self) -> Option<Instant> {
+        self.asked.first_key_value().map(|(_, asked)| asked.sent)
+    }
+}
+
+#[cfg(test)]
+mod tests;

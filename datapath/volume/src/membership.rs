@@ -1,0 +1,233 @@
+//! Changes of membership: one proposal at a time, asked again unchanged until it is answered, and what follows from its answer.
+//!
+//! Rules: leave before publish (a replica serves no read from before its ejection is proposed), publish before use (a member counts as
+//! in-sync only once the catalog is known to say so), an answer that was lost means "maybe".
+
+use crate::volume::{Phase, Volume};
+use crate::{Action, Ending, GuestError, Notice, ProposalId};
+use ashlar_types::{Change, ChangeAnswer, DiskId, Instant, Lsn, MemberState, VolumeRecord};
+
+struct Outstanding {
+    id: ProposalId,
+    version: u64,
+    change: Change,
+    /// When to ask again; far while an answer is awaited.
+    again_at: Instant,
+}
+
+#[derive(Default)]
+pub(crate) struct Proposals {
+    outstanding: Option<Outstanding>,
+    next: u64,
+}
+
+impl Proposals {
+    pub(crate) fn is_idle(&self) -> bool {
+        self.outstanding.is_none()
+    }
+
+    /// The change in doubt, if it is one of membership.
+    pub(crate) fn outstanding_membership(&self) -> Option<&Change> {
+        let change = &self.outstanding.as_ref()?.change;
+        (!matches!(change, Change::OpenDirty | Change::CloseClean)).then_some(change)
+    }
+
+    pub(crate) fn is_ejecting(&self, disk: DiskId) -> bool {
+        self.outstanding.as_ref().is_some_and(|outstanding| ejects(&outstanding.change, disk))
+    }
+
+    pub(crate) fn is_joining(&self, disk: DiskId) -> bool {
+        self.outstanding.as_ref().is_some_and(|outstanding| outstanding.change == Change::Join { disk })
+    }
+
+    pub(crate) fn unanswered(&mut self, id: ProposalId, again_at: Instant) {
+        if let Some(outstanding) = self.outstanding.as_mut().filter(|outstanding| outstanding.id == id) {
+            outstanding.again_at = again_at;
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.outstanding.as_ref().map_or(Instant::FAR, |outstanding| outstanding.again_at)
+    }
+}
+
+pub(crate) fn ejects(change: &Change, disk: DiskId) -> bool {
+    matches!(change, Change::Eject { disks, .. } if disks.contains(&disk))
+}
+
+impl Volume {
+    pub(crate) fn propose(&mut self, change: Change, out: &mut Vec<Action>) {
+        assert!(self.proposals.is_idle(), "one proposal at a time");
+        let id = ProposalId(self.proposals.next);
+        self.proposals.next += 1;
+        let version = self.record.version;
+        self.proposals.outstanding = Some(Outstanding { id, version, change: change.clone(), again_at: Instant::FAR });
+        out.push(Action::Propose { proposal: id, epoch: self.epoch, version, change });
+    }
+
+    /// Asks again what is unanswered, or proposes what is wanted most: safety first, then service, then return, then rest.
+    pub(crate) fn propose_step(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if let Some(outstanding) = &mut self.proposals.outstanding {
+            if outstanding.again_at <= now {
+                outstanding.again_at = Instant::FAR;
+                let (proposal, version) = (outstanding.id, outstanding.version);
+                out.push(Action::Propose { proposal, epoch: self.epoch, version, change: outstanding.change.clone() });
+            }
+            return;
+        }
+        if matches!(self.phase, Phase::Reconciling(_) | Phase::Dirtying | Phase::Serving) {
+            self.eject_suspects(now, out);
+        }
+        if matches!(self.phase, Phase::Dirtying) && self.proposals.is_idle() {
+            self.propose(Change::OpenDirty, out);
+        }
+        if matches!(self.phase, Phase::Serving) && self.proposals.is_idle() {
+            self.propose_for_resync(out);
+        }
+        if self.draining && self.proposals.is_idle() {
+            self.fail_resync(now, "the volume is being detached", out);
+            self.close_if_drained(out);
+        }
+    }
+
+    /// Ejects what is suspect, as far as every chunk keeps `min_replicas`; the rest is waited for: its content is still whole.
+    fn eject_suspects(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.members.iter().all(|member| member.suspect.is_none()) {
+            return;
+        }
+        let mut disks: Vec<DiskId> = vec![];
+        let mut reasons: Vec<String> = vec![];
+        let mut damaged = false;
+        for member in self.members.iter().filter(|member| member.in_sync()) {
+            let Some(reason) = &member.suspect else { continue };
+            // One whose history is unknown leaves with commit point zero, alone: the point counts for all that leave together.
+            if damaged || (member.damaged && !disks.is_empty()) {
+                continue;
+            }
+            disks.push(member.disk);
+            if self.record.fewest_in_sync_without(&disks) < self.record.min_replicas {
+                disks.pop();
+                continue;
+            }
+            damaged = member.damaged;
+            reasons.push(reason.clone());
+        }
+        if disks.is_empty() {
+            self.say_stalled(out);
+            return;
+        }
+        self.leave_before_publish(now, &disks, out);
+        let commit = if damaged { Lsn::ZERO } else { self.commit_point().max(self.reported_commit) };
+        let reason = reasons.join("; ");
+        for &disk in &disks {
+            out.push(Action::Notice(Notice::Ejecting { disk, reason: reason.clone() }));
+        }
+        self.propose(Change::Eject { disks, commit, reason }, out);
+    }
+
+    pub(crate) fn leave_before_publish(&mut self, now: Instant, disks: &[DiskId], out: &mut Vec<Action>) {
+        for &disk in disks {
+            let index = self.index_of(disk).expect("a disk of the record is a member");
+            self.members[index].leaving = true;
+            self.withdraw_reads(now, index, out);
+        }
+    }
+
+    /// Everything is acknowledged and nobody is half-way in: the replicas in-sync are equal.
+    fn close_if_drained(&mut self, out: &mut Vec<Action>) {
+        let idle = self.guest.is_idle() && self.writes.is_idle() && self.reads.is_idle() && self.turns.is_empty();
+        match self.phase {
+            Phase::Serving if idle => self.propose(Change::CloseClean, out),
+            Phase::Fencing | Phase::Dirtying if self.record.clean => self.propose(Change::CloseClean, out),
+            Phase::Fencing | Phase::Reconciling(_) => self.become_closed(Ending::Unclean, GuestError::Closed, out),
+            Phase::Dirtying | Phase::Serving | Phase::Closed(_) => {}
+        }
+    }
+
+    pub(crate) fn answered(&mut self, now: Instant, id: ProposalId, answer: ChangeAnswer, out: &mut Vec<Action>) {
+        if self.proposals.outstanding.as_ref().is_none_or(|outstanding| outstanding.id != id) {
+            return;
+        }
+        let change = self.proposals.outstanding.take().expect("checked above").change;
+        match answer {
+            ChangeAnswer::Fenced { epoch } => self.become_fenced(epoch, out),
+            ChangeAnswer::Applied { record } => {
+                self.adopt(now, record, out);
+                self.applied(now, change, out);
+            }
+            ChangeAnswer::Refused { record, .. } => {
+                self.adopt(now, record, out);
+                self.not_applied(now, change, out);
+            }
+        }
+    }
+
+    fn applied(&mut self, now: Instant, change: Change, out: &mut Vec<Action>) {
+        match change {
+            Change::Eject { disks, commit, .. } => {
+                out.extend(disks.into_iter().map(|disk| Action::Notice(Notice::Ejected { disk, commit })));
+            }
+            Change::BeginReturn { disk } => out.push(Action::Notice(Notice::Returning { disk })),
+            Change::Join { disk } => self.joined(now, disk, out),
+            Change::OpenDirty if matches!(self.phase, Phase::Dirtying) => self.become_serving(now, out),
+            Change::CloseClean => self.become_closed(Ending::Clean, GuestError::Closed, out),
+            Change::OpenDirty | Change::AbandonReturn { .. } => {}
+        }
+    }
+
+    fn not_applied(&mut self, now: Instant, change: Change, out: &mut Vec<Action>) {
+        match change {
+            // Still in-sync by what is known now; it serves reads again only over a new session.
+            Change::Eject { disks, .. } => {
+                let indexes: Vec<_> = disks.into_iter().filter_map(|disk| self.index_of(disk)).collect();
+                for index in indexes {
+                    self.drop_link(now, index, "ejection refused", out);
+                    if !self.members[index].is_open() && self.members[index].in_sync() {
+                        self.members[index].suspect.get_or_insert_with(|| "no link".to_owned());
+                    }
+                }
+            }
+            Change::Join { disk } => self.join_refused(now, disk, out),
+            Change::BeginReturn { .. } | Change::AbandonReturn { .. } | Change::OpenDirty | Change::CloseClean => {}
+        }
+    }
+
+    /// Takes over a record that is newer than the known one, and lets go of members that it no longer has in-sync.
+    pub(crate) fn adopt(&mut self, now: Instant, record: VolumeRecord, out: &mut Vec<Action>) {
+        if record.epoch > self.epoch {
+            self.become_fenced(record.epoch, out);
+            return;
+        }
+        if record.version <= self.record.version {
+            return;
+        }
+        assert_eq!(record.members.len(), self.members.len(), "members of an attached volume neither come nor go");
+        let before: Vec<MemberState> = self.members.iter().map(|member| member.state).collect();
+        for (member, fresh) in self.members.iter_mut().zip(&record.members) {
+            assert_eq!(member.disk, fresh.disk, "members do not reorder");
+            member.state = fresh.state;
+        }
+        self.record = record;
+        for (index, before) in before.into_iter().enumerate() {
+            if before == MemberState::InSync && !self.members[index].in_sync() {
+                self.gone_out(now, index, out);
+            }
+        }
+        self.resync_lost_member(now, out);
+        if matches!(self.phase, Phase::Serving) {
+            self.recheck_writes(now, out);
+            self.ask_again(now, out);
+        }
+    }
+
+    /// The catalog has the member out: its session ends, and what it still has to say does not count. It returns over a new one.
+    fn gone_out(&mut self, now: Instant, index: usize, out: &mut Vec<Action>) {
+        self.withdraw_reads(now, index, out);
+        self.drop_link(now, index, "ejected", out);
+        let member = &mut self.members[index];
+        member.suspect = None;
+        member.leaving = false;
+        member.damaged = false;
+        self.reconcile_lost_member();
+    }
+}

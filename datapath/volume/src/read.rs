@@ -1,0 +1,344 @@
+//! Life of a read: asked of the nearest in-sync replica; on a bad block asked block by block of the others, and what they give is written
+//! back to the bad one; completed only while enough leases hold.
+//!
+//! ```text
+//!   asked(nearest) ──data──► leases hold? ──yes──► complete ──► repairs answered ──► turn left
+//!     │  ▲                        └──no──► lapsed, looked at again after every answer
+//!     │  └── link lost, replica leaves, late: the next one
+//!     └──bad block──► one question a block; all replicas bad: Lost
+//! ```
+//! Invariant: data of a replica that leaves, or has left, is never given to the guest, however early it came.
+
+use crate::guest::OpId;
+use crate::member::{MemberIndex, Purpose};
+use crate::overlap::TurnId;
+use crate::volume::Volume;
+use crate::{Action, GuestError, Notice};
+use ashlar_types::{BlockCount, BlockIndex, ChunkRange, Duration, Instant};
+use ashlar_wire::{BlockData, Request};
+use bytes::{Bytes, BytesMut};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// One question: a range, asked of replicas until one has good bytes.
+struct Question {
+    range: ChunkRange,
+    /// Members that are being asked.
+    asked: u64,
+    /// Members whose answer was no good, for now.
+    tried: u64,
+    /// Members whose content was found bad: they get the good bytes.
+    bad: u64,
+    answer: Option<(MemberIndex, BlockData)>,
+}
+
+struct Read {
+    op: OpId,
+    part: usize,
+    questions: BTreeMap<u32, Question>,
+    next_question: u32,
+    /// The guest has its bytes.
+    completed: bool,
+    repairs_left: usize,
+}
+
+#[derive(Default)]
+pub(crate) struct Reads {
+    reads: BTreeMap<TurnId, Read>,
+    /// All questions answered, leases missing.
+    lapsed: BTreeSet<TurnId>,
+    /// Questions that nobody can be asked now.
+    unasked: BTreeSet<(TurnId, u32)>,
+    /// Questions in the order first asked, for hedging.
+    by_age: VecDeque<(Instant, TurnId)>,
+}
+
+impl Reads {
+    pub(crate) fn is_idle(&self) -> bool {
+        self.reads.is_empty()
+    }
+
+    pub(crate) fn hedge_deadline(&self, after: Duration) -> Instant {
+        self.by_age.front().map_or(Instant::FAR, |(since, _)| *since + after)
+    }
+}
+
+impl Volume {
+    pub(crate) fn begin_read(
+        &mut self,
+        now: Instant,
+        turn: TurnId,
+        op: OpId,
+        part: usize,
+        range: ChunkRange,
+        out: &mut Vec<Action>,
+    ) {
+        let question = Question { range, asked: 0, tried: 0, bad: 0, answer: None };
+        let questions = BTreeMap::from([(0, question)]);
+        self.reads
+            .reads
+            .insert(turn, Read { op, part, questions, next_question: 1, completed: false, repairs_left: 0 });
+        self.reads.by_age.push_back((now, turn));
+        self.ask(now, turn, 0, out);
+    }
+
+    /// Asks the nearest replica that was not asked yet. With nobody left the question waits, unless every in-sync replica is bad.
+    fn ask(&mut self, now: Instant, turn: TurnId, number: u32, out: &mut Vec<Action>) {
+        let Some(question) = self.reads.reads.get(&turn).and_then(|read| read.questions.get(&number)) else { return };
+        let range = question.range;
+        let holders = self.record.members_of(range.chunk).iter().map(|&index| usize::from(index));
+        let spent = question.tried | question.asked;
+        let free = |index: &MemberIndex| spent & (1 << index) == 0 && self.members[*index].serves_reads();
+        let nearest = holders.clone().filter(free).min_by_key(|&index| (self.members[index].distance, index));
+        if let Some(index) = nearest {
+            let question = self.question(turn, number).expect("looked up above");
+            question.asked |= 1 << index;
+            self.send(now, index, Purpose::Read(turn, number), Request::Read { range }, out);
+            return;
+        }
+        let nobody_asked = question.asked == 0;
+        let bad = question.bad;
+        let all_bad = holders.filter(|&index| self.members[index].in_sync()).all(|index| bad & (1 << index) != 0);
+        if nobody_asked && all_bad {
+            self.give_up(now, turn, out);
+        } else if nobody_asked {
+            self.reads.unasked.insert((turn, number));
+        }
+    }
+
+    fn question(&mut self, turn: TurnId, number: u32) -> Option<&mut Question> {
+        self.reads.reads.get_mut(&turn)?.questions.get_mut(&number)
+    }
+
+    pub(crate) fn read_answered(
+        &mut self,
+        now: Instant,
+        index: MemberIndex,
+        turn: TurnId,
+        number: u32,
+        answer: Result<BlockData, bool>,
+        out: &mut Vec<Action>,
+    ) {
+        let usable = self.members[index].serves_reads();
+        let Some(question) = self.question(turn, number) else { return };
+        question.asked &= !(1 << index);
+        if question.answer.is_some() {
+            return;
+        }
+        match answer {
+            Ok(_) if !usable => self.ask(now, turn, number, out),
+            Ok(blocks)
+                if blocks.crcs.len() == question.range.count.0 as usize && blocks.first_bad_block().is_none() =>
+            {
+                question.answer = Some((index, blocks));
+                self.finish_read_if_answered(now, turn, out);
+            }
+            Ok(_) | Err(true) => self.found_bad(now, index, turn, number, out),
+            Err(false) => {
+                question.tried |= 1 << index;
+                self.ask(now, turn, number, out);
+            }
+        }
+    }
+
+    /// A bad block: from here on block by block, so that good ones are not taken for bad and the repair is exact.
+    fn found_bad(&mut self, now: Instant, index: MemberIndex, turn: TurnId, number: u32, out: &mut Vec<Action>) {
+        let Some(read) = self.reads.reads.get_mut(&turn) else { return };
+        let range = read.questions[&number].range;
+        if range.count.0 == 1 {
+            let question = read.questions.get_mut(&number).expect("looked up above");
+            question.tried |= 1 << index;
+            question.bad |= 1 << index;
+            self.ask(now, turn, number, out);
+            return;
+        }
+        let whole = read.questions.remove(&number).expect("looked up above");
+        let first = read.next_question;
+        read.next_question += range.count.0;
+        for at in 0..range.count.0 {
+            let start = BlockIndex(range.start.0 + u64::from(at));
+            let one = ChunkRange { chunk: range.chunk, start, count: BlockCount(1) };
+            // The bad replica is asked again for each block: most of them are good.
+            read.questions
+                .insert(first + at, Question { range: one, asked: 0, tried: 0, bad: whole.bad, answer: None });
+        }
+        for at in 0..range.count.0 {
+            self.ask(now, turn, first + at, out);
+        }
+    }
+
+    /// Looks again at every question that waits for somebody to ask.
+    pub(crate) fn ask_again(&mut self, now: Instant, out: &mut Vec<Action>) {
+        for (turn, number) in std::mem::take(&mut self.reads.unasked) {
+            if let Some(question) = self.question(turn, number) {
+                question.tried = question.bad;
+            }
+            self.ask(now, turn, number, out);
+        }
+    }
+
+    /// The replica serves no read any more: what it was asked is asked of others, what it answered is forgotten.
+    pub(crate) fn withdraw_reads(&mut self, now: Instant, index: MemberIndex, out: &mut Vec<Action>) {
+        let bit = 1u64 << index;
+        let mut again = Vec::new();
+        for (&turn, read) in &mut self.reads.reads {
+            if read.completed {
+                continue;
+            }
+            for (&number, question) in &mut read.questions {
+                let answered_by_it = question.answer.as_ref().is_some_and(|(from, _)| *from == index);
+                if answered_by_it {
+                    question.answer = None;
+                }
+                if answered_by_it || question.asked & bit != 0 {
+                    question.asked &= !bit;
+                    again.push((turn, number));
+                }
+            }
+        }
+        for (turn, number) in again {
+            self.reads.lapsed.remove(&turn);
+            self.ask(now, turn, number, out);
+        }
+    }
+
+    fn finish_read_if_answered(&mut self, now: Instant, turn: TurnId, out: &mut Vec<Action>) {
+        let read = &self.reads.reads[&turn];
+        if read.completed || read.questions.values().any(|question| question.answer.is_none()) {
+            return;
+        }
+        if self.leases_hold(now) {
+            self.complete_read(now, turn, out);
+        } else {
+            self.reads.lapsed.insert(turn);
+        }
+    }
+
+    pub(crate) fn finish_lapsed_reads(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.reads.lapsed.is_empty() || !self.leases_hold(now) {
+            return;
+        }
+        for turn in std::mem::take(&mut self.reads.lapsed) {
+            self.complete_read(now, turn, out);
+        }
+    }
+
+    fn complete_read(&mut self, now: Instant, turn: TurnId, out: &mut Vec<Action>) {
+        let read = self.reads.reads.get_mut(&turn).expect("a read lives until its turn is left");
+        read.completed = true;
+        let (op, part) = (read.op, read.part);
+        let mut repairs = Vec::new();
+        let mut parts = Vec::with_capacity(read.questions.len());
+        for question in read.questions.values_mut() {
+            let (_, blocks) = question.answer.take().expect("every question is answered");
+            parts.push(blocks.data.clone());
+            if question.bad != 0 {
+                repairs.push((question.bad, question.range, blocks));
+            }
+        }
+        self.guest.piece_done(op, Ok(Some((part, join(parts)))), out);
+        for (bad, range, blocks) in repairs {
+            self.repair(now, turn, bad, range, &blocks, out);
+        }
+        self.end_read_if_repaired(now, turn, out);
+    }
+
+    fn repair(
+        &mut self,
+        now: Instant,
+        turn: TurnId,
+        bad: u64,
+        range: ChunkRange,
+        blocks: &BlockData,
+        out: &mut Vec<Action>,
+    ) {
+        for index in (0..self.members.len()).filter(|index| bad & (1 << index) != 0) {
+            if self.members[index].in_sync() && self.members[index].is_open() {
+                self.reads.reads.get_mut(&turn).expect("the read is not over").repairs_left += 1;
+                self.send(now, index, Purpose::Repair(turn), Request::Repair { range, blocks: blocks.clone() }, out);
+            }
+        }
+    }
+
+    /// A repair was answered, or its link was lost: then the next read finds the block again.
+    pub(crate) fn repair_ended(
+        &mut self,
+        now: Instant,
+        index: MemberIndex,
+        turn: TurnId,
+        done: bool,
+        out: &mut Vec<Action>,
+    ) {
+        if done {
+            self.counters.repaired_blocks += 1;
+            out.push(Action::Notice(Notice::Repaired { disk: self.members[index].disk, blocks: 1 }));
+        }
+        let read = self.reads.reads.get_mut(&turn).expect("a read waits for its repairs");
+        read.repairs_left -= 1;
+        self.end_read_if_repaired(now, turn, out);
+    }
+
+    fn end_read_if_repaired(&mut self, now: Instant, turn: TurnId, out: &mut Vec<Action>) {
+        if self.reads.reads[&turn].repairs_left == 0 {
+            self.end_read(now, turn, out);
+        }
+    }
+
+    fn end_read(&mut self, now: Instant, turn: TurnId, out: &mut Vec<Action>) {
+        self.reads.reads.remove(&turn);
+        while self.reads.by_age.front().is_some_and(|(_, turn)| !self.reads.reads.contains_key(turn)) {
+            self.reads.by_age.pop_front();
+        }
+        self.leave_turn(now, turn, out);
+    }
+
+    /// No replica has good bytes: an error, never bad bytes.
+    fn give_up(&mut self, now: Instant, turn: TurnId, out: &mut Vec<Action>) {
+        let read = &self.reads.reads[&turn];
+        self.guest.piece_done(read.op, Err(GuestError::Lost), out);
+        self.reads.lapsed.remove(&turn);
+        self.end_read(now, turn, out);
+    }
+
+    /// A link was lost: what was asked over it is asked of others.
+    pub(crate) fn read_interrupted(
+        &mut self,
+        now: Instant,
+        index: MemberIndex,
+        turn: TurnId,
+        number: u32,
+        out: &mut Vec<Action>,
+    ) {
+        self.read_answered(now, index, turn, number, Err(false), out);
+    }
+
+    pub(crate) fn hedge_after(&self) -> Duration {
+        let mean = self.members.iter().filter(|member| member.serves_reads()).map(|member| member.latency.mean()).max();
+        self.config.hedge_min.max(mean.unwrap_or_default() * 8)
+    }
+
+    /// Reads that take long are asked of one more replica; the first good answer counts.
+    pub(crate) fn hedge_reads(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let after = self.hedge_after();
+        while let Some(&(since, turn)) = self.reads.by_age.front() {
+            if now.since(since) < after {
+                return;
+            }
+            self.reads.by_age.pop_front();
+            let Some(read) = self.reads.reads.get(&turn) else { continue };
+            let open = read.questions.iter().filter(|(_, question)| question.answer.is_none());
+            let numbers: Vec<u32> = open.map(|(&number, _)| number).collect();
+            for number in numbers {
+                self.ask(now, turn, number, out);
+            }
+        }
+    }
+}
+
+fn join(mut parts: Vec<Bytes>) -> Bytes {
+    if parts.len() == 1 {
+        return parts.remove(0);
+    }
+    let mut joined = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+    parts.iter().for_each(|part| joined.extend_from_slice(part));
+    joined.freeze()
+}

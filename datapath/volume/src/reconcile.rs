@@ -1,0 +1,320 @@
+//! Reconcile: after an unclean end the in-sync replicas are made equal before anything is served (DESIGN §5.4).
+//!
+//! ```text
+//!  Opening ──all in-sync open──► Reporting ──all pages──► Working: a job for each chunk that differs ──► Serving
+//!     ▲                              │                        │
+//!     └──────── Restart: new sessions, new reports ◄── a link lost, a member gone
+//!
+//!  job: [VoidStale(source)] then for each target: ListChanged(source, after c) → MarkStale(target) → ListStale(target) → copies → CompleteChunk
+//! ```
+//! Invariants: the source is the complete replica with the longest prefix; c = min(its prefix, the target's own); a target becomes
+//! complete, at the source's prefix, only after its durable marks are gone.
+
+use crate::Action;
+use crate::copy::Owner;
+use crate::member::{CopyWhat, MemberIndex, Purpose};
+use crate::volume::{Phase, Volume};
+use ashlar_types::{ChunkIndex, Instant, Lsn, SlotIndex, SlotSet};
+use ashlar_wire::{ChunkReport, Refusal, Reply, Request};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Chunks worked on at once.
+const JOBS_MAX: usize = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+enum Stage {
+    #[default]
+    Opening,
+    /// Members whose last page has not come.
+    Reporting {
+        left: u64,
+    },
+    Working,
+    Restart,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum JobStage {
+    Voiding,
+    Listing,
+    Marking,
+    Finding,
+    Copying,
+    Completing,
+}
+
+struct Job {
+    chunk: ChunkIndex,
+    source: MemberIndex,
+    prefix: Lsn,
+    /// Replicas to be made equal to the source, with their own prefixes; the last is worked on.
+    targets: Vec<(MemberIndex, Lsn)>,
+    stage: JobStage,
+    slots: VecDeque<SlotIndex>,
+    copies_inflight: usize,
+}
+
+#[derive(Default)]
+pub(crate) struct Reconcile {
+    stage: Stage,
+    reports: BTreeMap<ChunkIndex, BTreeMap<MemberIndex, ChunkReport>>,
+    waiting: VecDeque<Job>,
+    jobs: BTreeMap<usize, Job>,
+    next_job: usize,
+}
+
+impl Job {
+    fn after(&self) -> Lsn {
+        let (_, own) = self.targets.last().expect("a job has a target");
+        self.prefix.min(*own)
+    }
+
+    fn target(&self) -> MemberIndex {
+        self.targets.last().expect("a job has a target").0
+    }
+}
+
+impl Volume {
+    fn reconcile(&mut self) -> &mut Reconcile {
+        match &mut self.phase {
+            Phase::Reconciling(reconcile) => reconcile,
+            _ => panic!("not reconciling"),
+        }
+    }
+
+    pub(crate) fn reconcile_step(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.reconcile().stage == Stage::Restart {
+            self.open_afresh(now, out);
+        }
+        match self.reconcile().stage {
+            Stage::Opening => self.ask_reports(now, out),
+            Stage::Working => self.work(now, out),
+            Stage::Reporting { .. } | Stage::Restart => {}
+        }
+    }
+
+    /// Reports of an earlier attempt are never used again: something may have been in flight when they were made.
+    fn open_afresh(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let next_job = self.reconcile().next_job;
+        self.phase = Phase::Reconciling(Reconcile { next_job, ..Reconcile::default() });
+        self.cancel_copies(now, |owner| matches!(owner, Owner::Job(_)), out);
+        for index in 0..self.members.len() {
+            if self.members[index].in_sync() && self.members[index].session().is_some() {
+                let suspect = self.members[index].suspect.take();
+                self.drop_link(now, index, "reconcile begins again", out);
+                self.members[index].suspect = suspect;
+            }
+        }
+    }
+
+    fn ask_reports(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if !self.proposals.is_idle() {
+            return;
+        }
+        let in_sync: Vec<MemberIndex> =
+            (0..self.members.len()).filter(|&index| self.members[index].in_sync()).collect();
+        if let Some(missing) = in_sync.iter().find(|&&index| !self.members[index].is_open()) {
+            let disk = self.members[*missing].disk;
+            self.say_blocked(format!("waiting for disk {disk} to reconcile"), out);
+            return;
+        }
+        let left = in_sync.iter().fold(0, |mask, &index| mask | 1u64 << index);
+        self.reconcile().stage = Stage::Reporting { left };
+        for index in in_sync {
+            self.send(now, index, Purpose::Report, Request::Report { from: ChunkIndex(0) }, out);
+        }
+    }
+
+    pub(crate) fn reported(
+        &mut self,
+        now: Instant,
+        index: MemberIndex,
+        entries: Vec<ChunkReport>,
+        next: Option<ChunkIndex>,
+        out: &mut Vec<Action>,
+    ) {
+        let Phase::Reconciling(reconcile) = &mut self.phase else { return };
+        let Stage::Reporting { left } = reconcile.stage else { return };
+        for entry in entries {
+            reconcile.reports.entry(entry.chunk).or_default().insert(index, entry);
+        }
+        if let Some(from) = next {
+            self.send(now, index, Purpose::Report, Request::Report { from }, out);
+            return;
+        }
+        let left = left & !(1 << index);
+        reconcile.stage = Stage::Reporting { left };
+        if left == 0 {
+            self.plan_jobs();
+        }
+    }
+
+    fn plan_jobs(&mut self) {
+        let reports = std::mem::take(&mut self.reconcile().reports);
+        let jobs: Vec<Job> = reports.iter().filter_map(|(&chunk, reports)| self.plan_job(chunk, reports)).collect();
+        let reconcile = self.reconcile();
+        reconcile.waiting.extend(jobs);
+        reconcile.stage = Stage::Working;
+    }
+
+    /// None if the chunk's in-sync replicas are complete and equally long.
+    fn plan_job(&self, chunk: ChunkIndex, reports: &BTreeMap<MemberIndex, ChunkReport>) -> Option<Job> {
+        let empty = ChunkReport { chunk, prefix: Lsn::ZERO, complete: true };
+        let holders = self.record.members_of(chunk).iter().map(|&index| usize::from(index));
+        let holders = holders.filter(|&index| self.members[index].in_sync());
+        let states: Vec<(MemberIndex, ChunkReport)> =
+            holders.map(|index| (index, reports.get(&index).copied().unwrap_or(empty))).collect();
+        let (source, best) =
+            *states.iter().max_by_key(|(index, report)| (report.complete, report.prefix, std::cmp::Reverse(*index)))?;
+        let differs = |(_, report): &&(MemberIndex, ChunkReport)| !report.complete || report.prefix != best.prefix;
+        let others = states.iter().filter(|(index, _)| *index != source);
+        let targets: Vec<_> = others.filter(differs).map(|&(index, report)| (index, report.prefix)).collect();
+        if targets.is_empty() && best.complete {
+            return None;
+        }
+        // None is complete: an earlier attempt was cut off and its source is gone. What they lack was never acknowledged.
+        let stage = if best.complete { JobStage::Listing } else { JobStage::Voiding };
+        Some(Job { chunk, source, prefix: best.prefix, targets, stage, slots: VecDeque::new(), copies_inflight: 0 })
+    }
+
+    fn work(&mut self, now: Instant, out: &mut Vec<Action>) {
+        while self.reconcile().jobs.len() < JOBS_MAX {
+            let reconcile = self.reconcile();
+            let Some(job) = reconcile.waiting.pop_front() else { break };
+            let id = reconcile.next_job;
+            reconcile.next_job += 1;
+            reconcile.jobs.insert(id, job);
+            self.job_ask(now, id, out);
+        }
+        let running: Vec<usize> = self.reconcile().jobs.keys().copied().collect();
+        for id in running {
+            self.job_copy(now, id, out);
+            if !matches!(&self.phase, Phase::Reconciling(reconcile) if reconcile.stage == Stage::Working) {
+                return;
+            }
+        }
+        if self.reconcile().jobs.is_empty() && self.reconcile().waiting.is_empty() {
+            self.become_serving(now, out);
+        }
+    }
+
+    /// Asks what the job's stage asks.
+    fn job_ask(&mut self, now: Instant, id: usize, out: &mut Vec<Action>) {
+        let job = &self.reconcile().jobs[&id];
+        let (chunk, prefix, source) = (job.chunk, job.prefix, job.source);
+        let (index, request) = match job.stage {
+            JobStage::Voiding => (source, Request::VoidStale { chunk }),
+            JobStage::Listing => {
+                let until = ChunkIndex(chunk.0 + 1);
+                (source, Request::ListChanged { from: chunk, until, after: job.after() })
+            }
+            JobStage::Finding => (job.target(), Request::ListStale { from: chunk }),
+            JobStage::Completing => (job.target(), Request::CompleteChunk { chunk, prefix }),
+            JobStage::Marking | JobStage::Copying => return,
+        };
+        self.send(now, index, Purpose::Job(id), request, out);
+    }
+
+    pub(crate) fn job_answered(&mut self, now: Instant, id: usize, reply: Reply, out: &mut Vec<Action>) {
+        let Phase::Reconciling(reconcile) = &mut self.phase else { return };
+        let Some(job) = reconcile.jobs.get_mut(&id) else { return };
+        match (job.stage, reply) {
+            (JobStage::Voiding, Reply::Done) => self.next_target(now, id, out),
+            (JobStage::Listing, Reply::Changed { entries, .. }) => {
+                let found = entries.iter().find(|entry| entry.chunk == job.chunk);
+                let slots = found.map_or(SlotSet::EMPTY, |entry| entry.slots);
+                let (chunk, after, target) = (job.chunk, job.after(), job.target());
+                job.stage = JobStage::Marking;
+                self.send(now, target, Purpose::Job(id), Request::MarkStale { chunk, after, slots }, out);
+            }
+            (JobStage::Marking, Reply::Done) => {
+                job.stage = JobStage::Finding;
+                self.job_ask(now, id, out);
+            }
+            (JobStage::Finding, Reply::Changed { entries, .. }) => {
+                let found = entries.iter().find(|entry| entry.chunk == job.chunk);
+                job.slots = found.map(|entry| entry.slots.iter().collect()).unwrap_or_default();
+                job.stage = JobStage::Copying;
+            }
+            (JobStage::Completing, Reply::Done) => {
+                job.targets.pop();
+                self.next_target(now, id, out);
+            }
+            (stage, Reply::Refused(Refusal { status, reason, .. })) => {
+                self.restart_reconcile(&format!("{stage:?} was refused, {status:?}: {reason}"), out);
+            }
+            (stage, reply) => self.restart_reconcile(&format!("answer of the wrong kind to {stage:?}: {reply:?}"), out),
+        }
+    }
+
+    fn next_target(&mut self, now: Instant, id: usize, out: &mut Vec<Action>) {
+        let reconcile = self.reconcile();
+        let job = reconcile.jobs.get_mut(&id).expect("the caller looked");
+        if job.targets.is_empty() {
+            reconcile.jobs.remove(&id);
+        } else {
+            job.stage = JobStage::Listing;
+            self.job_ask(now, id, out);
+        }
+    }
+
+    fn job_copy(&mut self, now: Instant, id: usize, out: &mut Vec<Action>) {
+        let copies_max = self.config.copies_inflight_max;
+        loop {
+            let Phase::Reconciling(reconcile) = &mut self.phase else { return };
+            let Some(job) = reconcile.jobs.get_mut(&id).filter(|job| job.stage == JobStage::Copying) else { return };
+            if job.copies_inflight >= copies_max {
+                return;
+            }
+            let Some(slot) = job.slots.pop_front() else { break };
+            job.copies_inflight += 1;
+            let what = CopyWhat { chunk: job.chunk, slot, target: job.target() };
+            self.start_copy(now, Owner::Job(id), what, out);
+        }
+        let job = self.reconcile().jobs.get_mut(&id).expect("looked up in the loop");
+        if job.copies_inflight == 0 {
+            job.stage = JobStage::Completing;
+            self.job_ask(now, id, out);
+        }
+    }
+
+    pub(crate) fn job_copied(&mut self, now: Instant, id: usize, blocks: u32, out: &mut Vec<Action>) {
+        self.counters.reconciled_blocks += u64::from(blocks);
+        let Phase::Reconciling(reconcile) = &mut self.phase else { return };
+        if let Some(job) = reconcile.jobs.get_mut(&id) {
+            job.copies_inflight -= 1;
+            self.job_copy(now, id, out);
+        }
+    }
+
+    pub(crate) fn job_source(&self, id: usize) -> MemberIndex {
+        match &self.phase {
+            Phase::Reconciling(reconcile) => reconcile.jobs[&id].source,
+            _ => panic!("copies of a job live as long as it"),
+        }
+    }
+
+    /// The attempt is void; the next step opens new sessions.
+    pub(crate) fn restart_reconcile(&mut self, reason: &str, out: &mut Vec<Action>) {
+        self.reconcile().stage = Stage::Restart;
+        self.say_blocked(format!("reconcile begins again: {reason}"), out);
+    }
+
+    pub(crate) fn reconcile_lost_link(&mut self, index: MemberIndex) {
+        let in_sync = self.members[index].in_sync();
+        if let Phase::Reconciling(reconcile) = &mut self.phase
+            && in_sync
+            && matches!(reconcile.stage, Stage::Reporting { .. } | Stage::Working)
+        {
+            reconcile.stage = Stage::Restart;
+        }
+    }
+
+    pub(crate) fn reconcile_lost_member(&mut self) {
+        if let Phase::Reconciling(reconcile) = &mut self.phase
+            && reconcile.stage != Stage::Opening
+        {
+            reconcile.stage = Stage::Restart;
+        }
+    }
+}

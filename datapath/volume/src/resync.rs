@@ -1,0 +1,309 @@
+//! Return of a disk that was out: changed blocks only, while the guest goes on (DESIGN §6, "Return" and "Becoming in-sync").
+//!
+//! ```text
+//!  Proposing ─BeginReturn─► Beginning ─BeginSync durable─► Older ─writes before the first new one done─► Listing ◄─► Marking
+//!                             every new write goes to it from here on                                       (source)   (target)
+//!  in-sync ◄─Join applied─ Joining ◄─FinishSync durable─ Finishing ◄─nothing stale─ Finding ◄─► Copying ◄──────────────┘
+//!                             └──── joint: new writes wait for it ────┘
+//! ```
+//! Invariants:
+//! - `first_lsn` ≤ lsn of every write that was sent to it in this attempt; all below were acknowledged before the source was asked;
+//! - the joint phase begins before `FinishSync` is sent and lasts until the answer to `Join` is known;
+//! - a failure ends this attempt only; the commit point stays, so the next one begins where this one did.
+
+use crate::copy::Owner;
+use crate::member::{CopyWhat, MemberIndex, Purpose};
+use crate::volume::Volume;
+use crate::{Action, Notice};
+use ashlar_types::{BLOCKS_PER_SLOT, Change, ChunkIndex, DiskId, Instant, Lsn, MemberState, SlotIndex};
+use ashlar_wire::{ChangedSlots, Refusal, Reply, Request};
+use std::collections::VecDeque;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Proposing,
+    Beginning,
+    Older,
+    Listing { from: ChunkIndex, source: MemberIndex },
+    Marking { next: Option<ChunkIndex> },
+    Finding { found: bool },
+    Copying { next: Option<ChunkIndex> },
+    Finishing,
+    Joining,
+}
+
+pub(crate) struct Resync {
+    attempt: u64,
+    member: MemberIndex,
+    after: Lsn,
+    pub(crate) stage: Stage,
+    first_lsn: Lsn,
+    marks: VecDeque<Request>,
+    marks_inflight: usize,
+    slots: VecDeque<(ChunkIndex, SlotIndex)>,
+    copies_inflight: usize,
+    pub(crate) changed_blocks: u64,
+    pub(crate) copied_blocks: u64,
+}
+
+impl Resync {
+    /// Whether new writes go to the member.
+    pub(crate) fn receives(&self, index: MemberIndex) -> bool {
+        self.member == index && !matches!(self.stage, Stage::Proposing | Stage::Beginning)
+    }
+
+    /// The member that acknowledgements wait for besides those in-sync.
+    pub(crate) fn joint_member(&self) -> Option<MemberIndex> {
+        matches!(self.stage, Stage::Finishing | Stage::Joining).then_some(self.member)
+    }
+
+    pub(crate) fn member(&self) -> MemberIndex {
+        self.member
+    }
+}
+
+impl Volume {
+    pub(crate) fn resync_step(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.resync.is_none() {
+            self.begin_resync();
+        }
+        let Some(resync) = &self.resync else { return };
+        match resync.stage {
+            Stage::Proposing => self.begin_sync(now, out),
+            Stage::Older if self.writes.all_acknowledged_below(resync.first_lsn) => {
+                self.list_changed(now, ChunkIndex(0), out);
+            }
+            Stage::Marking { next } => self.mark(now, next, out),
+            Stage::Copying { next } => self.copy(now, next, out),
+            Stage::Older | Stage::Beginning | Stage::Listing { .. } | Stage::Finding { .. } => {}
+            Stage::Finishing | Stage::Joining => {}
+        }
+    }
+
+    /// One at a time: the first that is not in-sync and can be reached.
+    fn begin_resync(&mut self) {
+        if self.draining {
+            return;
+        }
+        let returns = self.members.iter().enumerate().find(|(_, member)| member.is_open() && !member.in_sync());
+        let Some((index, member)) = returns else { return };
+        let (MemberState::Out { commit } | MemberState::Syncing { commit }) = member.state else { return };
+        self.counters.resync_attempts += 1;
+        self.resync = Some(Resync {
+            attempt: self.counters.resync_attempts,
+            member: index,
+            after: commit,
+            stage: Stage::Proposing,
+            first_lsn: Lsn::MAX,
+            marks: VecDeque::new(),
+            marks_inflight: 0,
+            slots: VecDeque::new(),
+            copies_inflight: 0,
+            changed_blocks: 0,
+            copied_blocks: 0,
+        });
+    }
+
+    fn resync_mut(&mut self) -> &mut Resync {
+        self.resync.as_mut().expect("the caller looked")
+    }
+
+    /// What the return needs of the catalog now.
+    pub(crate) fn propose_for_resync(&mut self, out: &mut Vec<Action>) {
+        let Some(resync) = &self.resync else { return };
+        let member = &self.members[resync.member];
+        let disk = member.disk;
+        match (resync.stage, member.state) {
+            (Stage::Proposing, MemberState::Out { .. }) => self.propose(Change::BeginReturn { disk }, out),
+            (Stage::Joining, MemberState::Syncing { .. }) => self.propose(Change::Join { disk }, out),
+            _ => {}
+        }
+    }
+
+    /// It is syncing by the catalog: from the answer on every new write goes to it.
+    fn begin_sync(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let resync = self.resync.as_mut().expect("the caller looked");
+        let MemberState::Syncing { commit: after } = self.members[resync.member].state else { return };
+        resync.after = after;
+        resync.stage = Stage::Beginning;
+        self.ask_target(now, Request::BeginSync { after }, out);
+    }
+
+    fn ask_target(&mut self, now: Instant, request: Request, out: &mut Vec<Action>) {
+        let resync = self.resync_mut();
+        let (index, attempt) = (resync.member, resync.attempt);
+        self.send(now, index, Purpose::Resync(attempt), request, out);
+    }
+
+    pub(crate) fn resync_answered(&mut self, now: Instant, attempt: u64, reply: Reply, out: &mut Vec<Action>) {
+        let next_lsn = self.lsn.next();
+        let Some(resync) = self.resync.as_mut().filter(|resync| resync.attempt == attempt) else { return };
+        match (resync.stage, reply) {
+            (Stage::Beginning, Reply::Done) => {
+                resync.first_lsn = next_lsn;
+                resync.stage = Stage::Older;
+            }
+            (Stage::Marking { .. }, Reply::Done) => resync.marks_inflight -= 1,
+            (Stage::Finding { found }, Reply::Changed { entries, next }) => {
+                self.found_stale(now, found, &entries, next, out)
+            }
+            (Stage::Finishing, Reply::Done) => resync.stage = Stage::Joining,
+            (_, Reply::Refused(Refusal { status, reason, .. })) => {
+                self.fail_resync(now, &format!("{status:?}: {reason}"), out);
+            }
+            (stage, reply) => {
+                self.fail_resync(now, &format!("answer of the wrong kind while {stage:?}: {reply:?}"), out)
+            }
+        }
+    }
+
+    /// Asks a source for what it stamps after the commit point. Not before every older write is acknowledged: one that comes to the
+    /// source later would be missing from the list.
+    fn list_changed(&mut self, now: Instant, from: ChunkIndex, out: &mut Vec<Action>) {
+        let until = ChunkIndex(self.geometry.chunk_count());
+        let sources = (0..self.members.len()).filter(|&index| self.members[index].serves_reads());
+        let Some(source) = sources.max_by_key(|&index| (self.members[index].distance, index)) else {
+            self.fail_resync(now, "no source", out);
+            return;
+        };
+        let resync = self.resync_mut();
+        resync.stage = Stage::Listing { from, source };
+        let (attempt, after) = (resync.attempt, resync.after);
+        self.send(now, source, Purpose::ResyncList(attempt), Request::ListChanged { from, until, after }, out);
+    }
+
+    pub(crate) fn resync_listed(&mut self, now: Instant, attempt: u64, reply: Reply, out: &mut Vec<Action>) {
+        let Some(resync) = self.resync.as_mut().filter(|resync| resync.attempt == attempt) else { return };
+        let (Stage::Listing { .. }, Reply::Changed { entries, next }) = (resync.stage, reply) else {
+            self.fail_resync(now, "listing was refused", out);
+            return;
+        };
+        let after = resync.after;
+        let index = resync.member as u16;
+        let held = entries.into_iter().filter(|entry| self.record.members_of(entry.chunk).contains(&index));
+        for ChangedSlots { chunk, prefix, slots } in held {
+            resync.changed_blocks += u64::from(slots.count() * BLOCKS_PER_SLOT);
+            resync.marks.push_back(Request::AdoptPrefix { chunk, prefix });
+            resync.marks.push_back(Request::MarkStale { chunk, after, slots });
+        }
+        resync.stage = Stage::Marking { next };
+    }
+
+    fn mark(&mut self, now: Instant, next: Option<ChunkIndex>, out: &mut Vec<Action>) {
+        while self.resync_mut().marks_inflight < self.config.marks_inflight_max {
+            let Some(request) = self.resync_mut().marks.pop_front() else { break };
+            self.resync_mut().marks_inflight += 1;
+            self.ask_target(now, request, out);
+        }
+        if self.resync_mut().marks_inflight > 0 {
+            return;
+        }
+        match next {
+            Some(from) => self.list_changed(now, from, out),
+            None => self.find_stale(now, ChunkIndex(0), false, out),
+        }
+    }
+
+    /// The target's own durable marks are what is copied: they hold its unacknowledged tail too, and what an earlier attempt left.
+    fn find_stale(&mut self, now: Instant, from: ChunkIndex, found: bool, out: &mut Vec<Action>) {
+        self.resync_mut().stage = Stage::Finding { found };
+        self.ask_target(now, Request::ListStale { from }, out);
+    }
+
+    fn found_stale(
+        &mut self,
+        now: Instant,
+        found: bool,
+        entries: &[ChangedSlots],
+        next: Option<ChunkIndex>,
+        out: &mut Vec<Action>,
+    ) {
+        let resync = self.resync_mut();
+        resync.slots.extend(entries.iter().flat_map(|entry| entry.slots.iter().map(|slot| (entry.chunk, slot))));
+        match (resync.slots.is_empty(), next) {
+            (false, next) => resync.stage = Stage::Copying { next },
+            (true, Some(from)) => self.find_stale(now, from, found, out),
+            (true, None) => self.finish_sync(now, out),
+        }
+    }
+
+    fn copy(&mut self, now: Instant, next: Option<ChunkIndex>, out: &mut Vec<Action>) {
+        loop {
+            let Some(resync) = self.resync.as_mut() else { return };
+            if resync.copies_inflight >= self.config.copies_inflight_max {
+                return;
+            }
+            let Some((chunk, slot)) = resync.slots.pop_front() else { break };
+            resync.copies_inflight += 1;
+            let what = CopyWhat { chunk, slot, target: resync.member };
+            self.start_copy(now, Owner::Resync, what, out);
+        }
+        if self.resync_mut().copies_inflight == 0 {
+            // After the last page, from the start again, until a whole pass finds nothing.
+            self.find_stale(now, next.unwrap_or(ChunkIndex(0)), true, out);
+        }
+    }
+
+    pub(crate) fn resync_copied(&mut self, blocks: u32) {
+        let resync = self.resync_mut();
+        resync.copies_inflight -= 1;
+        resync.copied_blocks += u64::from(blocks);
+    }
+
+    /// The joint phase begins: from here on no write is acknowledged without it.
+    fn finish_sync(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.resync_mut().stage = Stage::Finishing;
+        self.ask_target(now, Request::FinishSync, out);
+    }
+
+    pub(crate) fn joined(&mut self, now: Instant, disk: DiskId, out: &mut Vec<Action>) {
+        let Some(resync) = self.resync.take_if(|resync| self.members[resync.member].disk == disk) else { return };
+        let (copied_blocks, changed_blocks) = (resync.copied_blocks, resync.changed_blocks);
+        self.counters.resynced_blocks += copied_blocks;
+        out.push(Action::Notice(Notice::InSync { disk, copied_blocks, changed_blocks }));
+        let member = &mut self.members[resync.member];
+        if !member.is_open() {
+            member.suspect = Some("link lost while joining".to_owned());
+        }
+        self.recheck_writes(now, out);
+        self.ask_again(now, out);
+    }
+
+    pub(crate) fn join_refused(&mut self, now: Instant, disk: DiskId, out: &mut Vec<Action>) {
+        if self.resync.as_ref().is_some_and(|resync| self.members[resync.member].disk == disk) {
+            self.fail_resync(now, "the catalog refused to take it in", out);
+        }
+    }
+
+    /// Ends this attempt only. The next one begins at the commit point again, over a new session.
+    pub(crate) fn fail_resync(&mut self, now: Instant, reason: &str, out: &mut Vec<Action>) {
+        let Some(resync) = self.resync.take() else { return };
+        let disk = self.members[resync.member].disk;
+        out.push(Action::Notice(Notice::ReturnAbandoned { disk, reason: reason.to_owned() }));
+        self.cancel_copies(now, |owner| owner == Owner::Resync, out);
+        self.members[resync.member].backoff = self.config.reconnect_max;
+        self.drop_link(now, resync.member, reason, out);
+        self.recheck_writes(now, out);
+    }
+
+    /// The catalog has it out again, by another hand: what was copied so far counts for nothing.
+    pub(crate) fn resync_lost_member(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let Some(resync) = &self.resync else { return };
+        let out_again = matches!(self.members[resync.member].state, MemberState::Out { .. });
+        if out_again && resync.stage != Stage::Proposing {
+            self.fail_resync(now, "it was moved out", out);
+        }
+    }
+
+    pub(crate) fn resync_lost_link(&mut self, now: Instant, index: MemberIndex, out: &mut Vec<Action>) {
+        let Some(resync) = &self.resync else { return };
+        let disk = self.members[resync.member].disk;
+        match resync.stage {
+            // Perhaps the catalog has it in-sync already: the answer must be known first.
+            Stage::Joining if resync.member == index && self.proposals.is_joining(disk) => {}
+            _ if resync.member == index => self.fail_resync(now, "link lost", out),
+            Stage::Listing { from, source } if source == index => self.list_changed(now, from, out),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The owner of all state of one attached volume: takes an event, handles it, then maintains invariants.
+//!
+//! ```text
+//!   Fencing ────► Reconciling ────► Dirtying ────► Serving ────► Closed(Clean)
+//!      │   every in-sync   all replicas   the catalog says   │ Detach, drained
+//!      │   one promised    equal          "not clean"        │
+//!      └───────────────────────── Closed(Fenced) ◄───────────┘ the first word of a newer epoch
+//! ```
+//! A clean volume skips Reconciling, one that is not clean skips Dirtying. Guest requests wait until Serving.
+
+use crate::config::{Config, MEMBERS_MAX};
+use crate::copy::Copies;
+use crate::guest::Guest;
+use crate::member::{Link, Member, MemberIndex};
+use crate::membership::Proposals;
+use crate::overlap::{TurnId, Turns};
+use crate::read::Reads;
+use crate::reconcile::Reconcile;
+use crate::resync::Resync;
+use crate::status::Counters;
+use crate::write::Writes;
+use crate::{Action, Ending, Event, GuestError, Notice};
+use ashlar_types::{Epoch, Geometry, Instant, Lsn, VolumeRecord};
+
+pub(crate) enum Phase {
+    /// Promises of our epoch are gathered.
+    Fencing,
+    Reconciling(Reconcile),
+    /// `OpenDirty` is being proposed.
+    Dirtying,
+    Serving,
+    Closed(Ending),
+}
+
+/// One attachment of one volume: `record.epoch` is its own.
+pub struct Volume {
+    pub(crate) config: Config,
+    pub(crate) record: VolumeRecord,
+    pub(crate) epoch: Epoch,
+    pub(crate) geometry: Geometry,
+    pub(crate) phase: Phase,
+    /// In the order of `record.members`.
+    pub(crate) members: Vec<Member>,
+    pub(crate) turns: Turns,
+    pub(crate) guest: Guest,
+    pub(crate) writes: Writes,
+    pub(crate) reads: Reads,
+    pub(crate) copies: Copies,
+    pub(crate) proposals: Proposals,
+    pub(crate) resync: Option<Resync>,
+    /// Of the last write issued.
+    pub(crate) lsn: Lsn,
+    /// Highest commit point that a replica reported when it opened.
+    pub(crate) reported_commit: Lsn,
+    pub(crate) draining: bool,
+    /// Said once for each time that it begins.
+    pub(crate) blocked: Option<String>,
+    pub(crate) counters: Counters,
+}
+
+impl Volume {
+    /// `record` is what the grant returned: its epoch is this writer's.
+    pub fn new(config: Config, record: VolumeRecord, now: Instant) -> Volume {
+        assert!(record.members.len() <= MEMBERS_MAX && record.epoch > Epoch::NONE && record.min_replicas > 0);
+        let geometry = Geometry::new(record.size).expect("the catalog holds checked sizes");
+        let distance = |member: &ashlar_types::Member| match &member.zone {
+            _ if member.node == config.node => 0,
+            Some(zone) if config.zone.as_ref() == Some(zone) => 1,
+            _ => 2,
+        };
+        let members = record.members.iter().map(|member| Member::new(member, distance(member), now)).collect();
+        Volume {
+            lsn: Lsn::start_of(record.epoch),
+            epoch: record.epoch,
+            geometry,
+            phase: Phase::Fencing,
+            members,
+            turns: Turns::default(),
+            guest: Guest::default(),
+            writes: Writes::default(),
+            reads: Reads::default(),
+            copies: Copies::default(),
+            proposals: Proposals::default(),
+            resync: None,
+            reported_commit: Lsn::ZERO,
+            draining: false,
+            blocked: None,
+            counters: Counters::default(),
+            config,
+            record,
+        }
+    }
+
+    /// To be called once, before the first event.
+    pub fn start(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.handle(now, Event::Tick, out);
+    }
+
+    /// `now` never goes back.
+    pub fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
+        if let Phase::Closed(ending) = &self.phase {
+            let error = if *ending == Ending::Fenced { GuestError::Fenced } else { GuestError::Closed };
+            if let Event::Guest { tag, .. } = event {
+                out.push(Action::Complete { tag, result: Err(error) });
+            }
+            return;
+        }
+        match event {
+            Event::Guest { tag, op } => self.guest_arrives(now, tag, op, out),
+            Event::LinkUp { disk, session } => self.link_up(now, disk, session, out),
+            Event::LinkDown { disk, session, reset } => self.link_down(now, disk, session, reset, out),
+            Event::Reply { disk, frame } => self.reply(now, disk, frame, out),
+            Event::Answer { proposal, answer } => self.answered(now, proposal, answer, out),
+            Event::Unanswered { proposal } => self.proposals.unanswered(proposal, now + self.config.propose_again),
+            Event::Record(record) => self.adopt(now, record, out),
+            Event::Detach => self.draining = true,
+            Event::Tick => self.check_time(now, out),
+        }
+        self.maintain(now, out);
+    }
+
+    /// Brings the volume to where its state says that it should be. Cheap when nothing is amiss.
+    fn maintain(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if matches!(self.phase, Phase::Closed(_)) {
+            return;
+        }
+        self.connect_members(now, out);
+        if matches!(self.phase, Phase::Fencing) {
+            self.fence_step(now, out);
+        }
+        if matches!(self.phase, Phase::Reconciling(_)) {
+            self.reconcile_step(now, out);
+        }
+        self.propose_step(now, out);
+        if matches!(self.phase, Phase::Serving) {
+            self.resync_step(now, out);
+            self.issue_writes(now, out);
+            self.finish_lapsed_reads(now, out);
+        }
+    }
+
+    /// When `Event::Tick` is due, if nothing else happens.
+    pub fn next_deadline(&self) -> Instant {
+        if matches!(self.phase, Phase::Closed(_)) {
+            return Instant::FAR;
+        }
+        let members = self.members.iter().map(|member| self.member_deadline(member)).min().unwrap_or(Instant::FAR);
+        members
+            .min(self.proposals.deadline())
+            .min(self.fence_deadline())
+            .min(self.reads.hedge_deadline(self.hedge_after()))
+            .min(self.writes.timeout_deadline(self.config.io_timeout))
+    }
+
+    fn member_deadline(&self, member: &Member) -> Instant {
+        match member.link {
+            Link::Down { retry_at } => retry_at,
+            Link::Connecting => Instant::FAR,
+            Link::Opening { .. } | Link::Open { .. } => match member.waiting_since() {
+                Some(since) => since + self.silence_bound(member),
+                None => member.last_sent + self.config.ping_interval,
+            },
+        }
+    }
+
+    fn check_time(&mut self, now: Instant, out: &mut Vec<Action>) {
+        for index in 0..self.members.len() {
+            self.check_silence(now, index, out);
+        }
+        self.hedge_reads(now, out);
+        self.time_out_writes(now, out);
+    }
+
+    pub(crate) fn become_serving(&mut self, now: Instant, out: &mut Vec<Action>) {
+        assert!(!matches!(self.phase, Phase::Serving | Phase::Closed(_)));
+        self.phase = Phase::Serving;
+        self.blocked = None;
+        out.push(Action::Notice(Notice::Serving { reconciled_blocks: self.counters.reconciled_blocks }));
+        for (tag, op) in self.guest.take_waiting() {
+            self.guest_arrives(now, tag, op, out);
+        }
+    }
+
+    /// The first word of a newer epoch ends this writer for good: errors to its user, silence never.
+    pub(crate) fn become_fenced(&mut self, epoch: Epoch, out: &mut Vec<Action>) {
+        if matches!(self.phase, Phase::Closed(_)) {
+            return;
+        }
+        out.push(Action::Notice(Notice::Fenced { epoch }));
+        self.become_closed(Ending::Fenced, GuestError::Fenced, out);
+    }
+
+    pub(crate) fn become_closed(&mut self, ending: Ending, error: GuestError, out: &mut Vec<Action>) {
+        self.guest.fail_all(error, out);
+        for member in &mut self.members {
+            if let Some(session) = member.session() {
+                out.push(Action::Disconnect { disk: member.disk, session });
+            }
+            member.become_down(Instant::FAR);
+        }
+        self.phase = Phase::Closed(ending.clone());
+        out.push(Action::Ended(ending));
+    }
+
+    /// Said when it begins, and again when the reason changes.
+    pub(crate) fn say_blocked(&mut self, reason: String, out: &mut Vec<Action>) {
+        if self.blocked.as_ref() != Some(&reason) {
+            self.blocked = Some(reason.clone());
+            out.push(Action::Notice(Notice::AttachBlocked { reason }));
+        }
+    }
+
+    pub(crate) fn index_of(&self, disk: ashlar_types::DiskId) -> Option<MemberIndex> {
+        self.members.iter().position(|member| member.disk == disk)
+    }
+
+    /// A place in the order of overlapping requests is given up; those behind it may run.
+    pub(crate) fn leave_turn(&mut self, now: Instant, turn: TurnId, out: &mut Vec<Action>) {
+        let mut ready = Vec::new();
+        self.turns.leave(turn, &mut ready);
+        for turn in ready {
+            self.run_turn(now, turn, out);
+        }
+    }
+}
