@@ -9,6 +9,7 @@ mod kubelet;
 mod nbd;
 mod peer;
 mod scene;
+mod stamped;
 mod sweep;
 mod wait;
 
@@ -18,5 +19,6 @@ pub use kubelet::{Kubelet, MountedVolume};
 pub use nbd::{NbdClient, NbdReply, nbd_socket};
 pub use peer::Peer;
 pub use scene::{Scene, on_cluster, on_cluster_with};
+pub use stamped::StampedGuest;
 pub use sweep::{Leftovers, sweep, sweep_devices};
 pub use wait::wait_until;

@@ -1,0 +1,146 @@
+//! A guest whose blocks say what they are: each 4 KiB block carries its own number and a generation that grows with every write of it.
+//!
+//! Invariant per block, whatever dies: `acknowledged ≤ generation read ≤ sent`, and the content is wholly that generation's.
+
+use crate::NbdClient;
+use anyhow::{Context, Result, ensure};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+const BLOCK_BYTES: usize = 4096;
+/// Writes that wait for their answer at the same time.
+const WINDOW: usize = 16;
+const BLOCKS_PER_WRITE_MAX: u64 = 24;
+const BLOCKS_PER_READ: usize = 64;
+
+#[derive(Clone, Copy, Default)]
+struct Block {
+    acknowledged: u64,
+    sent: u64,
+}
+
+/// What one guest knows of its device.
+pub struct StampedGuest {
+    blocks: Vec<Block>,
+    random: u64,
+    /// Cookie -> first block and count of a write under way.
+    under_way: HashMap<u64, (usize, usize)>,
+}
+
+impl StampedGuest {
+    /// Uses the first `blocks` blocks of the device. The same seed gives the same writes.
+    pub fn new(blocks: usize, seed: u64) -> StampedGuest {
+        StampedGuest { blocks: vec![Block::default(); blocks], random: seed | 1, under_way: HashMap::new() }
+    }
+
+    /// Writes at random places until `writes` are acknowledged or the server goes; counts in `done` while it does. Writes that are under
+    /// way never overlap: what the device may do with those that do is not this guest's question.
+    pub fn write(&mut self, client: &mut NbdClient, writes: u64, done: &AtomicU64) -> Result<()> {
+        self.under_way.clear();
+        let mut submitted = 0;
+        let mut acknowledged = 0;
+        while acknowledged < writes {
+            while submitted < writes && self.under_way.len() < WINDOW {
+                self.submit(client)?;
+                submitted += 1;
+            }
+            let reply = client.next_reply()?;
+            ensure!(reply.error == 0, "a write was answered with error {}", reply.error);
+            let (first, count) = self.under_way.remove(&reply.cookie).context("an answer to a write under way")?;
+            self.blocks[first..first + count].iter_mut().for_each(|block| block.acknowledged = block.sent);
+            acknowledged += 1;
+            done.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, client: &mut NbdClient) -> Result<()> {
+        let (first, count) = self.free_place();
+        let mut data = Vec::with_capacity(count * BLOCK_BYTES);
+        for number in first..first + count {
+            self.blocks[number].sent += 1;
+            data.extend(content(number as u64, self.blocks[number].sent));
+        }
+        let cookie = client.submit_write((first * BLOCK_BYTES) as u64, &data)?;
+        self.under_way.insert(cookie, (first, count));
+        Ok(())
+    }
+
+    /// A place that no write under way touches: there is one, as the device is far larger than the window.
+    fn free_place(&mut self) -> (usize, usize) {
+        assert!(self.blocks.len() > 4 * WINDOW * BLOCKS_PER_WRITE_MAX as usize);
+        loop {
+            let count = (1 + self.next_random() % BLOCKS_PER_WRITE_MAX) as usize;
+            let first = (self.next_random() % (self.blocks.len() - count) as u64) as usize;
+            let taken = |&(other, length): &(usize, usize)| first < other + length && other < first + count;
+            if !self.under_way.values().any(taken) {
+                return (first, count);
+            }
+        }
+    }
+
+    /// Reads every block and checks the invariant. What was read is then what later reads must not fall behind.
+    pub fn verify(&mut self, client: &mut NbdClient) -> Result<()> {
+        for start in (0..self.blocks.len()).step_by(BLOCKS_PER_READ) {
+            let count = BLOCKS_PER_READ.min(self.blocks.len() - start);
+            let data = client.read((start * BLOCK_BYTES) as u64, (count * BLOCK_BYTES) as u32)?;
+            for (offset, bytes) in data.chunks_exact(BLOCK_BYTES).enumerate() {
+                let number = start + offset;
+                let generation = generation_of(number as u64, bytes)?;
+                let Block { acknowledged, sent } = self.blocks[number];
+                ensure!(
+                    generation >= acknowledged,
+                    "block {number}: {acknowledged} was acknowledged, {generation} is there"
+                );
+                ensure!(generation <= sent, "block {number}: {sent} was sent last, {generation} is there");
+                self.blocks[number] = Block { acknowledged: generation, sent: generation };
+            }
+        }
+        Ok(())
+    }
+
+    /// xorshift64 (Marsaglia 2003).
+    fn next_random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+}
+
+/// Number, generation, and words that follow from both. Generation 0 is a block that was never written: zeros.
+fn content(number: u64, generation: u64) -> Vec<u8> {
+    if generation == 0 {
+        return vec![0; BLOCK_BYTES];
+    }
+    let words = (0..BLOCK_BYTES as u64 / 8).map(|at| match at {
+        0 => number,
+        1 => generation,
+        _ => (number << 32 ^ generation).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(at as u32 % 64) ^ at,
+    });
+    words.flat_map(u64::to_le_bytes).collect()
+}
+
+fn generation_of(number: u64, bytes: &[u8]) -> Result<u64> {
+    let generation = u64::from_le_bytes(bytes[8..16].try_into().expect("8 bytes"));
+    ensure!(bytes == content(number, generation), "block {number} is torn or not its own (generation {generation})");
+    Ok(generation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_tells_its_generation_and_a_foreign_or_torn_one_is_noticed() {
+        for generation in [0, 1, 7] {
+            assert_eq!(generation_of(5, &content(5, generation)).unwrap(), generation);
+        }
+        assert!(generation_of(6, &content(5, 1)).is_err());
+        let mut torn = content(5, 2);
+        torn[2048..].copy_from_slice(&content(5, 1)[2048..]);
+        assert!(generation_of(5, &torn).is_err());
+    }
+}
