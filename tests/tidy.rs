@@ -7,8 +7,21 @@ use std::{
 };
 
 const TOP_LEVEL: &[&str] = &[
-    "ARCHITECTURE.md", "CHANGELOG.md", "Cargo.lock", "Cargo.toml", "LICENSE", "Makefile", "README.md", "benches", "chunkserver",
-    "datapath", "deploy", "driver", "proto", "rustfmt.toml", "tests",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "benches",
+    "chunkserver",
+    "datapath",
+    "deploy",
+    "driver",
+    "proto",
+    "rustfmt.toml",
+    "tests",
 ];
 const LINES_MAX: usize = 500;
 const COLUMNS_MAX: usize = 120;
@@ -20,7 +33,16 @@ const UNSAFE_HOMES: &[&str] = &["proto/reactor/src/", "datapath/src/frontend/"];
 /// Crates that decide without doing: no clock, socket, file, thread or random source.
 const PURE: &[&str] = &["proto/types", "proto/wire", "datapath/volume", "chunkserver/engine", "driver/plan"];
 const IMPURE_WORDS: &[&str] = &[
-    "std::fs", "std::net", "std::thread", "std::process", "std::env", "Instant::now", "SystemTime", "std::io::", "rand::", "tokio::",
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "std::process",
+    "std::env",
+    "Instant::now",
+    "SystemTime",
+    "std::io::",
+    "rand::",
+    "tokio::",
 ];
 
 /// What may be depended on, by the folder of the crate that depends. Arrows point down only.
@@ -36,7 +58,8 @@ fn root() -> PathBuf {
 }
 
 fn tracked() -> Vec<String> {
-    let output = std::process::Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().expect("git runs");
+    let output =
+        std::process::Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().expect("git runs");
     assert!(output.status.success(), "git ls-files");
     let names = String::from_utf8(output.stdout).unwrap();
     names.split('\0').filter(|name| !name.is_empty() && root().join(name).exists()).map(str::to_owned).collect()
@@ -53,8 +76,11 @@ fn report(what: &str, found: Vec<String>) {
 
 #[test]
 fn the_house_has_exactly_these_rooms() {
-    let present: BTreeSet<String> =
-        tracked().iter().map(|name| name.split('/').next().unwrap().to_owned()).filter(|name| !name.starts_with('.')).collect();
+    let present: BTreeSet<String> = tracked()
+        .iter()
+        .map(|name| name.split('/').next().unwrap().to_owned())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
     let expected: BTreeSet<String> = TOP_LEVEL.iter().map(|name| (*name).to_owned()).collect();
     let differing: Vec<String> = present.symmetric_difference(&expected).cloned().collect();
     report("top-level parts that are missing or not foreseen", differing);
@@ -94,7 +120,8 @@ fn long_functions(text: &str) -> Vec<(usize, usize)> {
         let indent = &line[..line.len() - trimmed.len()];
         let words: Vec<&str> = trimmed.split([' ', '(', '<']).take(6).collect();
         let Some(at) = words.iter().position(|word| *word == "fn") else { continue };
-        let qualifiers = ["pub", "const", "async", "unsafe", "super)", "pub(super)", "crate)", "pub(crate)", "extern", "\"C\""];
+        let qualifiers =
+            ["pub", "const", "async", "unsafe", "super)", "pub(super)", "crate)", "pub(crate)", "extern", "\"C\""];
         if !words[..at].iter().all(|word| qualifiers.contains(word)) {
             continue;
         }
@@ -149,7 +176,12 @@ fn pure_crates_do_not_act() {
         let code = text.lines().take_while(|line| *line != "#[cfg(test)]").enumerate();
         let code = code.filter(|(_, line)| !line.trim_start().starts_with("//"));
         for (at, line) in code {
-            found.extend(IMPURE_WORDS.iter().filter(|word| line.contains(**word)).map(|word| format!("{name}:{}: {word}", at + 1)));
+            found.extend(
+                IMPURE_WORDS
+                    .iter()
+                    .filter(|word| line.contains(**word))
+                    .map(|word| format!("{name}:{}: {word}", at + 1)),
+            );
         }
     }
     report("pure crates that reach for the world", found);
@@ -194,7 +226,13 @@ fn crate_home(name: &str) -> String {
 
 #[test]
 fn nothing_is_left_unfinished() {
-    let words = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("X", "XX"), concat!("todo", "!("), concat!("unimplemented", "!(")];
+    let words = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("X", "XX"),
+        concat!("todo", "!("),
+        concat!("unimplemented", "!("),
+    ];
     let mut found = vec![];
     for (name, text) in sources() {
         for (at, line) in text.lines().enumerate() {
@@ -215,7 +253,8 @@ fn tests_wait_for_conditions_and_not_for_time() {
         if !for_tests || name == "tests/tidy.rs" {
             continue;
         }
-        let sleeping = text.lines().enumerate().filter(|(_, line)| line.contains("thread::sleep") || line.contains("time::sleep"));
+        let sleeping =
+            text.lines().enumerate().filter(|(_, line)| line.contains("thread::sleep") || line.contains("time::sleep"));
         found.extend(sleeping.map(|(at, _)| format!("{name}:{}", at + 1)));
     }
     report("tests that sleep", found);

@@ -15,7 +15,7 @@ use crate::copy::Owner;
 use crate::member::{CopyWhat, MemberIndex, Purpose};
 use crate::volume::Volume;
 use crate::{Action, Notice};
-use ashlar_types::{BLOCKS_PER_SLOT, Change, ChunkIndex, DiskId, Instant, Lsn, MemberState, SlotIndex};
+use ashlar_types::{BLOCKS_PER_SLOT, Change, ChunkIndex, ChunkRun, DiskId, Instant, Lsn, MemberState, SlotIndex};
 use ashlar_wire::{ChangedSlots, Refusal, Reply, Request};
 use std::collections::VecDeque;
 
@@ -24,8 +24,8 @@ pub(crate) enum Stage {
     Proposing,
     Beginning,
     Older,
-    Listing { from: ChunkIndex, source: MemberIndex },
-    Marking { next: Option<ChunkIndex> },
+    Listing { from: ChunkIndex, until: ChunkIndex, source: MemberIndex },
+    Marking { next: ChunkIndex },
     Finding { found: bool },
     Copying { next: Option<ChunkIndex> },
     Finishing,
@@ -157,39 +157,44 @@ impl Volume {
         }
     }
 
-    /// Asks a source for what it stamps after the commit point. Not before every older write is acknowledged: one that comes to the
-    /// source later would be missing from the list.
+    /// Asks a source for what it stamps after the commit point, run by run: another run may have other holders. Not before every older
+    /// write is acknowledged: one that comes to the source later would be missing from the list.
     fn list_changed(&mut self, now: Instant, from: ChunkIndex, out: &mut Vec<Action>) {
-        let until = ChunkIndex(self.geometry.chunk_count());
-        let sources = (0..self.members.len()).filter(|&index| self.members[index].serves_reads());
+        let target = self.resync_mut().member as u16;
+        let end = |run: &ChunkRun| ChunkIndex(run.first.0 + run.count);
+        let Some(run) = self.record.chunks.iter().find(|run| end(run) > from && run.members.contains(&target)) else {
+            self.find_stale(now, ChunkIndex(0), false, out);
+            return;
+        };
+        let (from, until) = (from.max(run.first), end(run));
+        let holders = run.members.iter().map(|&index| usize::from(index));
+        let sources = holders.filter(|&index| self.members[index].serves_reads());
         let Some(source) = sources.max_by_key(|&index| (self.members[index].distance, index)) else {
             self.fail_resync(now, "no source", out);
             return;
         };
         let resync = self.resync_mut();
-        resync.stage = Stage::Listing { from, source };
+        resync.stage = Stage::Listing { from, until, source };
         let (attempt, after) = (resync.attempt, resync.after);
         self.send(now, source, Purpose::ResyncList(attempt), Request::ListChanged { from, until, after }, out);
     }
 
     pub(crate) fn resync_listed(&mut self, now: Instant, attempt: u64, reply: Reply, out: &mut Vec<Action>) {
         let Some(resync) = self.resync.as_mut().filter(|resync| resync.attempt == attempt) else { return };
-        let (Stage::Listing { .. }, Reply::Changed { entries, next }) = (resync.stage, reply) else {
+        let (Stage::Listing { until, .. }, Reply::Changed { entries, next }) = (resync.stage, reply) else {
             self.fail_resync(now, "listing was refused", out);
             return;
         };
         let after = resync.after;
-        let index = resync.member as u16;
-        let held = entries.into_iter().filter(|entry| self.record.members_of(entry.chunk).contains(&index));
-        for ChangedSlots { chunk, prefix, slots } in held {
+        for ChangedSlots { chunk, prefix, slots } in entries {
             resync.changed_blocks += u64::from(slots.count() * BLOCKS_PER_SLOT);
             resync.marks.push_back(Request::AdoptPrefix { chunk, prefix });
             resync.marks.push_back(Request::MarkStale { chunk, after, slots });
         }
-        resync.stage = Stage::Marking { next };
+        resync.stage = Stage::Marking { next: next.unwrap_or(until) };
     }
 
-    fn mark(&mut self, now: Instant, next: Option<ChunkIndex>, out: &mut Vec<Action>) {
+    fn mark(&mut self, now: Instant, next: ChunkIndex, out: &mut Vec<Action>) {
         while self.resync_mut().marks_inflight < self.config.marks_inflight_max {
             let Some(request) = self.resync_mut().marks.pop_front() else { break };
             self.resync_mut().marks_inflight += 1;
@@ -198,10 +203,7 @@ impl Volume {
         if self.resync_mut().marks_inflight > 0 {
             return;
         }
-        match next {
-            Some(from) => self.list_changed(now, from, out),
-            None => self.find_stale(now, ChunkIndex(0), false, out),
-        }
+        self.list_changed(now, next, out);
     }
 
     /// The target's own durable marks are what is copied: they hold its unacknowledged tail too, and what an earlier attempt left.
@@ -302,7 +304,7 @@ impl Volume {
             // Perhaps the catalog has it in-sync already: the answer must be known first.
             Stage::Joining if resync.member == index && self.proposals.is_joining(disk) => {}
             _ if resync.member == index => self.fail_resync(now, "link lost", out),
-            Stage::Listing { from, source } if source == index => self.list_changed(now, from, out),
+            Stage::Listing { from, source, .. } if source == index => self.list_changed(now, from, out),
             _ => {}
         }
     }

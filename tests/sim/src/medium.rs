@@ -119,12 +119,12 @@ impl Medium {
         torn
     }
 
-    /// Flips one bit of a page that was written, at rest. Returns the page.
+    /// Flips one bit of a page that was written, at rest; the second copy of the superblock is spared. Returns the page.
     pub fn flip_bit(&mut self, rng: &mut Rng) -> Option<u64> {
         if self.written.is_empty() {
             return None;
         }
-        let page = *self.written.keys().nth(rng.index(self.written.len()))?;
+        let page = *self.written.keys().nth(rng.index(self.written.len())).filter(|page| **page != 1)?;
         self.flip_in(page, rng.index(BLOCK * 8));
         Some(page)
     }

@@ -145,9 +145,11 @@ impl Scenario {
             classes.retain(|(class, _)| *class != Class::DeclareLost);
         }
         let lossy = rng.coin() && !quiet;
+        // A disk that fills up: what the guests touch is more than a first touch may have, and less than the disk.
+        let small = rng.below(10) == 0;
         Scenario {
             nodes: rng.range(3, 5) as u16,
-            volumes: rng.range(1, 2) as u16,
+            volumes: if small { 1 } else { rng.range(1, 2) as u16 },
             min_replicas: 2,
             faults_until: rng.range(6, 30) * SECONDS,
             classes,
@@ -158,9 +160,9 @@ impl Scenario {
             think: rng.range(5, 30) * MILLIS,
             read_share_ppm: rng.range(200_000, 700_000) as u32,
             discard_share_ppm: if rng.coin() { rng.below(150_000) as u32 } else { 0 },
-            blocks_max: *rng.pick(&[1, 2, 4, 8, 24, 48]),
-            hot_slots: rng.range(2, 6) as u16,
-            disk_slots: if rng.below(8) == 0 { rng.range(64, 80) as u32 } else { 256 },
+            blocks_max: if small { 12 } else { *rng.pick(&[1, 2, 4, 8, 24, 48]) },
+            hot_slots: if small { 60 } else { rng.range(2, 6) as u16 },
+            disk_slots: if small { 128 } else { 256 },
             clocks_drift: rng.coin(),
         }
     }
@@ -173,7 +175,6 @@ impl Scenario {
             directed: None,
             calls_lost_ppm: 0,
             answers_lost_ppm: 0,
-            disk_slots: 256,
             faults_until,
             ..Scenario::draw(seed)
         }

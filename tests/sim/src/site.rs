@@ -27,8 +27,9 @@ impl Site {
         let (slot, chunk) = (u64::from(BLOCKS_PER_SLOT), u64::from(BLOCKS_PER_CHUNK));
         // Neighbours on both sides of a chunk border, the rest anywhere.
         let mut hot = vec![chunk - slot, 0];
+        let slots = u64::from(scenario.hot_slots).max(8);
         while hot.len() < usize::from(scenario.hot_slots) {
-            hot.push(rng.below(u64::from(format::CHUNKS)) * chunk + rng.below(8) * slot);
+            hot.push(rng.below(u64::from(format::CHUNKS)) * chunk + rng.below(slots / 2) * slot);
         }
         Site { hot, blocks: format::volume_blocks(), current: None, next_node: None, closing: false }
     }
