@@ -1,0 +1,154 @@
+//! The daemon: disks and data port on the main thread's reactor, the control API, metrics, heartbeat and signals on a second thread.
+//!
+//! ```text
+//!  main thread     reactor ── Host ── engines          everything on the path of an I/O
+//!  "index"         RocksDB commits                     once per checkpoint
+//!  "control"       tokio: gRPC, metrics, heartbeat     asks the host through HostHandle
+//! ```
+//! Order of the start: open disks → ring → ports → ready file → loop. Nothing is served before all ports are open.
+
+use crate::Error;
+use crate::config::{LINKS_MAX, RunConfig};
+use crate::control::{ControlPlan, ControlThread};
+use crate::disk::{Access, OpenDisk};
+use crate::serve::{FailedDisk, Host, drive};
+use ashlar_reactor::{Reactor, ReactorConfig};
+use serde::Serialize;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+/// What the ready file says.
+#[derive(Debug, Serialize)]
+struct Ready {
+    pid: u32,
+    cluster: String,
+    node: String,
+    data_address: SocketAddr,
+    rpc_address: SocketAddr,
+    metrics_address: Option<SocketAddr>,
+    disks: Vec<ReadyDisk>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReadyDisk {
+    /// Missing when the superblock could not be read.
+    id: Option<String>,
+    path: PathBuf,
+    failure: Option<String>,
+}
+
+/// Serves the disks until SIGTERM or SIGINT. An error if not one of them can be used.
+pub fn run(config: &RunConfig) -> Result<(), Error> {
+    if let Some(path) = &config.ready_file {
+        remove_stale(path)?;
+    }
+    let (disks, failed) = open_disks(config)?;
+    let mut reactor = Reactor::new(ReactorConfig { links_max: LINKS_MAX, ..ReactorConfig::default() })?;
+    let (mut host, handle) = Host::start(config.cluster, disks, failed, &mut reactor)?;
+    if host.disk_states().all(|(_, _, failure)| failure.is_some()) {
+        let reasons: Vec<&str> = host.disk_states().filter_map(|(_, _, failure)| failure).collect();
+        return Err(Error::NoDisk(reasons.join("; ")));
+    }
+    let data_address = host.listen(&mut reactor, config.listen)?;
+    let rpc = listen(config.rpc_listen)?;
+    let metrics = config.metrics_listen.map(listen).transpose()?;
+    let ready = Ready {
+        pid: std::process::id(),
+        cluster: config.cluster.to_string(),
+        node: config.node.to_string(),
+        data_address,
+        rpc_address: local_address(&rpc)?,
+        metrics_address: metrics.as_ref().map(local_address).transpose()?,
+        disks: host
+            .disk_states()
+            .map(|(id, path, failure)| ReadyDisk {
+                id: id.map(|id| id.to_string()),
+                path: path.to_path_buf(),
+                failure: failure.map(str::to_owned),
+            })
+            .collect(),
+    };
+    let plan = ControlPlan { config: config.clone(), data_address, rpc_address: ready.rpc_address, rpc, metrics };
+    let control = ControlThread::start(plan, handle)?;
+    if let Some(path) = &config.ready_file {
+        write_ready(path, &ready)?;
+    }
+    tracing::info!(
+        node = %config.node, data = %data_address, rpc = %ready.rpc_address, disks = ready.disks.len(), "chunkserver is up"
+    );
+    drive(&mut host, &mut reactor)?;
+    // The indexes are closed, and the locks of the disks given back, before the process says goodbye.
+    drop(host);
+    drop(reactor);
+    control.end();
+    tracing::info!("chunkserver ended");
+    Ok(())
+}
+
+/// Opens every disk that can be opened. An error only if none can.
+fn open_disks(config: &RunConfig) -> Result<(Vec<OpenDisk>, Vec<FailedDisk>), Error> {
+    let (mut disks, mut failed, mut first_error) = (Vec::<OpenDisk>::new(), Vec::new(), None);
+    for paths in &config.disks {
+        match OpenDisk::open(paths, Some(config.cluster), Access::ReadWrite) {
+            Ok(disk) if disks.iter().any(|other| other.superblock.disk == disk.superblock.disk) => {
+                let reason = "another disk of this process has the same id: one is a copy of the other".to_owned();
+                failed.push(FailedDisk { id: None, path: paths.disk.clone(), reason });
+            }
+            Ok(disk) => disks.push(disk),
+            Err(error) => {
+                failed.push(FailedDisk { id: None, path: paths.disk.clone(), reason: with_sources(&error) });
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    match first_error {
+        Some(error) if disks.is_empty() => Err(error),
+        _ => Ok((disks, failed)),
+    }
+}
+
+/// An error with what caused it, in one line.
+fn with_sources(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some errors repeat their cause.
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    let listener = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    listener.map_err(|source| Error::Listen { address: address.to_string(), source })
+}
+
+fn local_address(listener: &TcpListener) -> Result<SocketAddr, Error> {
+    listener.local_addr().map_err(|source| Error::Listen { address: "a bound port".to_owned(), source })
+}
+
+/// A file of an earlier run must not be taken for this one's.
+fn remove_stale(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove the old", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Whole or not at all: written beside, then renamed.
+fn write_ready(path: &Path, ready: &Ready) -> Result<(), Error> {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(".new");
+    let beside = PathBuf::from(name);
+    let text = serde_json::to_string_pretty(ready).expect("plain data becomes JSON");
+    let written = std::fs::File::create(&beside).and_then(|mut file| writeln!(file, "{text}"));
+    written.and_then(|()| std::fs::rename(&beside, path)).map_err(Error::file("write", path))
+}

@@ -1,0 +1,83 @@
+//! The control API of a chunkserver: what the control plane and people ask it. Never on the path of an I/O.
+
+use crate::serve::{DeleteError, DiskSnapshot, HostGone, HostHandle};
+use ashlar_engine::ReplicaStatus;
+use ashlar_rpc::control::chunkserver_server::Chunkserver;
+use ashlar_rpc::control::{
+    self, ChunkserverStatus, ChunkserverStatusRequest, DeleteReplicaRequest, DeleteReplicaResponse, DiskState,
+};
+use ashlar_types::{DiskId, Epoch, NodeName, VolumeId};
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use tonic::{Request, Response, Status};
+
+pub(crate) struct ChunkserverService {
+    pub(crate) node: NodeName,
+    pub(crate) address: SocketAddr,
+    pub(crate) host: HostHandle,
+}
+
+#[tonic::async_trait]
+impl Chunkserver for ChunkserverService {
+    async fn delete_replica(
+        &self,
+        request: Request<DeleteReplicaRequest>,
+    ) -> Result<Response<DeleteReplicaResponse>, Status> {
+        let request = request.into_inner();
+        let disk: DiskId = parse("disk", &request.disk)?;
+        let volume: VolumeId = parse("volume", &request.volume)?;
+        let epoch = Epoch::new(request.epoch)
+            .ok_or_else(|| Status::invalid_argument(format!("epoch {} is above {}", request.epoch, Epoch::MAX)))?;
+        self.host.delete(disk, volume, epoch).await.map_err(|error| match error {
+            DeleteError::NoSuchDisk(_) => Status::not_found(error.to_string()),
+            DeleteError::Refused(_) => Status::failed_precondition(error.to_string()),
+            DeleteError::Ending => Status::unavailable(error.to_string()),
+        })?;
+        tracing::info!(%disk, %volume, %epoch, "replica deleted");
+        Ok(Response::new(DeleteReplicaResponse {}))
+    }
+
+    async fn status(&self, _: Request<ChunkserverStatusRequest>) -> Result<Response<ChunkserverStatus>, Status> {
+        let snapshot = self.host.snapshot().await.map_err(|HostGone| Status::unavailable(HostGone.to_string()))?;
+        let disks = snapshot.disks.iter().map(|disk| disk_to_proto(disk, &self.node, self.address)).collect();
+        let replicas = snapshot.disks.iter().flat_map(replicas_to_proto).collect();
+        Ok(Response::new(ChunkserverStatus { node: self.node.to_string(), disks, replicas }))
+    }
+}
+
+/// A disk as the control plane knows it. The id is empty when the superblock could not be read.
+pub(crate) fn disk_to_proto(disk: &DiskSnapshot, node: &NodeName, address: SocketAddr) -> control::Disk {
+    let state = if disk.failure.is_some() { DiskState::Failed } else { DiskState::Online };
+    control::Disk {
+        id: disk.id.map(|id| id.to_string()).unwrap_or_default(),
+        node: node.to_string(),
+        state: state as i32,
+        capacity_bytes: disk.capacity.0,
+        free_bytes: disk.free.0,
+        provisioned_bytes: 0,
+        address: address.to_string(),
+        failure: disk.failure.clone().unwrap_or_default(),
+        last_heartbeat_ms: 0,
+        path: disk.path.display().to_string(),
+    }
+}
+
+fn replicas_to_proto(disk: &DiskSnapshot) -> impl Iterator<Item = control::ReplicaStatus> + '_ {
+    let id = disk.id.map(|id| id.to_string()).unwrap_or_default();
+    let replicas = disk.status.iter().flat_map(|status| &status.replicas).filter(|replica| !replica.deleted);
+    replicas.map(move |replica: &ReplicaStatus| control::ReplicaStatus {
+        disk: id.clone(),
+        volume: replica.volume.to_string(),
+        promised_epoch: replica.promised.number(),
+        commit_lsn: replica.commit.raw(),
+        syncing: replica.syncing.is_some(),
+        used_bytes: replica.used_bytes.0,
+        chunks: replica.chunks,
+        stale_slots: u32::try_from(replica.stale_slots).unwrap_or(u32::MAX),
+    })
+}
+
+fn parse<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, Status> {
+    text.parse().map_err(|error: T::Err| Status::invalid_argument(format!("{field}: {error}")))
+}

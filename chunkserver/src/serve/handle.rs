@@ -1,0 +1,139 @@
+//! How other threads talk to a host: commands through a bounded channel, each answered once. Whoever asks waits; the host never does.
+
+use ashlar_engine::EngineStatus;
+use ashlar_reactor::Waker;
+use ashlar_types::{ByteCount, DiskId, Epoch, VolumeId};
+use std::path::PathBuf;
+use tokio::sync::{mpsc, oneshot};
+
+/// Commands that wait for the host.
+pub(crate) const COMMANDS_MAX: usize = 64;
+/// Events that are kept for whoever asks.
+pub(crate) const EVENTS_MAX: usize = 256;
+
+#[derive(Debug)]
+pub(crate) enum HostCommand {
+    Snapshot { answer: oneshot::Sender<HostSnapshot> },
+    Delete { disk: DiskId, volume: VolumeId, epoch: Epoch, answer: oneshot::Sender<Result<(), DeleteError>> },
+    Stop,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeleteError {
+    #[error("disk {0} is not here")]
+    NoSuchDisk(DiskId),
+    #[error("{0}")]
+    Refused(String),
+    /// The process is ending.
+    #[error("the chunkserver is ending")]
+    Ending,
+}
+
+/// The host has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the chunkserver is ending")]
+pub struct HostGone;
+
+/// A host as other threads see it.
+#[derive(Clone)]
+pub struct HostHandle {
+    commands: mpsc::Sender<HostCommand>,
+    waker: Waker,
+}
+
+impl HostHandle {
+    pub(crate) fn new(waker: Waker) -> (HostHandle, mpsc::Receiver<HostCommand>) {
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        (HostHandle { commands, waker }, receiver)
+    }
+
+    pub async fn snapshot(&self) -> Result<HostSnapshot, HostGone> {
+        let (answer, answered) = oneshot::channel();
+        self.send(HostCommand::Snapshot { answer }).await?;
+        answered.await.map_err(|_| HostGone)
+    }
+
+    /// Deletes the replica of the volume; every epoch up to `epoch` is fenced first.
+    pub async fn delete(&self, disk: DiskId, volume: VolumeId, epoch: Epoch) -> Result<(), DeleteError> {
+        let (answer, answered) = oneshot::channel();
+        let command = HostCommand::Delete { disk, volume, epoch, answer };
+        self.send(command).await.map_err(|HostGone| DeleteError::Ending)?;
+        answered.await.map_err(|_| DeleteError::Ending)?
+    }
+
+    /// Asks the host to end in order. It has ended when its loop returns.
+    pub async fn stop(&self) -> Result<(), HostGone> {
+        self.send(HostCommand::Stop).await
+    }
+
+    /// As `stop`, for a thread that runs no tasks.
+    pub fn stop_blocking(&self) -> Result<(), HostGone> {
+        self.commands.blocking_send(HostCommand::Stop).map_err(|_| HostGone)?;
+        self.waker.wake();
+        Ok(())
+    }
+
+    async fn send(&self, command: HostCommand) -> Result<(), HostGone> {
+        self.commands.send(command).await.map_err(|_| HostGone)?;
+        self.waker.wake();
+        Ok(())
+    }
+}
+
+/// A host at one moment.
+#[derive(Clone, Debug)]
+pub struct HostSnapshot {
+    pub disks: Vec<DiskSnapshot>,
+    pub links: LinkCounts,
+    /// The newest, oldest first.
+    pub events: Vec<HostEvent>,
+}
+
+#[derive(Clone, Debug)]
+pub struct DiskSnapshot {
+    /// Unknown when the superblock could not be read.
+    pub id: Option<DiskId>,
+    pub path: PathBuf,
+    pub capacity: ByteCount,
+    pub free: ByteCount,
+    /// Why it is no replica any more, or why it could not be opened.
+    pub failure: Option<String>,
+    /// Of a disk that could be opened.
+    pub status: Option<EngineStatus>,
+    pub traffic: Traffic,
+}
+
+/// Requests by what they cost, and their data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub reads: u64,
+    pub read_bytes: u64,
+    pub writes: u64,
+    pub written_bytes: u64,
+    pub discards: u64,
+    pub others: u64,
+    pub index_commits: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounts {
+    pub open: u64,
+    pub accepted: u64,
+    /// Ended because of bytes or requests that the protocol does not allow.
+    pub protocol_errors: u64,
+    /// Ended because no first frame came.
+    pub silent: u64,
+    /// Refused because they named a disk that is not here.
+    pub wrong_disk: u64,
+}
+
+/// Something that people and the control plane should hear of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostEvent {
+    /// Counts the events of this process from 1.
+    pub sequence: u64,
+    pub time_ms: u64,
+    pub kind: &'static str,
+    pub disk: Option<DiskId>,
+    pub text: String,
+}
