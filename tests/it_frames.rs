@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use ashlar_rpc::control::{Member, VolumeRecord};
-use ashlar_tests::{NbdClient, Peer, Scene, StampedGuest, nbd_socket, on_cluster};
-use ashlar_types::{BlockCount, BlockIndex, ChunkIndex, ChunkRange, Epoch, Lsn, SessionId};
+use ashlar_tests::{NbdClient, Peer, Scene, StampedGuest, nbd_socket, on_cluster, on_cluster_with};
+use ashlar_types::{BlockCount, BlockIndex, ChunkIndex, ChunkRange, Epoch, Lsn, SessionId, VolumeId};
 use ashlar_wire::{BlockData, Open, Reply, Request, Status};
 use std::sync::atomic::AtomicU64;
 
@@ -172,4 +172,51 @@ fn replayed_frames_of_an_ended_session_are_refused() -> Result<()> {
         ensure!(replies.iter().all(|reply| matches!(reply.message, Reply::Refused(_))), "{replies:?}");
         Ok(())
     })
+}
+
+#[test]
+fn a_full_disk_refuses_writes_before_it_takes_them_and_keeps_what_it_has() -> Result<()> {
+    on_cluster_with("full", "512M", |scene| {
+        scene.cluster.cli(&["volume", "create", "v", "--size", "64M", "--node", "n1"])?;
+        let target = Target::of(scene)?;
+        // A volume larger than the disk, of which only this peer knows.
+        let volume = VolumeId::from_u128(0x5afe).to_string();
+        let open = Peer::open(&target.record.cluster, &target.member.disk, &volume, 4 << 30)?;
+        let mut writer = target.connect(9, 1)?;
+        let reply = writer.ask(Request::Open(open))?;
+        ensure!(matches!(reply, Reply::Opened(_)), "{reply:?}");
+        let mut lsn = Lsn::start_of(Epoch::new(1).context("an epoch")?);
+        let mut taken = 0;
+        let refused = loop {
+            lsn = lsn.next();
+            match writer.ask(Request::Write { range: mebibyte(taken), lsn, floor: Lsn::ZERO, blocks: filled(taken) })? {
+                Reply::Done => taken += 1,
+                other => break other,
+            }
+            ensure!(taken <= 512, "a disk of 512 MiB took {taken} MiB");
+        };
+        ensure!(status_of(&refused)? == Status::NoSpace, "{refused:?}");
+        ensure!(taken > 100, "a disk of 512 MiB took only {taken} MiB");
+        for at in 0..taken {
+            let reply = writer.ask(Request::Read { range: mebibyte(at) })?;
+            ensure!(
+                matches!(&reply, Reply::Data(blocks) if *blocks == filled(at)),
+                "mebibyte {at} is as it was written"
+            );
+        }
+        let beyond = writer.ask(Request::Read { range: mebibyte(taken) })?;
+        let zeros = BlockData::seal(vec![0; 1 << 20].into());
+        ensure!(matches!(&beyond, Reply::Data(blocks) if *blocks == zeros), "a refused write leaves nothing");
+        Ok(())
+    })
+}
+
+/// The n-th MiB of a volume.
+fn mebibyte(number: u32) -> ChunkRange {
+    let start = BlockIndex(u64::from(number % 64) * 256);
+    ChunkRange { chunk: ChunkIndex(number / 64), start, count: BlockCount(256) }
+}
+
+fn filled(number: u32) -> BlockData {
+    BlockData::seal(number.to_le_bytes().repeat((1 << 20) / 4).into())
 }

@@ -105,15 +105,13 @@ impl Kubelet {
     }
 
     fn volume(&self, volume: csi::Volume, capability: VolumeCapability) -> MountedVolume {
-        let plugin = self.dir.join("plugins/kubernetes.io/csi/block.csi.ashlar.io").join(&volume.volume_id);
-        let pod = self.dir.join("pods").join(&volume.volume_id).join("volumes/kubernetes.io~csi").join("data");
-        MountedVolume {
-            staging: plugin.join("globalmount"),
-            target: pod.join("mount"),
-            id: volume.volume_id,
-            context: volume.volume_context,
-            capability,
-        }
+        self.place(volume.volume_id, volume.volume_context, capability)
+    }
+
+    fn place(&self, id: String, context: HashMap<String, String>, capability: VolumeCapability) -> MountedVolume {
+        let plugin = self.dir.join("plugins/kubernetes.io/csi/block.csi.ashlar.io").join(&id);
+        let pod = self.dir.join("pods").join(&id).join("volumes/kubernetes.io~csi").join("data");
+        MountedVolume { staging: plugin.join("globalmount"), target: pod.join("mount"), id, context, capability }
     }
 
     /// ControllerPublish, NodeStage, NodePublish.
@@ -195,6 +193,13 @@ impl Kubelet {
         let request = DeleteVolumeRequest { volume_id: volume.id.clone(), ..DeleteVolumeRequest::default() };
         self.block_on(async { self.controller().await?.delete_volume(request).await.context("DeleteVolume") })?;
         Ok(())
+    }
+}
+
+impl MountedVolume {
+    /// The same volume with the paths that another node's kubelet would use.
+    pub fn on(&self, kubelet: &Kubelet) -> MountedVolume {
+        kubelet.place(self.id.clone(), self.context.clone(), self.capability.clone())
     }
 }
 
