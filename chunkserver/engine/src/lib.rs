@@ -35,6 +35,10 @@ mod session;
 mod status;
 mod store;
 mod superblock;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use action::{Action, IndexEdit};
 pub use config::EngineConfig;

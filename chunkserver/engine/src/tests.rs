@@ -1,0 +1,8 @@
+//! The rules of the engine, each under its name, on a disk in memory.
+
+mod crash;
+mod model;
+mod serve;
+mod sessions;
+mod space;
+mod sync;

@@ -1,0 +1,266 @@
+//! Power cuts, torn writes, corruption, restarts in the middle of a restart.
+
+use crate::batch::Header;
+use crate::testing::*;
+use crate::{Action, Event};
+use ashlar_types::{DiskId, Lsn};
+use ashlar_wire::{Reply, Request, Status};
+
+const RING: usize = 1 << 20;
+
+fn restart(media: Media) -> Rig {
+    let mut rig = Rig::start(media);
+    rig.settle();
+    rig
+}
+
+/// A disk whose ring begins with `count` batches of one small write each, none of them in the index; then the promise's batch first.
+fn with_batches(count: u64) -> Rig {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    for i in 0..count {
+        rig.write(1, write(i, &[i as u8 + 1], lsn(1, 1 + i)));
+    }
+    rig
+}
+
+/// Offset of the header of the n-th of these batches on the disk: the promise takes one page, every write two.
+fn header_of(batch: usize) -> usize {
+    RING + PAGE + (batch - 1) * 2 * PAGE
+}
+
+#[test]
+fn a_torn_batch_ends_the_replay_and_its_number_is_not_used_again() {
+    let mut rig = with_batches(3);
+    rig.send(1, write(0, &[77], lsn(1, 4)));
+    let Action::Write { offset, parts, .. } = &rig.in_flight[0] else { panic!() };
+    // The header came whole, of the payload nothing.
+    let at = offset.0 as usize;
+    let header = parts[0].clone();
+    let mut media = rig.stop();
+    media.bytes[at..at + PAGE].copy_from_slice(&header);
+    let mut rig = restart(media);
+    assert_eq!(rig.recovered, Some((4, 0)));
+    rig.opened(1, 2);
+    rig.expect(1, 0, &[1, 2, 3]);
+    let sequence = |page: &[u8]| Header::recognize(page, DiskId::from_u128(2)).unwrap();
+    let next = sequence(&rig.media.bytes[at..at + PAGE]);
+    assert!(next > sequence(&header), "the new batch cannot be taken for the torn one");
+}
+
+#[test]
+fn a_bad_payload_block_below_a_later_batch_is_lost_and_not_a_torn_tail() {
+    let mut rig = with_batches(4);
+    rig.flip(header_of(2) + PAGE + 9);
+    let mut rig = restart(rig.stop());
+    assert_eq!(rig.recovered, Some((5, 1)));
+    rig.opened(1, 2);
+    rig.expect(1, 0, &[1]);
+    rig.expect(1, 2, &[3, 4]);
+    assert_eq!(rig.refused(1, Request::Read { range: range(0, 4) }), Status::BadBlock);
+    rig = restart(rig.stop());
+    rig.opened(1, 3);
+    assert_eq!(rig.refused(1, Request::Read { range: range(1, 1) }), Status::BadBlock, "a lost block stays lost");
+    rig.write(1, Request::Repair { range: range(1, 1), blocks: blocks(&[2]) });
+    rig.expect(1, 0, &[1, 2, 3, 4]);
+}
+
+#[test]
+fn a_bad_header_below_a_later_batch_puts_everything_in_doubt() {
+    let mut rig = with_batches(4);
+    rig.flip(header_of(2) + 100);
+    let mut rig = restart(rig.stop());
+    for epoch in 2..4 {
+        rig.opened(1, epoch);
+        let Reply::Reported { entries, next: None } = rig.ask(1, Request::Report { from: range(0, 1).chunk }) else {
+            panic!()
+        };
+        assert_eq!(entries.len(), 16, "chunks that have no entry are named too");
+        assert!(entries.iter().all(|entry| entry.prefix == Lsn::ZERO && !entry.complete));
+        rig.expect(1, 2, &[3, 4]);
+        rig = restart(rig.stop());
+    }
+    rig.opened(1, 9);
+    assert_eq!(rig.refused(1, Request::FinishSync), Status::Incomplete);
+    rig.write(1, Request::CompleteChunk { chunk: range(0, 1).chunk, prefix: lsn(1, 4) });
+    let Reply::Reported { entries, .. } = rig.ask(1, Request::Report { from: range(0, 1).chunk }) else { panic!() };
+    assert!(entries[0].complete && entries[0].prefix == lsn(1, 4) && !entries[1].complete);
+}
+
+#[test]
+fn an_unreadable_page_of_the_journal_is_one_bad_page() {
+    let rig = with_batches(4);
+    let bad = header_of(2) + PAGE;
+    let mut rig = Rig::start(rig.stop());
+    while !rig.in_flight.is_empty() {
+        let covers = |action: &Action| match action {
+            Action::Read { offset, bytes, .. } => (offset.0..offset.0 + bytes.0).contains(&(bad as u64)),
+            _ => false,
+        };
+        if covers(&rig.in_flight[0]) { rig.break_op(0) } else { rig.complete(0) }
+    }
+    assert_eq!(rig.recovered, Some((5, 1)));
+}
+
+#[test]
+fn a_direct_write_whose_data_was_lost_ends_its_chunks_history_and_no_other() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    let other = 20_000;
+    rig.write(1, write(0, &[1; 16], lsn(1, 1)));
+    rig.write(1, write(other, &[1], lsn(1, 2)));
+    rig.rest();
+    rig.send(1, write(0, &[2; 16], lsn(1, 3)));
+    rig.send(1, write(other, &[2], lsn(1, 4)));
+    rig.send(1, write(0, &[3], lsn(1, 5)));
+    rig.send(1, Request::CompleteChunk { chunk: range(0, 1).chunk, prefix: lsn(1, 5) });
+    while let Some(&at) = rig.journal_writes().first() {
+        rig.complete(at);
+    }
+    assert_eq!(rig.slot_writes().len(), 1, "the data never comes");
+    let mut rig = restart(rig.stop());
+    rig.opened(1, 2);
+    rig.expect(1, 0, &[1; 16]);
+    rig.expect(1, other, &[2]);
+    let Reply::Reported { entries, .. } = rig.ask(1, Request::Report { from: range(0, 1).chunk }) else { panic!() };
+    assert_eq!(entries.iter().map(|entry| entry.prefix).collect::<Vec<_>>(), [lsn(1, 1), lsn(1, 4)]);
+}
+
+#[test]
+fn a_direct_block_overwritten_in_place_since_is_no_reason_to_end_the_history() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    rig.write(1, write(0, &[2; 16], lsn(1, 1)));
+    rig.write(1, write(3, &[3], lsn(1, 2)));
+    // Applied in place, and no later batch says that the data beside the journal was durable.
+    rig.now = rig.engine.next_deadline();
+    rig.handle(Event::Tick);
+    rig.complete(0);
+    assert!(rig.media.index.keys().all(|key| key[0] != b's'));
+    let mut rig = restart(rig.stop());
+    rig.opened(1, 2);
+    rig.expect(1, 2, &[2, 3, 2]);
+}
+
+#[test]
+fn a_return_does_not_end_after_a_lost_write() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    rig.write(1, Request::BeginSync { after: Lsn::ZERO });
+    rig.rest();
+    rig.send(1, write(0, &[2; 16], lsn(1, 1)));
+    rig.send(1, Request::FinishSync);
+    while let Some(&at) = rig.journal_writes().first() {
+        rig.complete(at);
+    }
+    let mut rig = restart(rig.stop());
+    let Reply::Opened(opened) = rig.open(1, 2) else { panic!() };
+    assert!(opened.syncing);
+}
+
+#[test]
+fn a_discard_survives_the_crash_and_nothing_comes_back() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    rig.write(1, write(0, &[1; 32], lsn(1, 1)));
+    rig.write(1, write(3, &[2], lsn(1, 2)));
+    rig.write(1, discard(0, 16, lsn(1, 3)));
+    rig.write(1, discard(20, 2, lsn(1, 4)));
+    for round in 0..3 {
+        rig = restart(rig.crash(&mut Random::new(round)));
+        rig.opened(1, 2 + round as u32);
+        rig.expect(1, 0, &[0; 16]);
+        rig.expect(1, 19, &[1, 0, 0, 1]);
+    }
+    rig.rest();
+    assert_eq!(rig.engine.status().slots_used, 1);
+}
+
+#[test]
+fn replay_that_is_cut_off_at_every_operation_ends_in_the_same_state() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    for i in 0..30 {
+        let start = i * 37 % 300;
+        rig.write(1, write(start, &vec![i as u8 + 1; 1 + (i as usize * 13) % 40], lsn(1, 1 + i)));
+    }
+    rig.write(1, discard(100, 50, lsn(1, 31)));
+    rig.write(1, Request::MarkStale { chunk: range(0, 1).chunk, after: lsn(1, 30), slots: Default::default() });
+    let media = rig.stop();
+    let whole = restart(media.clone()).media;
+    let mut random = Random::new(11);
+    for cut in 0.. {
+        let mut rig = Rig::start(media.clone());
+        for _ in 0..cut {
+            if !rig.in_flight.is_empty() {
+                rig.complete(random.below(rig.in_flight.len() as u64) as usize);
+            }
+        }
+        let is_over = rig.recovered.is_some();
+        let mut cut_off = rig.crash(&mut random);
+        // And once more within the second recovery.
+        let mut again = Rig::start(cut_off.clone());
+        for _ in 0..random.below(12) {
+            if !again.in_flight.is_empty() {
+                again.complete(0);
+            }
+        }
+        cut_off = again.crash(&mut random);
+        let end = restart(cut_off).media;
+        assert!(end.index == whole.index, "cut after {cut} operations");
+        let data = media.superblock.layout.data_offset.0 as usize;
+        assert!(end.bytes[data..] == whole.bytes[data..], "cut after {cut} operations");
+        if is_over {
+            assert!(cut > 8);
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_damaged_index_loses_blocks_or_completeness_but_never_the_promise() {
+    let mut rig = with_batches(20);
+    rig.rest();
+    let media = rig.stop();
+    let damage = |tag: u8| {
+        let mut media = media.clone();
+        let value = media.index.iter_mut().find(|(key, _)| key[0] == tag).unwrap().1;
+        value[10] ^= 1;
+        media
+    };
+    let mut rig = restart(damage(b's'));
+    rig.opened(1, 2);
+    assert_eq!(rig.refused(1, Request::Read { range: range(0, 1) }), Status::BadBlock);
+    rig.expect(1, 16, &[17]);
+    rig.write(1, Request::Repair { range: range(0, 2), blocks: blocks(&[1, 2]) });
+    rig.expect(1, 0, &[1, 2]);
+    let mut rig = restart(damage(b'c'));
+    rig.opened(1, 2);
+    let Reply::Reported { entries, .. } = rig.ask(1, Request::Report { from: range(0, 1).chunk }) else { panic!() };
+    assert!(!entries[0].complete && entries[0].prefix == Lsn::ZERO);
+    for tag in [b'v', b'p'] {
+        let media = damage(tag);
+        let rows = media.index.into_iter().collect();
+        let refused = crate::Engine::new(config(), media.superblock, rows, ashlar_types::Instant::ZERO);
+        assert!(matches!(refused, Err(crate::RecoverError::DamagedIndex(_))));
+    }
+}
+
+#[test]
+fn an_index_of_another_disk_or_a_lost_one_is_refused() {
+    let mut rig = with_batches(5);
+    rig.rest();
+    rig.write(1, write(0, &[1], lsn(1, 100)));
+    let mut media = rig.stop();
+    let rows: Vec<_> = media.index.clone().into_iter().collect();
+    let mut other = media.superblock;
+    other.disk = DiskId::from_u128(3);
+    let refused = crate::Engine::new(config(), other, rows, ashlar_types::Instant::ZERO);
+    assert!(matches!(refused, Err(crate::RecoverError::ForeignIndex)));
+    media.index.clear();
+    media.bytes[RING..RING + PAGE].fill(0);
+    let mut rig = restart(media);
+    assert!(rig.failed.as_ref().unwrap().contains("index was lost"));
+    let Reply::Refused(refusal) = rig.open(1, 50) else { panic!() };
+    assert_eq!(refusal.status, Status::DiskFailed);
+}

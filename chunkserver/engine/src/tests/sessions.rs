@@ -1,0 +1,206 @@
+//! Epochs, sessions, observers, bounds, deletion.
+
+use crate::testing::*;
+use crate::{Event, LinkId, OpToken};
+use ashlar_types::{Epoch, Lsn};
+use ashlar_wire::limits::SESSION_REQUESTS_MAX;
+use ashlar_wire::{Reply, Request, Status};
+
+#[test]
+fn stale_epoch_is_refused_and_the_fence_survives_a_restart() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 5);
+    let media = rig.crash(&mut Random::new(1));
+    let mut rig = Rig::start(media);
+    rig.settle();
+    let Reply::Refused(refusal) = rig.open(1, 4) else { panic!() };
+    assert_eq!(refusal.status, Status::Fenced);
+    assert_eq!(rig.replies.last().unwrap().1.epoch, Epoch::new(5).unwrap());
+    rig.opened(2, 5);
+}
+
+#[test]
+fn opened_is_answered_when_the_promise_is_durable_and_what_came_before_it() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    let write = rig.send_frame(1, Lsn::ZERO, write(0, &[1; 16], lsn(1, 1)));
+    let open = rig.send_open(2, 2);
+    assert_eq!(rig.closed, [LinkId(1)], "the older session ends at once");
+    rig.complete(rig.journal_writes()[0]);
+    rig.complete(rig.journal_writes()[0]);
+    assert!(rig.answer_to(open).is_none(), "data accepted before is not durable");
+    rig.settle();
+    assert!(matches!(rig.answer_to(open), Some(Reply::Opened(_))));
+    assert!(rig.answer_to(write).is_none(), "nobody is there to hear it");
+    let Reply::Reported { entries, next: None } = rig.ask(2, Request::Report { from: range(0, 1).chunk }) else {
+        panic!()
+    };
+    assert_eq!((entries[0].prefix, entries[0].complete), (lsn(1, 1), true));
+}
+
+#[test]
+fn a_lower_epoch_is_refused_while_the_higher_promise_is_on_its_way() {
+    let mut rig = Rig::format(256);
+    rig.send_open(1, 7);
+    let low = rig.send_open(2, 6);
+    let Some(Reply::Refused(refusal)) = rig.answer_to(low) else { panic!() };
+    assert_eq!(refusal.status, Status::Fenced);
+    assert_eq!(rig.closed, [LinkId(2)]);
+    rig.settle();
+    assert_eq!(rig.ask(1, Request::Ping), Reply::Done);
+}
+
+#[test]
+fn a_new_session_of_the_same_epoch_drops_what_the_old_one_has_queued() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    // The first is being written, the second fills the next batch, the rest is queued.
+    for i in 0..6 {
+        rig.send(1, write(i * 64, &[i as u8 + 1; 30], lsn(1, 1 + i)));
+    }
+    let open = rig.send_open(2, 1);
+    rig.settle();
+    assert!(matches!(rig.answer_to(open), Some(Reply::Opened(_))));
+    let Reply::Reported { entries, .. } = rig.ask(2, Request::Report { from: range(0, 1).chunk }) else { panic!() };
+    let prefix = entries[0].prefix.counter();
+    assert!(prefix < 6, "the queue is gone");
+    for i in 0..6 {
+        rig.write(2, write(i * 64, &[i as u8 + 1; 30], lsn(1, 1 + i)));
+    }
+    for i in 0..6 {
+        rig.expect(2, i * 64, &[i as u8 + 1; 30]);
+    }
+    assert_eq!(rig.engine.status().counters.duplicates, prefix);
+}
+
+#[test]
+fn the_commit_point_is_kept() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    rig.write(1, write(0, &[1], lsn(1, 1)));
+    rig.send_frame(1, lsn(1, 1), write(0, &[2], lsn(1, 2)));
+    rig.settle();
+    let mut rig = Rig::start(rig.crash(&mut Random::new(5)));
+    rig.settle();
+    let Reply::Opened(opened) = rig.open(1, 2) else { panic!() };
+    assert_eq!(opened.commit, lsn(1, 1));
+}
+
+#[test]
+fn an_observer_reads_and_changes_nothing() {
+    let mut rig = Rig::format(256);
+    let Request::Open(open) = rig.open_request() else { panic!() };
+    let reply = rig.ask(9, Request::Observe(open));
+    assert!(matches!(reply, Reply::Refused(refusal) if refusal.status == Status::WrongDisk), "no replica, no zeros");
+    rig.opened(1, 3);
+    rig.write(1, write(0, &[1], lsn(3, 1)));
+    assert!(matches!(rig.ask(2, Request::Observe(open)), Reply::Opened(_)));
+    rig.expect(2, 0, &[1]);
+    assert_eq!(rig.refused(2, write(0, &[1], lsn(3, 2))), Status::BadRequest);
+    assert_eq!(rig.refused(2, Request::BeginSync { after: Lsn::ZERO }), Status::BadRequest);
+    rig.write(1, write(0, &[2], lsn(3, 2)));
+    assert_eq!(rig.engine.status().replicas[0].promised, Epoch::new(3).unwrap());
+}
+
+#[test]
+fn a_link_that_does_not_begin_with_open_is_closed() {
+    let mut rig = Rig::format(256);
+    assert_eq!(rig.refused(4, Request::Ping), Status::BadRequest);
+    assert_eq!(rig.closed, [LinkId(4)]);
+    let Request::Open(mut open) = rig.open_request() else { panic!() };
+    open.disk = ashlar_types::DiskId::from_u128(77);
+    assert_eq!(rig.refused(5, Request::Open(open)), Status::WrongDisk);
+}
+
+#[test]
+fn a_peer_with_too_much_unanswered_is_disconnected() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    for i in 0..=SESSION_REQUESTS_MAX as u64 {
+        rig.send(1, write(0, &[1], lsn(1, 1 + i)));
+    }
+    assert_eq!(rig.closed, [LinkId(1)]);
+    rig.settle();
+    rig.opened(2, 1);
+}
+
+#[test]
+fn requests_before_the_end_of_recovery_wait() {
+    let mut rig = Rig::start(Rig::format(256).stop());
+    let open = rig.send_open(1, 1);
+    let gone = rig.send_open(2, 1);
+    rig.handle(Event::LinkClosed { link: LinkId(2) });
+    assert!(rig.answer_to(open).is_none());
+    rig.settle();
+    assert!(rig.recovered.is_some());
+    assert!(matches!(rig.answer_to(open), Some(Reply::Opened(_))));
+    assert!(rig.answer_to(gone).is_none());
+}
+
+#[test]
+fn a_deleted_replica_stays_deleted_and_fenced() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 3);
+    rig.write(1, write(0, &[1; 64], lsn(3, 1)));
+    let delete = |op, epoch| Event::Delete { op: OpToken(op), volume: volume(), epoch: Epoch::new(epoch).unwrap() };
+    rig.handle(delete(1, 2));
+    assert!(matches!(&rig.deleted[..], [Err(_)]), "an older epoch deletes nothing");
+    rig.handle(delete(2, 4));
+    assert_eq!(rig.closed, [LinkId(1)]);
+    let Reply::Refused(refusal) = rig.open(2, 9) else { panic!() };
+    assert_eq!(refusal.status, Status::Deleted);
+    rig.settle();
+    assert_eq!(rig.deleted[1], Ok(()));
+    for round in 0..2 {
+        assert_eq!(rig.engine.status().slots_used, 0, "round {round}");
+        let Reply::Refused(refusal) = rig.open(3 + round, 4) else { panic!() };
+        assert_eq!(refusal.status, Status::Deleted);
+        if round == 1 {
+            rig.rest();
+        }
+        rig = Rig::start(rig.crash(&mut Random::new(round)));
+        rig.settle();
+    }
+    rig.opened(9, 5);
+    rig.expect(9, 0, &[0; 64]);
+    assert!(rig.media.index.keys().all(|key| key[0] != b's'), "nothing is left of it");
+}
+
+#[test]
+fn a_failed_write_ends_the_life_of_the_disk_but_not_the_reads() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    rig.write(1, write(0, &[1], lsn(1, 1)));
+    let first = rig.send(1, write(1, &[2], lsn(1, 2)));
+    let second = rig.send(1, write(2, &[3], lsn(1, 3)));
+    rig.break_op(rig.journal_writes()[0]);
+    assert!(rig.failed.as_ref().unwrap().contains("journal"));
+    for request in [first, second] {
+        let Some(Reply::Refused(refusal)) = rig.answer_to(request) else { panic!() };
+        assert_eq!(refusal.status, Status::DiskFailed);
+    }
+    assert_eq!(rig.refused(1, write(0, &[9], lsn(1, 4))), Status::DiskFailed);
+    rig.expect(1, 0, &[1, 0, 0]);
+    assert_eq!(rig.ask(1, Request::Ping), Reply::Done);
+    let Reply::Refused(refusal) = rig.open(2, 2) else { panic!() };
+    assert_eq!(refusal.status, Status::DiskFailed);
+    assert!(rig.in_flight.is_empty(), "nothing is written any more");
+}
+
+#[test]
+fn a_failed_flush_or_commit_ends_the_life_of_the_disk() {
+    for broken in ["flush", "commit"] {
+        let mut rig = Rig::format(256);
+        rig.opened(1, 1);
+        rig.write(1, write(0, &[1], lsn(1, 1)));
+        rig.now = rig.engine.next_deadline();
+        rig.handle(Event::Tick);
+        rig.complete(0);
+        if broken == "commit" {
+            rig.complete(0);
+        }
+        rig.break_op(0);
+        assert!(rig.failed.as_ref().unwrap().contains(broken), "{:?}", rig.failed);
+        rig.expect(1, 0, &[1]);
+    }
+}
