@@ -1,1 +1,34 @@
-//! placeholder
+//! The node's volume engine: attaches volumes, shows them as block devices, and replicates what is written to them.
+//!
+//! ```text
+//!   programs ─► front-end ─► volume (pure core) ─► links ─► chunkservers
+//!                 └───────── one I/O thread ────────┘
+//!                                  │ grants, proposals, heartbeats, events (gRPC thread)
+//!                                  ▼
+//!                            control plane
+//! ```
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | `runtime` | the I/O thread: reactor, volumes, links |
+//! | `guest` | requests in bytes, as operations in blocks (pure) |
+//! | `frontend` | NBD server, FUSE with loop devices |
+//! | `attachments` | attach and detach, step by step |
+//! | `control`, `rpc` | what is asked of the control plane; what is served to it |
+//! | `config`, `metrics`, `status`, `daemon` | the process |
+
+mod attachments;
+mod config;
+mod control;
+mod daemon;
+mod frontend;
+mod guest;
+mod metrics;
+mod rpc;
+mod run_dir;
+mod runtime;
+mod status;
+
+pub use config::{Config, ConfigError, RunFlags};
+pub use daemon::{State, run};
+pub use status::{StatusFlags, run as status};

@@ -1,0 +1,105 @@
+//! The running process: brings the parts up in order, waits for a signal, brings them down in order.
+
+use crate::attachments::Attachments;
+use crate::config::Config;
+use crate::control::{ControlPlane, EventLog, heartbeat, serve_asks};
+use crate::frontend::leftovers;
+use crate::metrics::Metrics;
+use crate::rpc::DatapathService;
+use crate::run_dir::RunDir;
+use crate::runtime::{self, ASKS_MAX, Command};
+use anyhow::Context;
+use ashlar_rpc::control::datapath_server::DatapathServer;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+/// What the state file says once the daemon is up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct State {
+    pub pid: u32,
+    pub node: String,
+    pub rpc_address: SocketAddr,
+    pub metrics_address: SocketAddr,
+    pub run_dir: String,
+}
+
+/// Runs until SIGTERM or SIGINT. An error means that the daemon did not come up, or that a part of it failed.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let run_dir = RunDir::open(&config.run_dir)?;
+    let config = Arc::new(Config { run_dir: run_dir.path().to_owned(), ..config });
+    leftovers::clean(run_dir.path()).context("clean up what a predecessor left behind")?;
+    run_dir.prepare()?;
+    // Taken before anything is served, so that an early signal is not lost.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let rpc = TcpListener::bind(config.rpc_listen).await.context("listen for gRPC")?;
+    let metrics_listener = TcpListener::bind(config.metrics_listen).await.context("listen for metrics")?;
+    let (rpc_address, metrics_address) = (rpc.local_addr()?, metrics_listener.local_addr()?);
+
+    let metrics = Metrics::new();
+    let (asks_in, asks) = mpsc::channel(ASKS_MAX);
+    let (runtime, io_thread) = runtime::spawn(&config, metrics.clone(), asks_in).context("start the I/O thread")?;
+    let control = ControlPlane::new(config.clone()).context("prepare for the control plane")?;
+    let attachments = Attachments::new(config.clone(), control.clone(), runtime.clone());
+    let events = EventLog::default();
+    let service = DatapathServer::new(DatapathService::new(attachments.clone()));
+    let serving = Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(rpc));
+    let mut parts = tokio::task::JoinSet::new();
+    parts.spawn(async move { serving.await.context("serve gRPC") });
+    parts.spawn(async move { metrics.serve(metrics_listener).await.context("serve metrics") });
+    parts.spawn(never(heartbeat(control.clone(), attachments.clone(), events.clone(), rpc_address)));
+    tokio::spawn(serve_asks(control, runtime.clone(), events, asks));
+
+    write_state(&config, rpc_address, metrics_address).context("write the state file")?;
+    tracing::info!(node = %config.node, %rpc_address, %metrics_address, "the datapath is up");
+
+    let failed = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        ended = parts.join_next() => ended,
+        () = runtime.ended() => anyhow::bail!("the I/O thread has ended"),
+    };
+    tracing::info!("the datapath goes down");
+    attachments.shut_down().await;
+    runtime.send(Command::Stop).await?;
+    tokio::task::spawn_blocking(move || io_thread.join()).await?.expect("a panic has aborted the process")?;
+    remove_state(&config.state_file)?;
+    match failed {
+        Some(ended) => ended?,
+        None => Ok(()),
+    }
+}
+
+async fn never(part: impl Future<Output = ()>) -> anyhow::Result<()> {
+    part.await;
+    Ok(())
+}
+
+/// Whole or not at all: a reader never sees half of it.
+fn write_state(config: &Config, rpc_address: SocketAddr, metrics_address: SocketAddr) -> anyhow::Result<()> {
+    let state = State {
+        pid: std::process::id(),
+        node: config.node.to_string(),
+        rpc_address,
+        metrics_address,
+        run_dir: config.run_dir.display().to_string(),
+    };
+    let mut partial = config.state_file.clone().into_os_string();
+    partial.push(".partial");
+    fs::write(&partial, serde_json::to_vec_pretty(&state)?)?;
+    fs::rename(&partial, &config.state_file)?;
+    Ok(())
+}
+
+fn remove_state(path: &Path) -> anyhow::Result<()> {
+    fs::remove_file(path).with_context(|| format!("remove the state file {}", path.display()))
+}

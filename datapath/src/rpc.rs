@@ -1,0 +1,72 @@
+//! The gRPC service of a node's datapath: what is said here, `attachments` does.
+
+use crate::attachments::{Attachments, Wish};
+use ashlar_rpc::control;
+use ashlar_rpc::control::datapath_server::Datapath;
+use tonic::{Request, Response, Status};
+
+pub(crate) struct DatapathService {
+    attachments: Attachments,
+}
+
+impl DatapathService {
+    pub(crate) fn new(attachments: Attachments) -> DatapathService {
+        DatapathService { attachments }
+    }
+}
+
+#[tonic::async_trait]
+impl Datapath for DatapathService {
+    async fn attach(
+        &self,
+        request: Request<control::DatapathAttachRequest>,
+    ) -> Result<Response<control::Device>, Status> {
+        let request = request.into_inner();
+        let frontend = match request.frontend() {
+            control::Frontend::Unspecified => return Err(Status::invalid_argument("the front-end is missing")),
+            frontend => frontend,
+        };
+        check_volume(&request.volume)?;
+        let wish = Wish { frontend, read_only: request.read_only };
+        logged("attach", &request.volume, self.attachments.attach(request.volume.clone(), wish).await)
+    }
+
+    async fn detach(
+        &self,
+        request: Request<control::DatapathDetachRequest>,
+    ) -> Result<Response<control::DatapathDetachResponse>, Status> {
+        let request = request.into_inner();
+        check_volume(&request.volume)?;
+        let detached = self.attachments.detach(request.volume.clone(), request.force).await;
+        logged("detach", &request.volume, detached.map(|()| control::DatapathDetachResponse {}))
+    }
+
+    async fn list(
+        &self,
+        _: Request<control::DatapathListRequest>,
+    ) -> Result<Response<control::DatapathListResponse>, Status> {
+        let volumes = self.attachments.report().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(Response::new(control::DatapathListResponse { volumes }))
+    }
+}
+
+/// A name or an id: both are names in form.
+fn check_volume(volume: &str) -> Result<(), Status> {
+    match volume.parse::<ashlar_types::VolumeName>() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Status::invalid_argument(error.to_string())),
+    }
+}
+
+fn logged<T>(operation: &str, volume: &str, result: Result<T, Status>) -> Result<Response<T>, Status> {
+    match result {
+        Ok(answer) => {
+            tracing::info!(volume, "{operation} is done");
+            Ok(Response::new(answer))
+        }
+        Err(status) => {
+            tracing::warn!(volume, %status, "{operation} is refused or failed");
+            Err(status)
+        }
+    }
+}

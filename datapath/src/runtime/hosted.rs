@@ -1,0 +1,425 @@
+//! One attached volume on the I/O thread: the pure core, and everything that it acts on.
+//!
+//! ```text
+//!   NBD, FUSE ──► GuestTable ──► Volume (core) ──► Send ──► links to chunkservers
+//!       ▲                          │  ▲  └──────► Propose, Notice ──► control plane
+//!       └── answer ◄── Complete ◄──┘  └── Reply, LinkUp, LinkDown, Answer, Tick
+//! ```
+//!
+//! Events go through one queue: what follows from an action (a connection that fails at once, the second half of a partial write) is the
+//! next event, never a call into the core from within a call.
+
+use super::command::{Addresses, Ask, ClientsConnected, Detached, OpenFailure, answer};
+use super::figures::GuestFigures;
+use super::io::{Io, LinkOwner};
+use super::links::DiskLinks;
+use super::notices;
+use crate::frontend::Origin;
+use crate::frontend::nbd::{Export, NbdServer};
+use crate::guest::{GuestRequest, GuestResult, GuestTable, RequestKey};
+use crate::metrics::{Operation, VolumeMetrics};
+use ashlar_reactor::{LinkId, now};
+use ashlar_types::{ByteCount, DiskId, Duration, Epoch, Instant, VolumeId, VolumeRecord};
+use ashlar_volume::{Action, Ending, Event, GuestOp, Notice, Tag, Volume};
+use ashlar_wire::{FrameHeader, decode_reply};
+use bytes::Bytes;
+use std::collections::{HashMap, VecDeque};
+use std::mem;
+use std::path::Path;
+use tokio::sync::oneshot;
+
+/// Least time between two questions for a record because a chunkserver was not where it should be.
+const RECORD_PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) struct Hosted {
+    pub(super) id: VolumeId,
+    pub(super) epoch: Epoch,
+    pub(super) core: Volume,
+    pub(super) links: DiskLinks,
+    pub(super) figures: GuestFigures,
+    pub(super) metrics: VolumeMetrics,
+    pub(super) ended: Option<Ending>,
+    size: ByteCount,
+    addresses: Addresses,
+    record_asked: Option<Instant>,
+    table: GuestTable,
+    pending: HashMap<RequestKey, Pending>,
+    next_key: u64,
+    nbd: Option<NbdServer>,
+    opening: Option<oneshot::Sender<Result<Epoch, OpenFailure>>>,
+    detaching: Option<oneshot::Sender<Detached>>,
+    blocked: Option<String>,
+    /// Empty between turns; kept for their memory.
+    events: VecDeque<Event>,
+    actions: Vec<Action>,
+    operations: Vec<(Tag, GuestOp)>,
+}
+
+/// A guest's request that is under way.
+struct Pending {
+    origin: Origin,
+    operation: Operation,
+    bytes: u64,
+    began: Instant,
+}
+
+impl Hosted {
+    /// Begins to attach.
+    pub(super) fn open(
+        io: &mut Io,
+        core_config: ashlar_volume::Config,
+        record: VolumeRecord,
+        addresses: Addresses,
+        metrics: VolumeMetrics,
+        done: oneshot::Sender<Result<Epoch, OpenFailure>>,
+    ) -> Hosted {
+        let (id, epoch, size) = (record.volume, record.epoch, record.size);
+        let mut hosted = Hosted {
+            id,
+            epoch,
+            core: Volume::new(core_config, record, now()),
+            links: DiskLinks::default(),
+            figures: GuestFigures::default(),
+            metrics,
+            ended: None,
+            size,
+            addresses,
+            record_asked: None,
+            table: GuestTable::default(),
+            pending: HashMap::new(),
+            next_key: 0,
+            nbd: None,
+            opening: Some(done),
+            detaching: None,
+            blocked: None,
+            events: VecDeque::new(),
+            actions: Vec::new(),
+            operations: Vec::new(),
+        };
+        hosted.core.start(now(), &mut hosted.actions);
+        hosted.perform_all(io);
+        hosted.work_off(io);
+        hosted
+    }
+
+    pub(super) fn feed(&mut self, io: &mut Io, event: Event) {
+        self.events.push_back(event);
+        self.work_off(io);
+    }
+
+    /// A guest's request from any front-end.
+    pub(super) fn call(&mut self, io: &mut Io, origin: Origin, request: GuestRequest) {
+        self.submit(io, origin, request);
+        self.work_off(io);
+    }
+
+    fn work_off(&mut self, io: &mut Io) {
+        while let Some(event) = self.events.pop_front() {
+            self.core.handle(now(), event, &mut self.actions);
+            self.perform_all(io);
+        }
+    }
+
+    fn perform_all(&mut self, io: &mut Io) {
+        let mut actions = mem::take(&mut self.actions);
+        for action in actions.drain(..) {
+            self.perform(io, action);
+        }
+        self.actions = actions;
+    }
+
+    fn perform(&mut self, io: &mut Io, action: Action) {
+        match action {
+            Action::Send { disk, session, frame } => self.links.send(&mut io.reactor, disk, session, &frame),
+            Action::Complete { tag, result } => self.complete(io, tag, result),
+            Action::Connect { disk } => self.connect(io, disk),
+            Action::Disconnect { disk, session } => {
+                let link = self.links.disconnect(&mut io.reactor, disk, session);
+                io.forget_links(link);
+            }
+            Action::Propose { proposal, epoch, version, change } => {
+                io.asks.push(Ask::Propose { volume: self.id, epoch, version, proposal, change });
+            }
+            Action::Notice(notice) => self.notice(io, notice),
+            Action::Ended(ending) => self.become_ended(io, ending),
+        }
+    }
+
+    // ----- guests
+
+    fn submit(&mut self, io: &mut Io, origin: Origin, request: GuestRequest) {
+        let key = RequestKey(self.next_key);
+        self.next_key += 1;
+        let (operation, bytes) = match &request {
+            GuestRequest::Read { bytes, .. } => (Operation::read, bytes.0),
+            GuestRequest::Write { data, .. } => (Operation::write, data.len() as u64),
+            GuestRequest::Zero { .. } | GuestRequest::Trim { .. } => (Operation::discard, 0),
+            GuestRequest::Flush => (Operation::flush, 0),
+        };
+        let began = now();
+        if operation == Operation::write {
+            self.figures.gap.write_arrived(began);
+        }
+        self.metrics.in_flight.inc();
+        self.pending.insert(key, Pending { origin, operation, bytes, began });
+        let done = self.table.submit(key, request, &mut self.operations);
+        self.queue_operations();
+        if let Some(result) = done {
+            self.answer(io, key, result);
+        }
+    }
+
+    fn complete(&mut self, io: &mut Io, tag: Tag, result: GuestResult) {
+        let mut done = Vec::new();
+        self.table.complete(tag, result, &mut self.operations, &mut done);
+        self.queue_operations();
+        for (key, result) in done {
+            self.answer(io, key, result);
+        }
+    }
+
+    fn queue_operations(&mut self) {
+        self.events.extend(self.operations.drain(..).map(|(tag, op)| Event::Guest { tag, op }));
+    }
+
+    fn answer(&mut self, io: &mut Io, key: RequestKey, result: GuestResult) {
+        let pending = self.pending.remove(&key).expect("a request is answered once");
+        self.count(&pending, result.is_ok());
+        match pending.origin {
+            Origin::Fuse(reply) => reply.answer(result),
+            Origin::Nbd(origin) => {
+                let Some(nbd) = &mut self.nbd else { return };
+                let mut calls = Vec::new();
+                nbd.answer(&mut io.reactor, origin, result, &mut calls);
+                for (origin, request) in calls {
+                    self.submit(io, origin, request);
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, pending: &Pending, is_ok: bool) {
+        let now = now();
+        let figures = self.metrics.operation(pending.operation);
+        figures.operations.inc();
+        figures.latency.observe(now.since(pending.began).as_secs_f64());
+        self.metrics.in_flight.dec();
+        if pending.operation == Operation::write {
+            self.figures.gap.write_completed(now);
+        }
+        if !is_ok {
+            figures.errors.inc();
+            return;
+        }
+        figures.bytes.inc_by(pending.bytes);
+        match pending.operation {
+            Operation::read => {
+                self.figures.reads += 1;
+                self.figures.read_bytes += pending.bytes;
+            }
+            Operation::write => {
+                self.figures.writes += 1;
+                self.figures.written_bytes += pending.bytes;
+            }
+            Operation::discard | Operation::flush => {}
+        }
+    }
+
+    // ----- links to chunkservers
+
+    fn connect(&mut self, io: &mut Io, disk: DiskId) {
+        let connected = match self.addresses.get(&disk) {
+            Some(&address) => self.links.connect(&mut io.reactor, disk, address).map_err(|error| {
+                tracing::warn!(volume = %self.id, %disk, %address, %error, "begin to connect to a chunkserver");
+            }),
+            None => Err(()),
+        };
+        match connected {
+            Ok(link) => {
+                io.links.insert(link, LinkOwner::Disk { volume: self.id, disk });
+            }
+            Err(()) => {
+                self.ask_record(io);
+                self.events.push_back(Event::LinkDown { disk, session: None, reset: false });
+            }
+        }
+    }
+
+    pub(super) fn link_up(&mut self, io: &mut Io, disk: DiskId, link: LinkId) {
+        if let Some(session) = self.links.up(disk, link) {
+            self.feed(io, Event::LinkUp { disk, session });
+        }
+    }
+
+    pub(super) fn link_down(
+        &mut self,
+        io: &mut Io,
+        disk: DiskId,
+        link: LinkId,
+        reset: bool,
+        cause: &(dyn std::error::Error + 'static),
+    ) {
+        let Some(session) = self.links.down(disk, link) else { return };
+        match session {
+            Some(_) => tracing::info!(volume = %self.id, %disk, reset, cause, "a link to a chunkserver ended"),
+            None => {
+                tracing::debug!(volume = %self.id, %disk, reset, cause, "a chunkserver cannot be connected to");
+                self.ask_record(io);
+            }
+        }
+        self.feed(io, Event::LinkDown { disk, session, reset });
+    }
+
+    pub(super) fn frame(&mut self, io: &mut Io, disk: DiskId, link: LinkId, frame: (&FrameHeader, Bytes, Bytes)) {
+        let (header, body, data) = frame;
+        match decode_reply(header, &body, data) {
+            Ok(frame) => self.feed(io, Event::Reply { disk, frame }),
+            Err(error) => {
+                tracing::warn!(volume = %self.id, %disk, %error, "a chunkserver sent what is no reply");
+                io.reactor.close(link);
+                io.forget_links([link]);
+                self.link_down(io, disk, link, true, &error);
+            }
+        }
+    }
+
+    /// A chunkserver that was started anew may listen elsewhere.
+    fn ask_record(&mut self, io: &mut Io) {
+        let now = now();
+        if self.record_asked.is_none_or(|asked| now.since(asked) >= RECORD_PAUSE) {
+            self.record_asked = Some(now);
+            io.asks.push(Ask::Record { volume: self.id });
+        }
+    }
+
+    pub(super) fn adopt(&mut self, io: &mut Io, record: VolumeRecord, addresses: Addresses) {
+        self.addresses.extend(addresses);
+        self.feed(io, Event::Record(record));
+    }
+
+    pub(super) fn learn_addresses(&mut self, addresses: Addresses) {
+        self.addresses.extend(addresses);
+    }
+
+    // ----- NBD
+
+    pub(super) fn serve_nbd(&mut self, io: &mut Io, path: &Path, read_only: bool) -> std::io::Result<()> {
+        if self.nbd.is_some() {
+            return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, "NBD is served already"));
+        }
+        let export = Export { name: self.id.to_string(), size: self.size, read_only };
+        let server = NbdServer::listen(&mut io.reactor, path, export)?;
+        io.listeners.insert(server.listener(), self.id);
+        self.nbd = Some(server);
+        Ok(())
+    }
+
+    pub(super) fn stop_nbd(&mut self, io: &mut Io, force: bool) -> Result<(), ClientsConnected> {
+        let clients = self.nbd.as_ref().map_or(0, NbdServer::serving);
+        if clients > 0 && !force {
+            return Err(ClientsConnected(clients));
+        }
+        if let Some(server) = self.nbd.take() {
+            io.listeners.remove(&server.listener());
+            io.forget_links(server.links().collect::<Vec<_>>());
+            server.close(&mut io.reactor);
+        }
+        Ok(())
+    }
+
+    pub(super) fn nbd_accepted(&mut self, io: &mut Io, link: LinkId) {
+        match &mut self.nbd {
+            Some(server) => {
+                if server.accept(&mut io.reactor, link) {
+                    io.links.insert(link, LinkOwner::Nbd { volume: self.id });
+                }
+            }
+            None => io.reactor.close(link),
+        }
+    }
+
+    pub(super) fn nbd_received(&mut self, io: &mut Io, link: LinkId, bytes: Bytes) {
+        let Some(server) = &mut self.nbd else { return };
+        let mut calls = Vec::new();
+        server.received(&mut io.reactor, link, bytes, &mut calls);
+        for (origin, request) in calls {
+            self.submit(io, origin, request);
+        }
+        self.work_off(io);
+    }
+
+    pub(super) fn nbd_down(&mut self, link: LinkId) {
+        if let Some(server) = &mut self.nbd {
+            server.link_down(link);
+        }
+    }
+
+    // ----- beginning and end
+
+    fn notice(&mut self, io: &mut Io, notice: Notice) {
+        tracing::info!(volume = %self.id, epoch = %self.epoch, ?notice, "volume");
+        match &notice {
+            Notice::Serving { .. } => {
+                self.blocked = None;
+                if let Some(done) = self.opening.take() {
+                    answer(done, Ok(self.epoch));
+                }
+            }
+            Notice::AttachBlocked { reason } => self.blocked = Some(reason.clone()),
+            Notice::Ejected { .. } => {
+                self.metrics.ejections.inc();
+            }
+            Notice::InSync { copied_blocks, .. } => {
+                self.metrics.resynced.inc_by(*copied_blocks);
+            }
+            Notice::Repaired { blocks, .. } => {
+                self.metrics.repaired.inc_by(u64::from(*blocks));
+            }
+            _ => {}
+        }
+        io.asks.push(Ask::Event(notices::event(&io.node, self.id, &notice)));
+    }
+
+    pub(super) fn detach(&mut self, io: &mut Io, done: oneshot::Sender<Detached>) {
+        let connected = self.stop_nbd(io, true);
+        debug_assert!(connected.is_ok(), "a forced stop is never refused");
+        self.detaching = Some(done);
+        match self.ended.clone() {
+            Some(ending) => self.become_ended(io, ending),
+            None => self.feed(io, Event::Detach),
+        }
+    }
+
+    fn become_ended(&mut self, io: &mut Io, ending: Ending) {
+        let links = self.links.disconnect_all(&mut io.reactor);
+        io.forget_links(links);
+        if let Some(done) = self.opening.take() {
+            answer(done, Err(OpenFailure::Fenced));
+        }
+        if let Some(done) = self.detaching.take() {
+            let detached = match ending {
+                Ending::Clean => Detached::Clean,
+                Ending::Fenced => Detached::Fenced,
+                Ending::Unclean => Detached::Unclean,
+            };
+            answer(done, detached);
+            io.gone.push(self.id);
+        }
+        self.ended = Some(ending);
+    }
+
+    /// Lets go of everything as it is; gives the last reason why the volume did not serve.
+    pub(super) fn abandon(mut self, io: &mut Io) -> Option<String> {
+        let links = self.links.disconnect_all(&mut io.reactor);
+        io.forget_links(links);
+        let connected = self.stop_nbd(io, true);
+        debug_assert!(connected.is_ok(), "a forced stop is never refused");
+        if let Some(done) = self.opening.take() {
+            answer(done, Err(OpenFailure::GivenUp));
+        }
+        if let Some(done) = self.detaching.take() {
+            answer(done, Detached::Gone);
+        }
+        self.blocked
+    }
+}
