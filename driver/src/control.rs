@@ -1,0 +1,93 @@
+//! The control plane: what the catalog's state means, and the gRPC services over it.
+//!
+//! ```text
+//!  CLI, CSI ──► service ──► volumes · attachment · membership · health ──► catalog (compare-and-swap)
+//!  datapath ──►    │             │ ask                                        ▲
+//!  chunkserver ─►  └► registry ──┴─► daemons (gRPC to datapaths, chunkservers)│
+//!                        └ silence ─► events                 reaper ──────────┘ deletes replicas of deleted volumes
+//! ```
+//! Rules of change are pure (`ashlar-plan`); each becomes one compare-and-swap transaction, tried again when another change came first.
+//! Nothing here is waited for by an I/O, but to attach, to eject and to take a member in (C3).
+
+pub(crate) mod attachment;
+pub(crate) mod daemons;
+pub(crate) mod health;
+pub(crate) mod membership;
+pub(crate) mod present;
+pub(crate) mod reaper;
+pub(crate) mod registry;
+pub mod server;
+pub(crate) mod service;
+pub(crate) mod volumes;
+
+use crate::csi::inflight::InFlight;
+use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::Metrics;
+use ashlar_catalog::{Catalog, CatalogErrorKind, Event, StoredVolume};
+use ashlar_types::{VolumeId, VolumeRecord};
+use daemons::Daemons;
+use registry::Registry;
+use std::time::{Duration, SystemTime};
+use tokio::sync::Notify;
+
+/// State of the control plane, shared by all its services.
+#[derive(Debug)]
+pub struct Control {
+    pub(crate) catalog: Catalog,
+    pub(crate) registry: Registry,
+    pub(crate) daemons: Daemons,
+    pub(crate) in_flight: InFlight,
+    pub(crate) metrics: Metrics,
+    /// Tombstones were made, or a chunkserver came back.
+    pub(crate) reap: Notify,
+}
+
+/// How often a transaction is tried when others come first. Each failure means that another change succeeded.
+const COMMIT_TRIES_MAX: usize = 64;
+
+/// What becomes of a record.
+pub(crate) enum Decision {
+    /// As it should be already.
+    Keep,
+    Change(Box<VolumeRecord>, Vec<Event>),
+}
+
+impl Control {
+    pub async fn new(catalog: Catalog, heartbeat: Duration, metrics: Metrics) -> Result<Control> {
+        let registry = Registry::load(&catalog, heartbeat).await?;
+        let (daemons, in_flight, reap) = (Daemons::default(), InFlight::default(), Notify::new());
+        Ok(Control { catalog, registry, daemons, in_flight, metrics, reap })
+    }
+
+    pub(crate) async fn volume(&self, id: VolumeId) -> Result<StoredVolume> {
+        let found = self.catalog.volume(id).await?;
+        found.ok_or_else(|| Error::not_found(format_args!("volume {id}")))
+    }
+
+    /// Changes a volume's record by compare-and-swap: `decide` sees the record as it is, again for each try.
+    pub(crate) async fn change_record(
+        &self,
+        id: VolumeId,
+        mut decide: impl FnMut(&StoredVolume) -> Result<Decision>,
+    ) -> Result<StoredVolume> {
+        for _ in 0..COMMIT_TRIES_MAX {
+            let seen = self.volume(id).await?;
+            let Decision::Change(next, events) = decide(&seen)? else { return Ok(seen) };
+            match self.catalog.change_record(&seen, *next, events).await {
+                Err(error) if error.kind() == CatalogErrorKind::Conflict => {}
+                other => return Ok(other?),
+            }
+        }
+        Err(raced(id))
+    }
+}
+
+pub(crate) fn raced(subject: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Busy, format!("{subject}: other changes came first {COMMIT_TRIES_MAX} times, try again"))
+}
+
+/// Milliseconds since 1970, UTC. For people only: nothing is decided on it.
+pub(crate) fn wall_clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,141 @@
+//! Attachment: which node holds a volume, and bringing its device up and down by way of the node's datapath.
+//!
+//! The holder is reserved in the catalog first; safety does not hang on it but on the epoch and the fence (DESIGN §5.1), so taking a volume from
+//! a node that does not answer is always possible.
+
+use super::daemons::{ATTACH_TIMEOUT, DETACH_TIMEOUT, refused, timed};
+use super::membership::{event, seen_allows};
+use super::{Control, Decision};
+use crate::error::{Error, ErrorKind, Result};
+use ashlar_catalog::StoredVolume;
+use ashlar_plan::membership;
+use ashlar_rpc::control::{DatapathAttachRequest, DatapathDetachRequest, Device, Frontend};
+use ashlar_types::{Epoch, NodeName, VolumeId};
+
+/// How much a detach may take upon itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DetachMode {
+    /// Only with the holder's datapath, which drains and closes.
+    Clean,
+    /// As `Clean`; without the datapath if that is silent or gone.
+    CleanOrSilent,
+    /// Whatever the datapath says.
+    Force,
+}
+
+impl Control {
+    /// Reserves the volume for the node. Repeating it changes nothing.
+    pub(crate) async fn reserve(&self, id: VolumeId, node: &NodeName) -> Result<StoredVolume> {
+        if !self.registry.knows_node(node).await {
+            return Err(Error::not_found(format_args!("node {node}")));
+        }
+        self.change_record(id, |seen| {
+            seen_allows(seen, node)?;
+            let next = membership::reserve(&seen.volume.record, node)?;
+            if next == seen.volume.record {
+                return Ok(Decision::Keep);
+            }
+            let text = format!("volume {} reserved for node {node}", seen.volume.name);
+            let event = event("reserved", text, &next).of_node(node);
+            Ok(Decision::Change(Box::new(next), vec![event]))
+        })
+        .await
+    }
+
+    /// Reserves the volume and has the node's datapath bring up its device. Repeating it gives the same device.
+    pub(crate) async fn attach(&self, id: VolumeId, node: &NodeName, frontend: Frontend, read_only: bool) -> Result<Device> {
+        let _permit = self.in_flight.begin(id)?;
+        let before = self.volume(id).await?.volume.record;
+        let reserved = self.reserve(id, node).await?.volume.record;
+        if frontend == Frontend::Unspecified {
+            return Ok(Device { path: String::new(), frontend: frontend as i32, epoch: reserved.epoch.number() });
+        }
+        let attached = self.attach_device(id, node, frontend, read_only).await;
+        if attached.is_err() && before.holder.is_none() {
+            self.release_unused(id, node, before.epoch).await?;
+        }
+        attached
+    }
+
+    async fn attach_device(&self, id: VolumeId, node: &NodeName, frontend: Frontend, read_only: bool) -> Result<Device> {
+        let address = match self.registry.datapath(node).await {
+            Some((address, true)) => address,
+            _ => return Err(Error::new(ErrorKind::Unavailable, format!("the datapath of node {node} is silent"))),
+        };
+        let request = DatapathAttachRequest { volume: id.to_string(), frontend: frontend as i32, read_only };
+        let answer = self.daemons.datapath(&address)?.attach(timed(request, ATTACH_TIMEOUT)).await;
+        answer.map(|device| device.into_inner()).map_err(|status| refused(&format!("datapath of node {node}"), status))
+    }
+
+    /// Takes back a reservation under which no epoch was granted.
+    async fn release_unused(&self, id: VolumeId, node: &NodeName, epoch: Epoch) -> Result<()> {
+        let unused = |seen: &StoredVolume| {
+            let record = &seen.volume.record;
+            record.holder.as_ref() == Some(node) && record.epoch == epoch
+        };
+        self.release(id, "released", unused).await
+    }
+
+    /// Has the node's datapath drain and close the device, and frees the volume. A volume that nobody holds is no error.
+    pub(crate) async fn detach(&self, id: VolumeId, mode: DetachMode) -> Result<()> {
+        let _permit = self.in_flight.begin(id)?;
+        let record = self.volume(id).await?.volume.record;
+        let Some(holder) = record.holder else { return Ok(()) };
+        let closed = self.detach_device(id, &holder, mode).await;
+        match (closed, mode) {
+            (Ok(()), _) => {}
+            (Err(error), DetachMode::CleanOrSilent) if error.kind == ErrorKind::Unavailable => {
+                let silent = self.registry.datapath(&holder).await.is_none_or(|(_, alive)| !alive);
+                if !silent {
+                    return Err(error);
+                }
+                tracing::warn!(volume = %id, node = %holder, "volume taken from a silent node");
+            }
+            (Err(error), DetachMode::Force) => {
+                tracing::warn!(volume = %id, node = %holder, %error, "volume taken by force");
+            }
+            (Err(error), _) => return Err(error),
+        }
+        // After a clean close nobody holds the volume any more, unless it was attached again meanwhile, under a higher epoch.
+        let kind = if mode == DetachMode::Force { "force-detached" } else { "released" };
+        let same = |seen: &StoredVolume| {
+            let now = &seen.volume.record;
+            now.holder.as_ref() == Some(&holder) && now.epoch == record.epoch
+        };
+        self.release(id, kind, same).await
+    }
+
+    async fn detach_device(&self, id: VolumeId, holder: &NodeName, mode: DetachMode) -> Result<()> {
+        let silent = || {
+            let text = format!("the datapath of node {holder} is silent: take the volume from it with force");
+            Error::new(ErrorKind::Unavailable, text)
+        };
+        let (address, alive) = self.registry.datapath(holder).await.ok_or_else(silent)?;
+        if address.is_empty() || !alive {
+            return Err(silent());
+        }
+        let request = DatapathDetachRequest { volume: id.to_string(), force: mode == DetachMode::Force };
+        match self.daemons.datapath(&address)?.detach(timed(request, DETACH_TIMEOUT)).await {
+            Ok(_) => Ok(()),
+            // It was reserved and never brought up there, or the datapath has restarted since.
+            Err(status) if status.code() == tonic::Code::NotFound => Ok(()),
+            Err(status) => Err(refused(&format!("datapath of node {holder}"), status)),
+        }
+    }
+
+    /// Frees the volume if `wanted` still holds for it.
+    async fn release(&self, id: VolumeId, kind: &str, wanted: impl Fn(&StoredVolume) -> bool) -> Result<()> {
+        self.change_record(id, |seen| {
+            if !wanted(seen) {
+                return Ok(Decision::Keep);
+            }
+            let next = membership::release_by_force(&seen.volume.record);
+            let text = format!("volume {} is free", seen.volume.name);
+            let event = event(kind, text, &next);
+            let event = seen.volume.record.holder.iter().fold(event, |event, holder| event.of_node(holder));
+            Ok(Decision::Change(Box::new(next), vec![event]))
+        })
+        .await
+        .map(|_| ())
+    }
+}

@@ -1,0 +1,101 @@
+//! From the catalog's and the registry's types to the messages of the control API.
+
+use super::Control;
+use super::registry::{DiskHealth, DiskView, NodeView};
+use crate::error::{Error, Result};
+use ashlar_catalog::{Claims, DiskFate, Event, StoredVolume, UseState};
+use ashlar_rpc::control;
+use ashlar_rpc::convert::record_to_proto;
+use ashlar_types::{VolumeId, VolumeRecord};
+
+impl Control {
+    pub(crate) async fn present_record(&self, record: &VolumeRecord) -> control::VolumeRecord {
+        let addresses = self.registry.addresses(record).await;
+        record_to_proto(record, |disk| addresses.of(disk))
+    }
+
+    pub(crate) async fn present_volume(&self, seen: &StoredVolume) -> control::Volume {
+        let volume = &seen.volume;
+        let record = &volume.record;
+        control::Volume {
+            id: volume.id().to_string(),
+            name: volume.name.to_string(),
+            size_bytes: record.size.0,
+            parameters: volume.parameters.clone().into_iter().collect(),
+            record: Some(self.present_record(record).await),
+            r#use: use_to_proto(volume.use_state) as i32,
+            fs_type: volume.fs_type.clone(),
+            created_ms: volume.created_ms,
+            attached: self.registry.attached(record.volume, record.holder.as_ref()).await,
+            allowed_nodes: volume.allowed_nodes.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+pub(crate) fn use_to_proto(state: UseState) -> control::Use {
+    match state {
+        UseState::Blank => control::Use::Blank,
+        UseState::Formatting => control::Use::Formatting,
+        UseState::Used => control::Use::Used,
+    }
+}
+
+pub(crate) fn use_from_proto(field: &str, state: control::Use) -> Result<UseState> {
+    match state {
+        control::Use::Blank => Ok(UseState::Blank),
+        control::Use::Formatting => Ok(UseState::Formatting),
+        control::Use::Used => Ok(UseState::Used),
+        control::Use::Unspecified => Err(Error::invalid(format!("{field} is missing"))),
+    }
+}
+
+pub(crate) fn node_to_proto(view: NodeView) -> control::Node {
+    control::Node {
+        name: view.node.name.to_string(),
+        zone: view.node.zone.map(|zone| zone.to_string()).unwrap_or_default(),
+        chunkserver_alive: view.chunkserver_alive,
+        datapath_alive: view.datapath_alive,
+        datapath_address: view.node.datapath_rpc,
+        last_heartbeat_ms: view.heard_ms,
+        disk_count: view.disk_count as u32,
+        attached_count: view.attached_count as u32,
+    }
+}
+
+pub(crate) fn disk_to_proto(view: DiskView, claims: &Claims) -> control::Disk {
+    let state = match view.health {
+        DiskHealth::Online => control::DiskState::Online,
+        DiskHealth::Silent => control::DiskState::Silent,
+        DiskHealth::Failed => control::DiskState::Failed,
+        DiskHealth::Lost => control::DiskState::Lost,
+    };
+    let failure = match view.disk.fate {
+        DiskFate::Failed { reason } => reason,
+        DiskFate::Usable | DiskFate::Lost => String::new(),
+    };
+    control::Disk {
+        id: view.disk.id.to_string(),
+        node: view.disk.node.to_string(),
+        state: state as i32,
+        capacity_bytes: view.disk.capacity_bytes,
+        free_bytes: view.free.0,
+        provisioned_bytes: claims.of(view.disk.id).0,
+        address: view.data_address,
+        failure,
+        last_heartbeat_ms: view.heard_ms,
+        path: view.disk.path,
+    }
+}
+
+pub(crate) fn event_to_proto(event: Event) -> control::Event {
+    control::Event {
+        time_ms: event.time_ms,
+        kind: event.kind,
+        volume: event.volume.map(|id: VolumeId| id.to_string()).unwrap_or_default(),
+        disk: event.disk.map(|id| id.to_string()).unwrap_or_default(),
+        node: event.node.map(|name| name.to_string()).unwrap_or_default(),
+        text: event.text,
+        sequence: event.sequence,
+        figures: event.figures.into_iter().collect(),
+    }
+}

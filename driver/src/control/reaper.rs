@@ -1,0 +1,93 @@
+//! The reaper: has chunkservers delete the replicas of deleted volumes, until each has confirmed. A tombstone in the catalog stands for each replica
+//! that is left, so a restart on any side loses none.
+//!
+//! It sleeps until there is a tombstone; one whose chunkserver is silent waits for that chunkserver to come back.
+
+use super::Control;
+use super::daemons::{CALL_TIMEOUT, refused, timed};
+use super::registry::DiskHealth;
+use crate::error::{Error, ErrorKind, Result};
+use ashlar_catalog::Tombstone;
+use ashlar_rpc::control::DeleteReplicaRequest;
+use ashlar_types::{DiskId, NodeName, VolumeId};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LAST: Duration = Duration::from_secs(30);
+
+/// Runs for ever.
+pub(crate) async fn run(control: Arc<Control>) {
+    let mut pause = RETRY_FIRST;
+    loop {
+        let woken = control.reap.notified();
+        let left = match control.reap_all().await {
+            Ok(left) => left,
+            Err(error) => {
+                tracing::error!(%error, "read tombstones");
+                1
+            }
+        };
+        if left == 0 {
+            pause = RETRY_FIRST;
+            woken.await;
+            continue;
+        }
+        if tokio::time::timeout(pause, woken).await.is_ok() {
+            pause = RETRY_FIRST;
+        } else {
+            pause = (pause * 2).min(RETRY_LAST);
+        }
+    }
+}
+
+impl Control {
+    /// Tries each tombstone once; returns how many are left that may succeed when tried again. Those of silent chunkservers are not counted: their
+    /// return wakes the reaper.
+    async fn reap_all(&self) -> Result<usize> {
+        let tombstones = self.catalog.tombstones().await?;
+        let disks = self.registry.disks().await;
+        let mut left = 0;
+        for tombstone in &tombstones {
+            let reachable = disks.iter().find(|view| view.disk.id == tombstone.disk);
+            let reachable = reachable.filter(|view| matches!(view.health, DiskHealth::Online | DiskHealth::Failed));
+            let Some(view) = reachable else { continue };
+            if let Err(error) = self.delete_replica(tombstone, &view.chunkserver_rpc).await {
+                tracing::warn!(volume = %tombstone.volume, disk = %tombstone.disk, %error, "delete replica, will be tried again");
+                left += 1;
+            }
+        }
+        Ok(left)
+    }
+
+    /// Volumes whose replicas the node's disks should no longer hold.
+    pub(crate) async fn replicas_to_delete(&self, node: &NodeName) -> Result<Vec<String>> {
+        let tombstones = self.catalog.tombstones().await?;
+        if tombstones.is_empty() {
+            return Ok(Vec::new());
+        }
+        let disks = self.registry.disks().await;
+        let own: BTreeSet<DiskId> = disks.iter().filter(|view| view.disk.node == *node).map(|view| view.disk.id).collect();
+        let volumes: BTreeSet<VolumeId> =
+            tombstones.iter().filter(|tombstone| own.contains(&tombstone.disk)).map(|tombstone| tombstone.volume).collect();
+        Ok(volumes.iter().map(ToString::to_string).collect())
+    }
+
+    async fn delete_replica(&self, tombstone: &Tombstone, address: &str) -> Result<()> {
+        let request = DeleteReplicaRequest {
+            disk: tombstone.disk.to_string(),
+            volume: tombstone.volume.to_string(),
+            epoch: tombstone.epoch.number(),
+        };
+        match self.daemons.chunkserver(address)?.delete_replica(timed(request, CALL_TIMEOUT)).await {
+            Ok(_) => {}
+            // There is no such replica: as it should be.
+            Err(status) if status.code() == tonic::Code::NotFound => {}
+            Err(status) => return Err(refused("chunkserver", status)),
+        }
+        self.catalog.drop_tombstone(tombstone).await.map_err(|error| Error::new(ErrorKind::Unavailable, error.to_string()))?;
+        tracing::info!(volume = %tombstone.volume, disk = %tombstone.disk, "replica deleted");
+        Ok(())
+    }
+}

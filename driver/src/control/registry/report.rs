@@ -1,0 +1,259 @@
+//! One heartbeat: checked, compared with what is known, kept in the catalog if it is news, and only then believed.
+
+use super::{Daemon, DiskState, Liveness, NodeState, Registry, State};
+use crate::control::wall_clock_ms;
+use crate::error::{Error, Result};
+use ashlar_catalog::{Catalog, Disk, DiskFate, Event, Node, TRANSACTION_OPS_MAX};
+use ashlar_rpc::control::{self, heartbeat_request};
+use ashlar_types::{ByteCount, DiskId, NodeName, VolumeId, ZoneName};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use tokio::time::Instant;
+
+const DISKS_MAX: usize = 32;
+const VOLUMES_MAX: usize = 4096;
+const EVENTS_MAX: usize = 256;
+const REASON_CHARS_MAX: usize = 200;
+
+// A node, its disks, and for each of them an event that pushes an older one out of the ring.
+const _: () = assert!(1 + DISKS_MAX + 2 * (DISKS_MAX + 2) + 1 <= TRANSACTION_OPS_MAX);
+
+/// A heartbeat that was checked.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) node: NodeName,
+    zone: Option<ZoneName>,
+    daemon: DaemonReport,
+    events: Vec<Event>,
+}
+
+#[derive(Debug)]
+pub(crate) enum DaemonReport {
+    Chunkserver { data: String, rpc: String, disks: Vec<ReportedDisk> },
+    Datapath { rpc: String, volumes: BTreeMap<VolumeId, control::AttachedVolume> },
+}
+
+#[derive(Debug)]
+pub(crate) struct ReportedDisk {
+    id: DiskId,
+    path: String,
+    capacity_bytes: u64,
+    free: ByteCount,
+    /// Why it refuses writes, if it does.
+    failure: Option<String>,
+}
+
+/// What a heartbeat changes.
+struct News {
+    node: Node,
+    disks: Vec<(Disk, ByteCount)>,
+    /// Whether the catalog must learn of it.
+    durable: bool,
+    events: Vec<Event>,
+}
+
+impl Report {
+    pub(crate) fn check(request: control::HeartbeatRequest) -> Result<Report> {
+        let node: NodeName = request.node.parse().map_err(|error| Error::invalid(format!("node: {error}")))?;
+        let zone = match request.zone.as_str() {
+            "" => None,
+            zone => Some(zone.parse().map_err(|error| Error::invalid(format!("zone: {error}")))?),
+        };
+        bounded("events", request.events.len(), EVENTS_MAX)?;
+        let events = request.events.into_iter().map(|event| checked_event(event, &node)).collect();
+        let daemon = match request.daemon.ok_or_else(|| Error::invalid("daemon is missing"))? {
+            heartbeat_request::Daemon::Chunkserver(beat) => {
+                bounded("disks", beat.disks.len(), DISKS_MAX)?;
+                DaemonReport::Chunkserver {
+                    data: checked_address("data_address", beat.data_address)?,
+                    rpc: checked_address("rpc_address", beat.rpc_address)?,
+                    disks: beat.disks.into_iter().map(checked_disk).collect::<Result<_>>()?,
+                }
+            }
+            heartbeat_request::Daemon::Datapath(beat) => {
+                bounded("volumes", beat.volumes.len(), VOLUMES_MAX)?;
+                DaemonReport::Datapath {
+                    rpc: checked_address("rpc_address", beat.rpc_address)?,
+                    volumes: beat.volumes.into_iter().map(checked_attached).collect::<Result<_>>()?,
+                }
+            }
+        };
+        Ok(Report { node, zone, daemon, events })
+    }
+
+    fn daemon(&self) -> Daemon {
+        match self.daemon {
+            DaemonReport::Chunkserver { .. } => Daemon::Chunkserver,
+            DaemonReport::Datapath { .. } => Daemon::Datapath,
+        }
+    }
+}
+
+impl Registry {
+    /// Takes a heartbeat in; true if it came from a chunkserver that was not alive before.
+    pub(crate) async fn report(&self, catalog: &Catalog, report: Report) -> Result<bool> {
+        let mut state = self.state.lock().await;
+        let mut news = state.news(&report);
+        if news.durable {
+            let disks: Vec<Disk> = news.disks.iter().map(|(disk, _)| disk.clone()).collect();
+            catalog.register(&news.node, &disks, std::mem::take(&mut news.events)).await?;
+        }
+        news.events.extend(report.events.iter().cloned());
+        catalog.append_events(std::mem::take(&mut news.events)).await?;
+        let back = state.believe(report, news, Instant::now(), wall_clock_ms());
+        drop(state);
+        self.reported.notify_one();
+        Ok(back)
+    }
+}
+
+impl State {
+    fn news(&self, report: &Report) -> News {
+        let known = self.nodes.get(&report.node);
+        let mut node = match known {
+            Some(known) => known.node.clone(),
+            None => Node {
+                name: report.node.clone(),
+                zone: None,
+                datapath_rpc: String::new(),
+                chunkserver_rpc: String::new(),
+                chunkserver_data: String::new(),
+            },
+        };
+        // Where the disks are counts; a datapath only fills the gap.
+        if report.daemon() == Daemon::Chunkserver || node.zone.is_none() {
+            node.zone.clone_from(&report.zone);
+        }
+        let mut news = News { node: node.clone(), disks: Vec::new(), durable: false, events: Vec::new() };
+        match &report.daemon {
+            DaemonReport::Chunkserver { data, rpc, disks } => {
+                (node.chunkserver_data, node.chunkserver_rpc) = (data.clone(), rpc.clone());
+                disks.iter().for_each(|disk| self.news_of_disk(report, disk, &mut news));
+            }
+            DaemonReport::Datapath { rpc, .. } => node.datapath_rpc = rpc.clone(),
+        }
+        let now_ms = wall_clock_ms();
+        if known.is_none() {
+            let text = format!("node {} reports for the first time", report.node);
+            news.events.push(Event::new(now_ms, "node-new", text).of_node(&report.node));
+        }
+        let silent = known.is_some_and(|known| match report.daemon() {
+            Daemon::Chunkserver => matches!(known.chunkserver, Liveness::Silent { .. }),
+            Daemon::Datapath => matches!(known.datapath, Liveness::Silent { .. }),
+        });
+        if silent {
+            let text = format!("{} of node {} is back", report.daemon().name(), report.node);
+            news.events.push(Event::new(now_ms, "back", text).of_node(&report.node));
+        }
+        news.durable |= known.is_none_or(|known| known.node != node);
+        news.node = node;
+        news
+    }
+
+    fn news_of_disk(&self, report: &Report, disk: &ReportedDisk, news: &mut News) {
+        let known = self.disks.get(&disk.id);
+        if let Some(known) = known.filter(|known| known.disk.node != report.node)
+            && self.nodes.get(&known.disk.node).is_some_and(|owner| owner.chunkserver.is_alive())
+        {
+            tracing::error!(disk = %disk.id, node = %report.node, owner = %known.disk.node, "disk is reported by two nodes, ignored");
+            return;
+        }
+        let kept = known.map(|known| &known.disk);
+        let fate = match (&disk.failure, kept.map(|kept| &kept.fate)) {
+            // The first reason counts, and a disk declared lost that fails stays lost.
+            (Some(_), Some(fate @ (DiskFate::Failed { .. } | DiskFate::Lost))) => fate.clone(),
+            (Some(reason), _) => DiskFate::Failed { reason: reason.clone() },
+            (None, _) => DiskFate::Usable,
+        };
+        let next = Disk {
+            id: disk.id,
+            node: report.node.clone(),
+            path: disk.path.clone(),
+            capacity_bytes: disk.capacity_bytes,
+            fate,
+        };
+        if kept != Some(&next) {
+            news.durable = true;
+            news.events.extend(disk_event(kept, &next));
+        }
+        news.disks.push((next, disk.free));
+    }
+
+    fn believe(&mut self, report: Report, news: News, now: Instant, now_ms: u64) -> bool {
+        for (disk, free) in news.disks {
+            self.disks.insert(disk.id, DiskState { disk, free: Some(free) });
+        }
+        let daemon = report.daemon();
+        let fresh = || NodeState {
+            node: news.node.clone(),
+            chunkserver: Liveness::Unknown,
+            datapath: Liveness::Unknown,
+            attached: BTreeMap::new(),
+        };
+        let known = self.nodes.entry(report.node).or_insert_with(fresh);
+        known.node = news.node;
+        if let DaemonReport::Datapath { volumes, .. } = report.daemon {
+            known.attached = volumes;
+        }
+        let before = std::mem::replace(known.liveness(daemon), Liveness::Alive { since: now, heard_ms: now_ms });
+        daemon == Daemon::Chunkserver && before.heard_ms() == 0 || matches!(before, Liveness::Silent { .. })
+    }
+}
+
+fn disk_event(kept: Option<&Disk>, next: &Disk) -> Option<Event> {
+    let (kind, text) = match (kept.map(|kept| &kept.fate), &next.fate) {
+        (None, _) => ("disk-new", format!("disk {} reports for the first time", next.id)),
+        (Some(DiskFate::Usable), DiskFate::Failed { reason }) => ("disk-failed", format!("disk {} failed: {reason}", next.id)),
+        (Some(DiskFate::Lost), DiskFate::Usable) => ("disk-back", format!("disk {}, declared lost, is back", next.id)),
+        (Some(DiskFate::Failed { .. }), DiskFate::Usable) => ("disk-back", format!("disk {} is in use again", next.id)),
+        _ => return None,
+    };
+    Some(Event::new(wall_clock_ms(), kind, text).of_disk(next.id).of_node(&next.node))
+}
+
+fn bounded(what: &str, count: usize, max: usize) -> Result<()> {
+    if count <= max { Ok(()) } else { Err(Error::invalid(format!("{count} {what}, at most {max} are allowed in one report"))) }
+}
+
+fn checked_address(field: &str, text: String) -> Result<String> {
+    let bare = text.strip_prefix("http://").unwrap_or(&text);
+    match bare.parse::<SocketAddr>() {
+        Ok(address) => Ok(address.to_string()),
+        Err(_) => Err(Error::invalid(format!("{field} {:?} is not an address with a port", shortened(&text)))),
+    }
+}
+
+fn checked_disk(disk: control::Disk) -> Result<ReportedDisk> {
+    let failure = match disk.state() {
+        control::DiskState::Failed => Some(shortened(&disk.failure)),
+        _ => None,
+    };
+    Ok(ReportedDisk {
+        id: disk.id.parse().map_err(|error| Error::invalid(format!("disk: {error}")))?,
+        path: shortened(&disk.path),
+        capacity_bytes: disk.capacity_bytes,
+        free: ByteCount(disk.free_bytes),
+        failure,
+    })
+}
+
+fn checked_attached(volume: control::AttachedVolume) -> Result<(VolumeId, control::AttachedVolume)> {
+    let id = volume.volume.parse().map_err(|error| Error::invalid(format!("volume: {error}")))?;
+    Ok((id, volume))
+}
+
+/// An event from a daemon. What does not parse is left out of it: an event is news for people, not a command.
+fn checked_event(event: control::Event, node: &NodeName) -> Event {
+    let checked = Event::new(event.time_ms, &shortened(&event.kind), event.text);
+    let checked = event.figures.iter().fold(checked, |checked, (name, value)| checked.figure(name, value));
+    Event {
+        volume: event.volume.parse().ok(),
+        disk: event.disk.parse().ok(),
+        node: event.node.parse().ok().or_else(|| Some(node.clone())),
+        ..checked
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(REASON_CHARS_MAX).collect()
+}

@@ -1,0 +1,253 @@
+//! The gRPC services of the control plane: requests are checked field by field, handed to the functions beside this file, and answered.
+
+use super::attachment::DetachMode;
+use super::present::{disk_to_proto, event_to_proto, node_to_proto, use_from_proto};
+use super::registry::Report;
+use super::volumes::{NewVolume, SizeRange};
+use super::Control;
+use crate::csi::params;
+use crate::error::{Error, Result};
+use ashlar_catalog::{Event, EventFeed};
+use ashlar_rpc::control::cluster_server::Cluster;
+use ashlar_rpc::control::membership_server::Membership;
+use ashlar_rpc::control::registry_server::Registry;
+use ashlar_rpc::control::*;
+use ashlar_rpc::convert::{answer_to_proto, proposal_from_proto};
+use ashlar_types::{ByteCount, ClusterId, DiskId, NodeName, VolumeId};
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+const VOLUMES_PER_PAGE_MAX: usize = 1000;
+const EVENTS_DEFAULT: usize = 100;
+/// Events that wait for a slow reader; then it loses its stream and begins again.
+const EVENT_QUEUE_MAX: usize = 64;
+
+/// All three services over one control plane.
+#[derive(Clone, Debug)]
+pub(crate) struct Service(pub(crate) Arc<Control>);
+
+type Answer<T> = std::result::Result<Response<T>, Status>;
+
+fn field<T: std::str::FromStr<Err: std::fmt::Display>>(name: &str, text: &str) -> Result<T> {
+    text.parse().map_err(|error: T::Err| Error::invalid(format!("{name}: {error}")))
+}
+
+/// The fields of a request that creates a volume; everything that is wrong with them is reported together.
+fn new_volume(request: CreateVolumeRequest) -> Result<NewVolume> {
+    let mut faults = Vec::new();
+    let mut keep = |fault: Error| faults.push(fault.message);
+    let name = field("name", &request.name).map_err(&mut keep).ok();
+    let size = SizeRange::exactly(ByteCount(request.size_bytes)).map_err(&mut keep).ok();
+    let node = (!request.node.is_empty()).then(|| field::<NodeName>("node", &request.node).map_err(&mut keep).ok()).flatten();
+    let mut allowed_nodes: Vec<NodeName> =
+        request.allowed_nodes.iter().filter_map(|node| field("allowed_nodes", node).map_err(&mut keep).ok()).collect();
+    allowed_nodes.sort();
+    allowed_nodes.dedup();
+    if let Some(node) = node.as_ref().filter(|node| !allowed_nodes.is_empty() && !allowed_nodes.contains(node)) {
+        keep(Error::invalid(format!("node {node} is not one of allowed_nodes")));
+    }
+    let params = params::parse(&request.parameters).map_err(|more| faults.extend(more)).ok();
+    match (name, size, params) {
+        (Some(name), Some(size), Some(params)) if faults.is_empty() => Ok(NewVolume {
+            name,
+            size,
+            params,
+            parameters: request.parameters.into_iter().collect(),
+            first_nodes: node.into_iter().collect(),
+            allowed_nodes,
+        }),
+        _ => Err(Error::invalid_all(&faults)),
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for Service {
+    async fn create_volume(&self, request: Request<CreateVolumeRequest>) -> Answer<Volume> {
+        let created = self.0.create_volume(new_volume(request.into_inner())?).await?;
+        Ok(Response::new(self.0.present_volume(&created).await))
+    }
+
+    async fn get_volume(&self, request: Request<VolumeRef>) -> Answer<Volume> {
+        let found = self.0.find_volume(&request.into_inner().volume).await?;
+        Ok(Response::new(self.0.present_volume(&found).await))
+    }
+
+    async fn list_volumes(&self, request: Request<ListVolumesRequest>) -> Answer<ListVolumesResponse> {
+        let request = request.into_inner();
+        let mut response = ListVolumesResponse { volumes: Vec::new(), next_token: request.starting_token };
+        let wanted = match request.max_entries {
+            0 => usize::MAX,
+            some => some as usize,
+        };
+        loop {
+            let limit = (wanted - response.volumes.len()).min(VOLUMES_PER_PAGE_MAX);
+            let (page, next) = self.0.list_volumes(&response.next_token, limit).await?;
+            for seen in &page.volumes {
+                response.volumes.push(self.0.present_volume(seen).await);
+            }
+            response.next_token = next.map(|id| id.to_string()).unwrap_or_default();
+            if response.next_token.is_empty() || response.volumes.len() >= wanted {
+                return Ok(Response::new(response));
+            }
+        }
+    }
+
+    async fn delete_volume(&self, request: Request<VolumeRef>) -> Answer<DeleteVolumeResponse> {
+        let found = self.0.find_volume(&request.into_inner().volume).await?;
+        self.0.delete_volume(found.volume.id()).await?;
+        Ok(Response::new(DeleteVolumeResponse {}))
+    }
+
+    async fn attach_volume(&self, request: Request<AttachVolumeRequest>) -> Answer<Device> {
+        let request = request.into_inner();
+        let node: NodeName = field("node", &request.node)?;
+        let frontend = Frontend::try_from(request.frontend).map_err(|_| Error::invalid("frontend is not one of ours"))?;
+        let id = self.0.find_volume(&request.volume).await?.volume.id();
+        Ok(Response::new(self.0.attach(id, &node, frontend, request.read_only).await?))
+    }
+
+    async fn detach_volume(&self, request: Request<DetachVolumeRequest>) -> Answer<DetachVolumeResponse> {
+        let request = request.into_inner();
+        let seen = self.0.find_volume(&request.volume).await?;
+        if let Some(holder) = seen.volume.record.holder.as_ref().filter(|_| !request.node.is_empty()) {
+            let node: NodeName = field("node", &request.node)?;
+            if *holder != node {
+                let text = format!("volume {} is held by node {holder}, not {node}", seen.volume.name);
+                return Err(Error::precondition(text).into());
+            }
+        }
+        let mode = if request.force { DetachMode::Force } else { DetachMode::Clean };
+        self.0.detach(seen.volume.id(), mode).await?;
+        Ok(Response::new(DetachVolumeResponse {}))
+    }
+
+    async fn set_use(&self, request: Request<SetUseRequest>) -> Answer<Volume> {
+        let request = request.into_inner();
+        let (from, to) = (use_from_proto("from", request.from())?, use_from_proto("to", request.to())?);
+        let id = self.0.find_volume(&request.volume).await?.volume.id();
+        let changed = self.0.set_use(id, from, to, &request.fs_type).await?;
+        Ok(Response::new(self.0.present_volume(&changed).await))
+    }
+
+    async fn list_nodes(&self, _request: Request<ListNodesRequest>) -> Answer<ListNodesResponse> {
+        let nodes = self.0.registry.nodes().await.into_iter().map(node_to_proto).collect();
+        Ok(Response::new(ListNodesResponse { nodes }))
+    }
+
+    async fn list_disks(&self, _request: Request<ListDisksRequest>) -> Answer<ListDisksResponse> {
+        let claims = self.0.catalog.claims().await.map_err(Error::from)?;
+        let disks = self.0.registry.disks().await.into_iter().map(|view| disk_to_proto(view, &claims)).collect();
+        Ok(Response::new(ListDisksResponse { disks }))
+    }
+
+    async fn get_status(&self, _request: Request<GetStatusRequest>) -> Answer<ClusterStatus> {
+        let health = self.0.health().await?;
+        Ok(Response::new(health.into_status(self.0.catalog.cluster().to_string())))
+    }
+
+    type EventsStream = Pin<Box<dyn Stream<Item = std::result::Result<ashlar_rpc::control::Event, Status>> + Send>>;
+
+    async fn events(&self, request: Request<EventsRequest>) -> Answer<Self::EventsStream> {
+        let request = request.into_inner();
+        let volume = match request.volume.as_str() {
+            "" => None,
+            // A deleted volume still has events: an id need not exist.
+            text => match text.parse::<VolumeId>() {
+                Ok(id) => Some(id),
+                Err(_) => Some(self.0.find_volume(text).await?.volume.id()),
+            },
+        };
+        let limit = if request.max_entries == 0 { EVENTS_DEFAULT } else { request.max_entries as usize };
+        let (newest, feed) = self.0.catalog.events(volume, limit).await.map_err(Error::from)?;
+        if !request.follow {
+            let newest = newest.into_iter().map(|event| Ok(event_to_proto(event)));
+            return Ok(Response::new(Box::pin(tokio_stream::iter(newest.collect::<Vec<_>>()))));
+        }
+        let (sender, receiver) = tokio::sync::mpsc::channel(EVENT_QUEUE_MAX);
+        tokio::spawn(follow(newest, feed, volume, sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn declare_disk_lost(&self, request: Request<DeclareDiskLostRequest>) -> Answer<DeclareDiskLostResponse> {
+        let request = request.into_inner();
+        let disk: DiskId = field("disk", &request.disk)?;
+        let volumes = self.0.declare_disk_lost(disk, request.proof_that_it_is_off).await?;
+        Ok(Response::new(DeclareDiskLostResponse { volumes: volumes.iter().map(ToString::to_string).collect() }))
+    }
+}
+
+type EventSender = tokio::sync::mpsc::Sender<std::result::Result<ashlar_rpc::control::Event, Status>>;
+
+/// Sends the newest events, then each as it comes, until the reader goes away.
+async fn follow(newest: Vec<Event>, mut feed: EventFeed, volume: Option<VolumeId>, sender: EventSender) {
+    for event in newest {
+        if sender.send(Ok(event_to_proto(event))).await.is_err() {
+            return;
+        }
+    }
+    loop {
+        let next = tokio::select! {
+            next = feed.next() => next,
+            () = sender.closed() => return,
+        };
+        let message = match next {
+            Ok(Some(event)) if volume.is_some() && event.volume != volume => continue,
+            Ok(Some(event)) => Ok(event_to_proto(event)),
+            Ok(None) => return,
+            Err(error) => Err(Error::from(error).into()),
+        };
+        let ends = message.is_err();
+        if sender.send(message).await.is_err() || ends {
+            return;
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Membership for Service {
+    async fn grant(&self, request: Request<GrantRequest>) -> Answer<VolumeRecord> {
+        let request = request.into_inner();
+        let (id, node): (VolumeId, NodeName) = (field("volume", &request.volume)?, field("node", &request.node)?);
+        let record = self.0.grant(id, &node).await?;
+        Ok(Response::new(self.0.present_record(&record).await))
+    }
+
+    async fn propose(&self, request: Request<Proposal>) -> Answer<ProposalAnswer> {
+        let request = request.into_inner();
+        let id: VolumeId = field("volume", &request.volume)?;
+        let (epoch, version, change) = proposal_from_proto(&request).map_err(Error::from)?;
+        let answer = self.0.propose(id, epoch, version, &change).await?;
+        let addresses = match &answer {
+            ashlar_types::ChangeAnswer::Applied { record } | ashlar_types::ChangeAnswer::Refused { record, .. } => {
+                Some(self.0.registry.addresses(record).await)
+            }
+            ashlar_types::ChangeAnswer::Fenced { .. } => None,
+        };
+        let address_of = |disk| addresses.as_ref().map(|addresses| addresses.of(disk)).unwrap_or_default();
+        Ok(Response::new(answer_to_proto(&answer, address_of)))
+    }
+
+    async fn get_record(&self, request: Request<RecordRef>) -> Answer<VolumeRecord> {
+        let id: VolumeId = field("volume", &request.into_inner().volume)?;
+        let seen = self.0.volume(id).await?;
+        Ok(Response::new(self.0.present_record(&seen.volume.record).await))
+    }
+}
+
+#[tonic::async_trait]
+impl Registry for Service {
+    async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Answer<HeartbeatResponse> {
+        let report = Report::check(request.into_inner())?;
+        let node = report.node.clone();
+        if self.0.registry.report(&self.0.catalog, report).await? {
+            self.0.reap.notify_one();
+        }
+        let cluster: ClusterId = self.0.catalog.cluster();
+        let interval_ms = self.0.registry.interval().as_millis() as u64;
+        let delete_volumes = self.0.replicas_to_delete(&node).await?;
+        Ok(Response::new(HeartbeatResponse { cluster: cluster.to_string(), interval_ms, delete_volumes }))
+    }
+}

@@ -1,0 +1,244 @@
+//! Volumes: create, find, list, delete, and the use state (P8). The CSI controller and the control API call the same functions.
+
+use super::{COMMIT_TRIES_MAX, Control, raced, wall_clock_ms};
+use crate::csi::params::{self, Params};
+use crate::error::{Error, ErrorKind, Result};
+use ashlar_catalog::{CatalogErrorKind, Event, StoredVolume, UseState, Volume, VolumePage};
+use ashlar_plan::placement::{self, Ask, Capacity};
+use ashlar_types::{
+    BLOCK_BYTES, ByteCount, ChunkIndex, ChunkRun, Epoch, Geometry, Member, MemberState, NodeName, VOLUME_BYTES_MAX, VolumeId,
+    VolumeName, VolumeRecord,
+};
+use std::collections::BTreeMap;
+
+/// Of a volume whose size was left open.
+pub(crate) const SIZE_DEFAULT: ByteCount = ByteCount(1 << 30);
+const FS_TYPE_BYTES_MAX: usize = 16;
+
+/// A wish for a volume, checked field by field.
+#[derive(Clone, Debug)]
+pub(crate) struct NewVolume {
+    pub(crate) name: VolumeName,
+    pub(crate) size: SizeRange,
+    pub(crate) params: Params,
+    /// As given; kept for people.
+    pub(crate) parameters: BTreeMap<String, String>,
+    /// Nodes for the first replica, best first.
+    pub(crate) first_nodes: Vec<NodeName>,
+    /// Nodes on which the volume may be used; empty: any.
+    pub(crate) allowed_nodes: Vec<NodeName>,
+}
+
+/// Sizes that will do: `size` is what a new volume gets, up to `limit` is accepted of one that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SizeRange {
+    pub(crate) size: ByteCount,
+    pub(crate) limit: ByteCount,
+}
+
+impl SizeRange {
+    /// Exactly this size.
+    pub(crate) fn exactly(size: ByteCount) -> Result<SizeRange> {
+        Geometry::new(size).map_err(|error| Error::invalid(error.to_string()))?;
+        Ok(SizeRange { size, limit: size })
+    }
+
+    /// CSI's range: zero means "not given".
+    pub(crate) fn between(required: i64, limit: i64) -> Result<SizeRange> {
+        let (Ok(required), Ok(limit)) = (u64::try_from(required), u64::try_from(limit)) else {
+            return Err(Error::invalid("capacity_range is negative"));
+        };
+        let limit = if limit == 0 { VOLUME_BYTES_MAX } else { limit };
+        let wanted = if required == 0 { SIZE_DEFAULT.0.min(limit / BLOCK_BYTES * BLOCK_BYTES) } else { required };
+        let size = wanted.checked_next_multiple_of(BLOCK_BYTES).filter(|&size| size <= limit && size > 0);
+        let Some(size) = size.filter(|&size| size <= VOLUME_BYTES_MAX) else {
+            let text = format!(
+                "capacity_range from {required} to {limit} bytes holds no size that is possible: \
+                 a multiple of {BLOCK_BYTES}, at most {VOLUME_BYTES_MAX}"
+            );
+            return Err(Error::new(ErrorKind::OutOfRange, text));
+        };
+        Ok(SizeRange { size: ByteCount(size), limit: ByteCount(limit) })
+    }
+
+    fn accepts(self, size: ByteCount) -> bool {
+        (self.size..=self.limit).contains(&size)
+    }
+}
+
+impl Control {
+    /// Makes the volume, or finds the one of this name. A volume of the name with other properties is an error.
+    pub(crate) async fn create_volume(&self, new: NewVolume) -> Result<StoredVolume> {
+        let _permit = self.in_flight.begin(&new.name)?;
+        for _ in 0..COMMIT_TRIES_MAX {
+            if let Some(found) = self.catalog.volume_by_name(&new.name).await? {
+                return same_volume(&new, found);
+            }
+            let claims = self.catalog.claims().await?;
+            let candidates = self.registry.candidates(&claims).await;
+            let volume = self.place(&new, &candidates)?;
+            let event = Event::new(wall_clock_ms(), "created", format!("volume {} created", new.name));
+            match self.catalog.create_volume(&volume, &claims, event.figure("size_bytes", volume.record.size)).await {
+                // The name or the space was taken meanwhile: look again.
+                Err(error) if matches!(error.kind(), CatalogErrorKind::Conflict | CatalogErrorKind::Exists) => {}
+                Err(error) => return Err(error.into()),
+                Ok(created) => {
+                    tracing::info!(volume = %created.volume.id(), name = %new.name, size = %volume.record.size, "volume created");
+                    return Ok(created);
+                }
+            }
+        }
+        Err(raced(new.name))
+    }
+
+    fn place(&self, new: &NewVolume, candidates: &[placement::Candidate]) -> Result<Volume> {
+        let strict = !new.allowed_nodes.is_empty();
+        let first_nodes = if new.first_nodes.is_empty() { &new.allowed_nodes } else { &new.first_nodes };
+        let size = new.size.size;
+        let ask = Ask { size, replicas: new.params.replicas, first_nodes: first_nodes.clone(), strict };
+        let placed = placement::place(&ask, candidates)?;
+        let member = |candidate: &&placement::Candidate| Member {
+            disk: candidate.disk,
+            node: candidate.node.clone(),
+            zone: candidate.zone.clone(),
+            state: MemberState::InSync,
+        };
+        let geometry = Geometry::new(size).map_err(|error| Error::invalid(error.to_string()))?;
+        let all = (0..u16::from(new.params.replicas)).collect();
+        let record = VolumeRecord {
+            cluster: self.catalog.cluster(),
+            volume: VolumeId::from_u128(uuid::Uuid::new_v4().as_u128()),
+            size,
+            epoch: Epoch::NONE,
+            version: 1,
+            holder: None,
+            clean: true,
+            min_replicas: new.params.min_replicas,
+            members: placed.iter().map(member).collect(),
+            chunks: vec![ChunkRun { first: ChunkIndex(0), count: geometry.chunk_count(), members: all }],
+            declared_lost: Vec::new(),
+            last_change: None,
+        };
+        Ok(Volume {
+            name: new.name.clone(),
+            parameters: new.parameters.clone(),
+            allowed_nodes: new.allowed_nodes.clone(),
+            use_state: UseState::Blank,
+            fs_type: String::new(),
+            created_ms: wall_clock_ms(),
+            record,
+        })
+    }
+
+    /// By id or by name, as people write it.
+    pub(crate) async fn find_volume(&self, reference: &str) -> Result<StoredVolume> {
+        if let Ok(id) = reference.parse::<VolumeId>()
+            && let Some(found) = self.catalog.volume(id).await?
+        {
+            return Ok(found);
+        }
+        let name: VolumeName = reference.parse().map_err(|error| Error::invalid(format!("volume: {error}")))?;
+        let found = self.catalog.volume_by_name(&name).await?;
+        found.ok_or_else(|| Error::not_found(format_args!("volume {name}")))
+    }
+
+    /// A page of volumes, and the token of the next one. A token is the id of the last volume shown, so that it stays good when that one is
+    /// deleted.
+    pub(crate) async fn list_volumes(&self, token: &str, limit: usize) -> Result<(VolumePage, Option<VolumeId>)> {
+        let after = match token {
+            "" => None,
+            token => Some(token.parse().map_err(|_| Error::new(ErrorKind::BadToken, "starting_token is not one of ours"))?),
+        };
+        let page = self.catalog.volumes(after, limit).await?;
+        for (id, error) in &page.unreadable {
+            tracing::error!(volume = %id, %error, "volume left out of a listing");
+        }
+        let next = page.volumes.last().map(|seen| seen.volume.id()).filter(|_| page.more);
+        Ok((page, next))
+    }
+
+    /// Frees the name at once; the replicas are deleted in the background. Refused while a node holds the volume.
+    pub(crate) async fn delete_volume(&self, id: VolumeId) -> Result<()> {
+        let _permit = self.in_flight.begin(id)?;
+        for _ in 0..COMMIT_TRIES_MAX {
+            let seen = self.volume(id).await?;
+            if let Some(holder) = &seen.volume.record.holder {
+                let text = format!("volume {} is attached on node {holder}: detach it first", seen.volume.name);
+                return Err(Error::precondition(text));
+            }
+            let event = Event::new(wall_clock_ms(), "deleted", format!("volume {} deleted", seen.volume.name));
+            match self.catalog.delete_volume(&seen, event).await {
+                Err(error) if error.kind() == CatalogErrorKind::Conflict => {}
+                Err(error) => return Err(error.into()),
+                Ok(tombstones) => {
+                    tracing::info!(volume = %id, replicas = tombstones.len(), "volume deleted");
+                    self.reap.notify_one();
+                    return Ok(());
+                }
+            }
+        }
+        Err(raced(id))
+    }
+
+    /// blank → formatting → used, and blank → used for a volume that gets no filesystem. Repeating a step that was taken changes nothing.
+    pub(crate) async fn set_use(&self, id: VolumeId, from: UseState, to: UseState, fs_type: &str) -> Result<StoredVolume> {
+        if fs_type.len() > FS_TYPE_BYTES_MAX || !fs_type.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(Error::invalid("fs_type is not the name of a filesystem"));
+        }
+        let step = (from, to);
+        if !matches!(step, (UseState::Blank, UseState::Formatting | UseState::Used) | (UseState::Formatting, UseState::Used)) {
+            return Err(Error::invalid(format!("use goes blank -> formatting -> used, not {from:?} -> {to:?}")));
+        }
+        for _ in 0..COMMIT_TRIES_MAX {
+            let seen = self.volume(id).await?;
+            let is = (seen.volume.use_state, seen.volume.fs_type.as_str());
+            if is == (to, fs_type) {
+                return Ok(seen);
+            }
+            let of_other_filesystem = is.0 == UseState::Formatting && is.1 != fs_type;
+            if is.0 != from || of_other_filesystem {
+                let text = format!("volume {} is {:?} {}, not {from:?} {fs_type}", seen.volume.name, is.0, is.1);
+                return Err(Error::precondition(text));
+            }
+            let text = format!("use of volume {} is now {to:?} {fs_type}", seen.volume.name);
+            let event = Event::new(wall_clock_ms(), "use", text).of_volume(id);
+            match self.catalog.change_use(&seen, to, fs_type, vec![event]).await {
+                Err(error) if error.kind() == CatalogErrorKind::Conflict => {}
+                other => return Ok(other?),
+            }
+        }
+        Err(raced(id))
+    }
+
+    /// Room for more volumes with these parameters, with the first replica on one of the nodes (any if empty).
+    pub(crate) async fn capacity(&self, params: Params, first_nodes: &[NodeName]) -> Result<Capacity> {
+        let claims = self.catalog.claims().await?;
+        let candidates = self.registry.candidates(&claims).await;
+        let capacity = placement::capacity(params.replicas, first_nodes, &candidates);
+        let whole = |bytes: ByteCount| ByteCount(bytes.0.min(VOLUME_BYTES_MAX) / ashlar_types::SLOT_BYTES * ashlar_types::SLOT_BYTES);
+        Ok(Capacity { largest: whole(capacity.largest), ..capacity })
+    }
+}
+
+/// The volume that exists, if it is what is asked for.
+fn same_volume(new: &NewVolume, found: StoredVolume) -> Result<StoredVolume> {
+    let mut differences = Vec::new();
+    let size = found.volume.record.size;
+    if !new.size.accepts(size) {
+        differences.push(format!("its size is {size} bytes"));
+    }
+    match params::parse(&found.volume.parameters) {
+        Ok(params) if params == new.params => {}
+        _ => differences.push("its parameters are different".to_owned()),
+    }
+    let allowed = &found.volume.allowed_nodes;
+    let usable = allowed.is_empty() || new.allowed_nodes.is_empty() || new.allowed_nodes.iter().any(|node| allowed.contains(node));
+    if !usable {
+        differences.push("it may be used on other nodes".to_owned());
+    }
+    if differences.is_empty() {
+        return Ok(found);
+    }
+    let text = format!("a volume named {} exists, but {}", new.name, differences.join(" and "));
+    Err(Error::new(ErrorKind::AlreadyExists, text))
+}
