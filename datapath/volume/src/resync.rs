@@ -1,13 +1,13 @@
 //! Return of a disk that was out: changed blocks only, while the guest goes on (DESIGN §6, "Return" and "Becoming in-sync").
 //!
 //! ```text
-//!  Proposing ─BeginReturn─► Beginning ─BeginSync durable─► Older ─writes before the first new one done─► Listing ◄─► Marking
-//!                             every new write goes to it from here on                                       (source)   (target)
-//!  in-sync ◄─Join applied─ Joining ◄─FinishSync durable─ Finishing ◄─nothing stale─ Finding ◄─► Copying ◄──────────────┘
+//!  Proposing ─BeginReturn─► Beginning ─BeginSync durable─► Listing(source) ◄─► Marking(target) ──┐
+//!                             every write not yet acknowledged goes to it, then every new one     │
+//!  in-sync ◄─Join applied─ Joining ◄─FinishSync durable─ Finishing ◄─nothing stale─ Finding ◄─► Copying
 //!                             └──── joint: new writes wait for it ────┘
 //! ```
 //! Invariants:
-//! - `first_lsn` ≤ lsn of every write that was sent to it in this attempt; all below were acknowledged before the source was asked;
+//! - every write below the first that was sent to it in this attempt was acknowledged before the source is asked;
 //! - the joint phase begins before `FinishSync` is sent and lasts until the answer to `Join` is known;
 //! - a failure ends this attempt only; the commit point stays, so the next one begins where this one did.
 
@@ -23,7 +23,6 @@ use std::collections::VecDeque;
 pub(crate) enum Stage {
     Proposing,
     Beginning,
-    Older,
     Listing { from: ChunkIndex, until: ChunkIndex, source: MemberIndex },
     Marking { next: ChunkIndex },
     Finding { found: bool },
@@ -37,7 +36,6 @@ pub(crate) struct Resync {
     member: MemberIndex,
     after: Lsn,
     pub(crate) stage: Stage,
-    first_lsn: Lsn,
     marks: VecDeque<Request>,
     marks_inflight: usize,
     slots: VecDeque<(ChunkIndex, SlotIndex)>,
@@ -70,19 +68,17 @@ impl Volume {
         let Some(resync) = &self.resync else { return };
         match resync.stage {
             Stage::Proposing => self.begin_sync(now, out),
-            Stage::Older if self.writes.all_acknowledged_below(resync.first_lsn) => {
-                self.list_changed(now, ChunkIndex(0), out);
-            }
             Stage::Marking { next } => self.mark(now, next, out),
             Stage::Copying { next } => self.copy(now, next, out),
-            Stage::Older | Stage::Beginning | Stage::Listing { .. } | Stage::Finding { .. } => {}
+            Stage::Beginning | Stage::Listing { .. } | Stage::Finding { .. } => {}
             Stage::Finishing | Stage::Joining => {}
         }
     }
 
     /// One at a time: the first that is not in-sync and can be reached.
     fn begin_resync(&mut self) {
-        if self.draining {
+        // A detach ends without it, unless writes wait for one more replica.
+        if self.draining && self.writes.is_idle() {
             return;
         }
         let returns = self.members.iter().enumerate().find(|(_, member)| member.is_open() && !member.in_sync());
@@ -94,7 +90,6 @@ impl Volume {
             member: index,
             after: commit,
             stage: Stage::Proposing,
-            first_lsn: Lsn::MAX,
             marks: VecDeque::new(),
             marks_inflight: 0,
             slots: VecDeque::new(),
@@ -136,13 +131,9 @@ impl Volume {
     }
 
     pub(crate) fn resync_answered(&mut self, now: Instant, attempt: u64, reply: Reply, out: &mut Vec<Action>) {
-        let next_lsn = self.lsn.next();
         let Some(resync) = self.resync.as_mut().filter(|resync| resync.attempt == attempt) else { return };
         match (resync.stage, reply) {
-            (Stage::Beginning, Reply::Done) => {
-                resync.first_lsn = next_lsn;
-                resync.stage = Stage::Older;
-            }
+            (Stage::Beginning, Reply::Done) => self.begin_listing(now, out),
             (Stage::Marking { .. }, Reply::Done) => resync.marks_inflight -= 1,
             (Stage::Finding { found }, Reply::Changed { entries, next }) => {
                 self.found_stale(now, found, &entries, next, out)
@@ -157,8 +148,17 @@ impl Volume {
         }
     }
 
-    /// Asks a source for what it stamps after the commit point, run by run: another run may have other holders. Not before every older
-    /// write is acknowledged: one that comes to the source later would be missing from the list.
+    /// From here on writes go to it, beginning with the first that is not acknowledged: what is older has come to every source, and what
+    /// comes to a source after it was asked for its list comes to the target by itself. (To wait until the older ones are acknowledged
+    /// instead would wait forever where that needs the very replica that returns.)
+    fn begin_listing(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let resync = self.resync_mut();
+        let index = resync.member;
+        resync.stage = Stage::Marking { next: ChunkIndex(0) };
+        self.resend_writes(now, index, out);
+    }
+
+    /// Asks a source for what it stamps after the commit point, run by run: another run may have other holders.
     fn list_changed(&mut self, now: Instant, from: ChunkIndex, out: &mut Vec<Action>) {
         let target = self.resync_mut().member as u16;
         let end = |run: &ChunkRun| ChunkIndex(run.first.0 + run.count);

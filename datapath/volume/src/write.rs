@@ -24,7 +24,9 @@ struct Queued {
 }
 
 pub(crate) struct Write {
-    turn: TurnId,
+    /// None once every in-sync replica is durable, though they are too few to acknowledge it. No crash takes it back any more, so
+    /// reads may see it; and the copies that make another replica in-sync must not wait for it, because it waits for them.
+    turn: Option<TurnId>,
     /// None once the guest was told that it timed out.
     op: Option<OpId>,
     range: ChunkRange,
@@ -54,11 +56,6 @@ impl Writes {
 
     pub(crate) fn is_idle(&self) -> bool {
         self.queued.is_empty() && self.inflight.is_empty()
-    }
-
-    /// Whether every write below `lsn` is acknowledged.
-    pub(crate) fn all_acknowledged_below(&self, lsn: Lsn) -> bool {
-        self.inflight.first_key_value().is_none_or(|(first, _)| *first >= lsn)
     }
 
     pub(crate) fn timeout_deadline(&self, timeout: Option<Duration>) -> Instant {
@@ -119,7 +116,7 @@ impl Volume {
         self.lsn = self.lsn.next();
         let Queued { turn, op, range, data } = queued;
         let payload = data.map(BlockData::seal);
-        let write = Write { turn, op: Some(op), range, payload, answered: 0, issued: now };
+        let write = Write { turn: Some(turn), op: Some(op), range, payload, answered: 0, issued: now };
         self.writes.inflight_bytes += write.bytes();
         self.writes.waiting_since.get_or_insert(now);
         let request = write.request(self.lsn);
@@ -163,8 +160,14 @@ impl Volume {
     fn acknowledge_if_durable(&mut self, now: Instant, lsn: Lsn, out: &mut Vec<Action>) {
         let write = &self.writes.inflight[&lsn];
         let required = self.required(write.range.chunk);
-        let enough = required.count_ones() >= u32::from(self.record.min_replicas);
-        if !enough || required & !write.answered != 0 {
+        if required & !write.answered != 0 {
+            return;
+        }
+        if required.count_ones() < u32::from(self.record.min_replicas) {
+            let write = self.writes.inflight.get_mut(&lsn).expect("looked up above");
+            if let Some(turn) = write.turn.take() {
+                self.leave_turn(now, turn, out);
+            }
             return;
         }
         let write = self.writes.inflight.remove(&lsn).expect("looked up above");
@@ -174,7 +177,9 @@ impl Volume {
         if let Some(op) = write.op {
             self.guest.piece_done(op, Ok(None), out);
         }
-        self.leave_turn(now, write.turn, out);
+        if let Some(turn) = write.turn {
+            self.leave_turn(now, turn, out);
+        }
     }
 
     /// Who must be durable before a write of the chunk is acknowledged: every in-sync member by what the catalog is known to say (one

@@ -12,7 +12,8 @@ use ashlar_types::{
 use ashlar_wire::{Frame, Open, Reply, Request, SlotContent};
 use std::collections::BTreeMap;
 
-type Slots = BTreeMap<(ChunkIndex, SlotIndex), SlotContent>;
+/// `None`: the disk that loses bits cannot read the slot.
+type Slots = BTreeMap<(ChunkIndex, SlotIndex), Option<SlotContent>>;
 
 impl World {
     /// Compares the in-sync replicas of every volume.
@@ -37,7 +38,9 @@ impl World {
             record.members_of(chunk).iter().map(|&i| self.disk_of(record.members[usize::from(i)].disk)).collect();
         let holding: Vec<&(Disk, Slots)> = replicas.iter().filter(|(disk, _)| holders.contains(disk)).collect();
         for slot in (0..ashlar_types::SLOTS_PER_CHUNK as u16).map(SlotIndex) {
-            let contents: Vec<_> = holding.iter().map(|(disk, slots)| (*disk, slots.get(&(chunk, slot)))).collect();
+            let readable = holding.iter().filter(|(_, slots)| slots.get(&(chunk, slot)) != Some(&None));
+            let contents: Vec<_> =
+                readable.map(|(disk, slots)| (*disk, slots.get(&(chunk, slot)).and_then(Option::as_ref))).collect();
             let Some((first, rest)) = contents.split_first() else { return };
             for other in rest {
                 if let Some((block, text)) = difference(first, other) {
@@ -69,8 +72,9 @@ impl World {
             for entry in entries {
                 for slot in entry.slots.iter() {
                     match self.ask(link, Request::ReadSlot { chunk: entry.chunk, slot }) {
-                        Some(Reply::Slot(content)) => drop(slots.insert((entry.chunk, slot), content)),
-                        _ => return slots,
+                        Some(Reply::Slot(content)) => drop(slots.insert((entry.chunk, slot), Some(content))),
+                        Some(_) => drop(slots.insert((entry.chunk, slot), None)),
+                        None => return slots,
                     }
                 }
             }
