@@ -144,6 +144,13 @@ pub enum VolumeCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Read a detached volume from every replica and compare, block by block.
+    Compare {
+        /// Name or id.
+        volume: String,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Delete the volume and all its data.
     Delete {
         /// Name or id.

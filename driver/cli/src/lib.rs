@@ -5,6 +5,7 @@
 //! | [`args`] | the grammar |
 //! | [`client`] | the way to the control plane, and its errors in one line |
 //! | [`volume`], [`cluster`] | commands that ask the control plane |
+//! | [`compare`] | the replicas of a volume, block by block |
 //! | [`view`] | what the JSON looks like |
 //! | [`dev`] | a whole cluster on this machine |
 //! | [`output`], [`progress`], [`size`] | tables and JSON, a spinner, sizes |
@@ -16,6 +17,7 @@
 pub mod args;
 pub mod client;
 pub mod cluster;
+pub mod compare;
 pub mod dev;
 pub mod output;
 pub mod progress;

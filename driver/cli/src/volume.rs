@@ -2,6 +2,7 @@
 
 use crate::args::{FrontendName, VolumeCommand};
 use crate::client::{Endpoint, explain};
+use crate::compare::compare;
 use crate::output::{Sheet, Table, line, or_dash, print};
 use crate::progress::Progress;
 use crate::size::format_size;
@@ -42,6 +43,7 @@ pub async fn run(command: VolumeCommand, endpoint: &Endpoint) -> anyhow::Result<
             client.detach_volume(request).await.map_err(explain)?;
             Ok(())
         }
+        VolumeCommand::Compare { volume, format } => compare(&mut client, volume, format).await,
         VolumeCommand::Delete { volume } => {
             client.delete_volume(control::VolumeRef { volume }).await.map_err(explain)?;
             Ok(())
