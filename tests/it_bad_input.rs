@@ -1,4 +1,5 @@
-//! What users and orchestrators may send that makes no sense: a clear refusal with the right code, and nothing changed.
+//! What users and orchestrators may send that makes no sense: a clear refusal with the right code, and nothing
+//! changed.
 
 use anyhow::{Context, Result, bail, ensure};
 use ashlar_rpc::{

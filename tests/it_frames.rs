@@ -1,5 +1,5 @@
-//! A live chunkserver and peers that lie: spoiled, foreign, replayed and fenced frames get a clear refusal or a closed link, never change
-//! a byte, and disturb nobody else.
+//! A live chunkserver and peers that lie: spoiled, foreign, replayed and fenced frames get a clear refusal or a
+//! closed link, never change a byte, and disturb nobody else.
 
 use anyhow::{Context, Result, bail, ensure};
 use ashlar_rpc::control::{Member, VolumeRecord};

@@ -1,5 +1,6 @@
-//! A client that knows what was promised to it: it commits numbered rows, one transaction after another on one connection, and remembers
-//! each that the server has shown to it after the COMMIT. What it remembers is in this process, out of reach of the crash.
+//! A client that knows what was promised to it: it commits numbered rows, one transaction after another on one
+//! connection, and remembers each that the server has shown to it after the COMMIT. What it remembers is in this
+//! process, out of reach of the crash.
 
 use crate::mariadb::Server;
 use anyhow::{Context, Result, bail};
@@ -136,11 +137,8 @@ fn commit_rows(mut input: ChildStdin, output: ChildStdout, seen: &AtomicU64, sto
     let mut line = String::new();
     while !stopping.load(Ordering::SeqCst) {
         let row = seen.load(Ordering::SeqCst) + 1;
-        writeln!(
-            input,
-            "BEGIN; INSERT INTO ledger VALUES ({row}, UNHEX(SHA2({row}, 256))); COMMIT; SELECT n FROM ledger WHERE n = {row};"
-        )
-        .context("send a row")?;
+        let commit = format!("BEGIN; INSERT INTO ledger VALUES ({row}, UNHEX(SHA2({row}, 256))); COMMIT;");
+        writeln!(input, "{commit} SELECT n FROM ledger WHERE n = {row};").context("send a row")?;
         line.clear();
         answers.read_line(&mut line).context("read the answer")?;
         if line.trim() != row.to_string() {

@@ -1,6 +1,7 @@
 //! `ashlar-demo`: a real database on a replicated volume; a chunkserver dies in the middle, then everything does.
 //!
-//! Exits 0 only if all of it holds (`report`), and leaves nothing on the machine, on failure and on Ctrl-C too (`stage`).
+//! Exits 0 only if all of it holds (`report`), and leaves nothing on the machine, on failure and on Ctrl-C too
+//! (`stage`).
 #![forbid(unsafe_code)]
 #![allow(unreachable_pub, reason = "in a program, `pub` tells what a module offers to the others")]
 

@@ -1,7 +1,8 @@
 //! A MariaDB server of the demo's own on the volume: made, started, asked, stopped.
 //!
-//! Everything durable is on the volume. Socket and pid file are beside it, because a socket's path must be short and a reboot would lose
-//! both. Durability is as a careful administrator sets it: each commit flushes the redo log and the binary log.
+//! Everything durable is on the volume. Socket and pid file are beside it, because a socket's path must be short and
+//! a reboot would lose both. Durability is as a careful administrator sets it: each commit flushes the redo log and
+//! the binary log.
 
 use crate::clock::Clock;
 use anyhow::{Context, Result, bail};
@@ -110,7 +111,8 @@ impl Server {
         if output.success {
             return Ok(Some(()));
         }
-        // A server that has ended never answers, but the reason is in its log: ask no longer than the limit all the same.
+        // A server that has ended never answers, but the reason is in its log: ask no longer than the limit all the
+        // same.
         match self.process.try_wait()? {
             Some(status) => bail!("mariadbd ended: {status}"),
             None => Ok(None),

@@ -1,6 +1,8 @@
-//! The demo's place on the machine: one folder that holds everything, and the promise that nothing of it stays, however the demo ends.
+//! The demo's place on the machine: one folder that holds everything, and the promise that nothing of it stays,
+//! however the demo ends.
 //!
-//! Whatever the demo starts has a path below the folder among its arguments, so the folder is enough to find it again.
+//! Whatever the demo starts has a path below the folder among its arguments, so the folder is enough to find it
+//! again.
 
 use anyhow::{Context, Result};
 use ashlar_tests::{Leftovers, scratch_dir, sweep};

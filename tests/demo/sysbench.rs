@@ -175,7 +175,8 @@ fn read(output: ChildStdout, seconds: &Mutex<Vec<Second>>, clock: Clock) -> Stri
     printed
 }
 
-/// `[ 3s ] thds: 8 tps: 211.98 qps: 4243.62 (r/w/o: 2970.74/848.92/423.96) lat (ms,95%): 55.82 err/s: 0.00 reconn/s: 0.00`
+/// `[ 3s ] thds: 8 tps: 211.98 qps: 4243.62 (r/w/o: 2970.74/848.92/423.96) lat (ms,95%): 55.82 err/s: 0.00 reconn/s:
+/// 0.00`
 fn second_of(line: &str, clock: f64) -> Option<Second> {
     let (at, rest) = line.strip_prefix("[ ")?.split_once("s ]")?;
     let figure = |name: &str| rest.split_once(name)?.1.split_whitespace().next()?.parse::<f64>().ok();

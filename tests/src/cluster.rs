@@ -1,7 +1,8 @@
-//! A development cluster of one's own: three daemons on each node and a control plane, on loopback, in a folder that nobody else uses.
+//! A development cluster of one's own: three daemons on each node and a control plane, on loopback, in a folder that
+//! nobody else uses.
 //!
-//! Started and stopped by `ashlar dev`, as a user would. Whatever happens, when the value is dropped nothing of the cluster is left:
-//! no process, mount, loop device or file.
+//! Started and stopped by `ashlar dev`, as a user would. Whatever happens, when the value is dropped nothing of the
+//! cluster is left: no process, mount, loop device or file.
 
 use crate::{Kubelet, Leftovers, Output, program, run, sweep, wait_until};
 use anyhow::{Context, Result, bail};
@@ -274,7 +275,8 @@ fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
 }
 
-/// A name for a folder of one's own in `$TMPDIR` or else `/var/tmp`, which unlike `/tmp` is on a disk everywhere. It is made, and empty.
+/// A name for a folder of one's own in `$TMPDIR` or else `/var/tmp`, which unlike `/tmp` is on a disk everywhere. It
+/// is made, and empty.
 pub fn scratch_dir(label: &str) -> Result<PathBuf> {
     let parent = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
     let dir = tempfile::Builder::new().prefix(&format!("ashlar-{label}-")).tempdir_in(&parent);

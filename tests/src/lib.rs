@@ -1,4 +1,5 @@
-//! What the demo and the tests on real daemons share: a dev cluster of one's own, a kubelet's way of calling CSI, and waiting.
+//! What the demo and the tests on real daemons share: a dev cluster of one's own, a kubelet's way of calling CSI, and
+//! waiting.
 //!
 //! The programs are looked for beside the running test or demo, where `make build` puts them.
 #![forbid(unsafe_code)]

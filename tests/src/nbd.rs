@@ -1,4 +1,5 @@
-//! A small NBD client (newstyle, simple replies) that knows what was acknowledged to it, also when the server dies under it.
+//! A small NBD client (newstyle, simple replies) that knows what was acknowledged to it, also when the server dies
+//! under it.
 //!
 //! Source of the numbers: the NBD project's `doc/proto.md`. All integers are big-endian.
 

@@ -1,4 +1,5 @@
-//! A peer of a chunkserver that may misbehave: whole frames, frames of its own making, and raw bytes, over one TCP connection.
+//! A peer of a chunkserver that may misbehave: whole frames, frames of its own making, and raw bytes, over one TCP
+//! connection.
 
 use anyhow::{Context, Result};
 use ashlar_types::{ByteCount, ClusterId, DiskId, Epoch, Lsn, RequestId, SessionId, VolumeId};

@@ -1,4 +1,5 @@
-//! The frame of one test on real daemons: a small cluster of its own, a folder for files, and everything gone afterwards.
+//! The frame of one test on real daemons: a small cluster of its own, a folder for files, and everything gone
+//! afterwards.
 
 use crate::{DevCluster, Leftovers, scratch_dir, sweep};
 use anyhow::{Context, Result, ensure};
@@ -24,7 +25,8 @@ impl Scene {
     }
 }
 
-/// Runs a test on three nodes. A failure shows the end of each daemon's log; a success includes that nothing was left behind.
+/// Runs a test on three nodes. A failure shows the end of each daemon's log; a success includes that nothing was left
+/// behind.
 pub fn on_cluster(label: &str, test: impl FnOnce(&Scene) -> Result<()>) -> Result<()> {
     on_cluster_with(label, DISK_SIZE, test)
 }

@@ -1,6 +1,8 @@
-//! A guest whose blocks say what they are: each 4 KiB block carries its own number and a generation that grows with every write of it.
+//! A guest whose blocks say what they are: each 4 KiB block carries its own number and a generation that grows with
+//! every write of it.
 //!
-//! Invariant per block, whatever dies: `acknowledged ≤ generation read ≤ sent`, and the content is wholly that generation's.
+//! Invariant per block, whatever dies: `acknowledged ≤ generation read ≤ sent`, and the content is wholly that
+//! generation's.
 
 use crate::NbdClient;
 use anyhow::{Context, Result, ensure};
@@ -35,8 +37,9 @@ impl StampedGuest {
         StampedGuest { blocks: vec![Block::default(); blocks], random: seed | 1, under_way: HashMap::new() }
     }
 
-    /// Writes at random places until `writes` are acknowledged or the server goes; counts in `done` while it does. Writes that are under
-    /// way never overlap: what the device may do with those that do is not this guest's question.
+    /// Writes at random places until `writes` are acknowledged or the server goes; counts in `done` while it does.
+    /// Writes that are under way never overlap: what the device may do with those that do is not this guest's
+    /// question.
     pub fn write(&mut self, client: &mut NbdClient, writes: u64, done: &AtomicU64) -> Result<()> {
         self.under_way.clear();
         let mut submitted = 0;

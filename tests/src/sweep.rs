@@ -1,8 +1,8 @@
 //! What a dev cluster could leave behind on the machine, found by its folder: processes, mounts, loop devices, files.
 //!
-//! A cluster's folder is its own and has a name that nothing else has, so whatever refers to a path below it belongs to the cluster.
-//! Order matters: filesystems first, then the loop devices below them, then the FUSE mounts that hold the loop devices' files; and the
-//! processes before all, because a mount that still has a server may wait for it.
+//! A cluster's folder is its own and has a name that nothing else has, so whatever refers to a path below it belongs
+//! to the cluster. Order matters: filesystems first, then the loop devices below them, then the FUSE mounts that hold
+//! the loop devices' files; and the processes before all, because a mount that still has a server may wait for it.
 
 use crate::{run, wait_until};
 use anyhow::{Context, Result};
@@ -59,7 +59,8 @@ pub fn sweep(dir: &Path) -> Result<()> {
 /// Takes down mounts and loop devices, as a node that reboots loses them. No process is touched.
 pub fn sweep_devices(dir: &Path) -> Result<()> {
     let loops = loops_on(dir)?;
-    // A loop device that was lazily detached goes when its last user does: so filesystems first, and FUSE mounts last.
+    // A loop device that was lazily detached goes when its last user does: so filesystems first, and FUSE mounts
+    // last.
     let (on_loops, rest): (Vec<_>, Vec<_>) = mounts(dir, &loops)?.into_iter().partition(|mount| mount.on_loop);
     for mount in on_loops {
         unmount(&mount.point)?;
@@ -97,7 +98,8 @@ fn detach(device: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Processes with an argument that names a path in `dir`. Zombies have no arguments and so are not among them; neither is this process.
+/// Processes with an argument that names a path in `dir`. Zombies have no arguments and so are not among them;
+/// neither is this process.
 fn processes_of(dir: &Path) -> Result<Vec<(Pid, String)>> {
     let needle = dir.as_os_str().as_bytes();
     let mut found = vec![];

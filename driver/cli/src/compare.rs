@@ -1,9 +1,10 @@
-//! `ashlar volume compare`: reads a detached volume from every in-sync replica, straight from the chunkservers, and compares block by block.
+//! `ashlar volume compare`: reads a detached volume from every in-sync replica, straight from the chunkservers, and
+//! compares block by block.
 //!
-//! Takes no part: observers' sessions, no promise, no lease, and nothing is repaired. For each run of chunks with the same members:
-//! which slots does any of them have at all (a slot that nobody ever wrote is zeros everywhere), then those slots from all of them, in
-//! pieces of [`PIECE_SLOTS`], data and checksums. All are asked before the first answer is awaited, so a piece takes as long as the
-//! slowest replica, and memory holds one piece for each.
+//! Takes no part: observers' sessions, no promise, no lease, and nothing is repaired. For each run of chunks with the
+//! same members: which slots does any of them have at all (a slot that nobody ever wrote is zeros everywhere), then
+//! those slots from all of them, in pieces of [`PIECE_SLOTS`], data and checksums. All are asked before the first
+//! answer is awaited, so a piece takes as long as the slowest replica, and memory holds one piece for each.
 
 mod observer;
 

@@ -1,4 +1,5 @@
-//! An observer's session with one chunkserver: blocking, one request after another. Not on any path that must be fast.
+//! An observer's session with one chunkserver: blocking, one request after another. Not on any path that must be
+//! fast.
 
 use anyhow::{Context, bail, ensure};
 use ashlar_types::{
