@@ -120,3 +120,6 @@ impl Header {
 fn checksum(page: &[u8]) -> Crc32 {
     Crc32::of_parts(&[&page[..CRC_AT], &page[RECORDS_AT..]])
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,8 +18,8 @@ pub(crate) const APPLY_RUN_BLOCKS_MAX: u32 = 256;
 pub(crate) const READ_RETRIES_MAX: u32 = 16;
 /// Connections of one disk.
 pub(crate) const LINKS_MAX: usize = 4096;
-/// Replicas (and tombstones of replicas) of one disk.
-pub(crate) const VOLUMES_MAX: usize = 1 << 16;
+/// Replicas, and tombstones of replicas, of one disk: a row of 69 bytes each.
+pub(crate) const VOLUMES_MAX: usize = 1 << 20;
 /// Events that wait for the end of recovery.
 pub(crate) const EARLY_EVENTS_MAX: usize = 8192;
 /// Slots looked at for one page of a listing: bounds the time that a listing holds up everything else.

@@ -278,3 +278,6 @@ pub(crate) struct Loaded {
     pub(crate) damaged_chunks: Vec<(VolumeId, ChunkIndex)>,
     pub(crate) damaged_slots: Vec<SlotAddress>,
 }
+
+#[cfg(test)]
+mod tests;

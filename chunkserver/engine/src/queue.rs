@@ -100,6 +100,16 @@ impl Work {
     }
 }
 
+impl Work {
+    /// Where it stands in a chunk's order of writes, if it has a place there.
+    fn order(&self) -> Option<(ChunkIndex, Lsn)> {
+        match self {
+            Work::Write { range, lsn, .. } | Work::Discard { range, lsn, .. } => Some((range.chunk, *lsn)),
+            _ => None,
+        }
+    }
+}
+
 impl Engine {
     /// Moves the queue into batches, and the open batch to the disk whenever no other is being written.
     pub(crate) fn admit_waiting(&mut self, out: &mut Vec<Action>) {
@@ -116,12 +126,16 @@ impl Engine {
     fn admit_front(&mut self, out: &mut Vec<Action>) -> bool {
         let mut moved = false;
         while let Some(mut front) = self.waiting.pop_front() {
-            match self.admit(&mut front, out) {
-                Verdict::Admitted => {}
+            let verdict = if self.leaves_hole(&front) { Verdict::NoSpace } else { self.admit(&mut front, out) };
+            match verdict {
+                Verdict::Admitted => self.close_hole(&front),
                 Verdict::More => self.waiting.push_front(front),
                 Verdict::Nothing => self.echo(front.to, out),
                 Verdict::NoSpace => {
                     let to = front.to.expect("what needs space comes from a peer");
+                    if let Some((chunk, lsn)) = front.work.order() {
+                        self.sessions.open_hole(to.link, chunk, lsn);
+                    }
                     self.refuse(to, Status::NoSpace, "the disk is full", out);
                 }
                 verdict @ (Verdict::Full | Verdict::Blocked) => {
@@ -133,6 +147,17 @@ impl Engine {
             moved = true;
         }
         moved
+    }
+
+    fn leaves_hole(&self, front: &Waiting) -> bool {
+        let (Some(to), Some((chunk, lsn))) = (front.to, front.work.order()) else { return false };
+        self.sessions.leaves_hole(to.link, chunk, lsn)
+    }
+
+    fn close_hole(&mut self, front: &Waiting) {
+        if let (Some(to), Some((chunk, lsn))) = (front.to, front.work.order()) {
+            self.sessions.close_hole(to.link, chunk, lsn);
+        }
     }
 
     /// Answers when everything that is on its way is durable.

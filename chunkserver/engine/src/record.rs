@@ -202,3 +202,6 @@ fn checked_range(chunk: u32, start: u32, count: u32) -> Option<ChunkRange> {
     let range = ChunkRange { chunk: ChunkIndex(chunk), start, count: BlockCount(count) };
     range.is_valid().then_some(range)
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,12 @@ impl Engine {
         }
         self.sessions.hear_commit(link, frame.commit);
         match self.request_fault(link, frame.epoch, &frame.message) {
-            Some((status, reason)) => self.refuse(to, status, reason, out),
+            Some((status, reason)) => {
+                if let Request::Write { range, lsn, .. } | Request::Discard { range, lsn, .. } = &frame.message {
+                    self.sessions.open_hole(link, range.chunk, *lsn);
+                }
+                self.refuse(to, status, reason, out);
+            }
             None => self.on_checked_request(to, frame.message, out),
         }
     }

@@ -8,7 +8,7 @@
 //! brings, what a read asks for) <= `SESSION_DATA_BYTES_MAX`. A link that is not here gets no reply.
 
 use crate::LinkId;
-use ashlar_types::{ByteCount, Epoch, Lsn, RequestId, SessionId, VolumeId};
+use ashlar_types::{ByteCount, ChunkIndex, Epoch, Lsn, RequestId, SessionId, VolumeId};
 use ashlar_wire::limits::{SESSION_DATA_BYTES_MAX, SESSION_REQUESTS_MAX};
 use std::collections::BTreeMap;
 
@@ -26,6 +26,8 @@ pub(crate) struct Link {
     pub(crate) size: ByteCount,
     /// The highest commit point heard on this link.
     pub(crate) commit: Lsn,
+    /// The first write refused in a chunk. Later ones must not get before it: its retry would be taken for a duplicate.
+    holes: BTreeMap<ChunkIndex, Lsn>,
     requests: usize,
     data_bytes: usize,
 }
@@ -56,7 +58,8 @@ impl Sessions {
     }
 
     pub(crate) fn begin(&mut self, link: LinkId, volume: VolumeId, size: ByteCount, role: Role, session: SessionId) {
-        let entry = Link { volume, role, session, size, commit: Lsn::ZERO, requests: 0, data_bytes: 0 };
+        let (commit, holes) = (Lsn::ZERO, BTreeMap::new());
+        let entry = Link { volume, role, session, size, commit, holes, requests: 0, data_bytes: 0 };
         assert!(self.links.insert(link, entry).is_none(), "a link begins once");
         if let Role::Writer { .. } = role {
             assert!(self.writers.insert(volume, link).is_none(), "a volume has one writer");
@@ -94,6 +97,26 @@ impl Sessions {
     pub(crate) fn hear_commit(&mut self, link: LinkId, commit: Lsn) {
         let entry = self.links.get_mut(&link).expect("the link has a session");
         entry.commit = entry.commit.max(commit);
+    }
+
+    /// A write of the chunk is refused.
+    pub(crate) fn open_hole(&mut self, link: LinkId, chunk: ChunkIndex, lsn: Lsn) {
+        let holes = &mut self.links.get_mut(&link).expect("the link has a session").holes;
+        let first = holes.entry(chunk).or_insert(lsn);
+        *first = lsn.min(*first);
+    }
+
+    /// Whether a write would come before an older one that was refused.
+    pub(crate) fn leaves_hole(&self, link: LinkId, chunk: ChunkIndex, lsn: Lsn) -> bool {
+        self.links.get(&link).and_then(|link| link.holes.get(&chunk)).is_some_and(|&hole| lsn > hole)
+    }
+
+    /// A write of the chunk is accepted.
+    pub(crate) fn close_hole(&mut self, link: LinkId, chunk: ChunkIndex, lsn: Lsn) {
+        let Some(link) = self.links.get_mut(&link) else { return };
+        if link.holes.get(&chunk) == Some(&lsn) {
+            link.holes.remove(&chunk);
+        }
     }
 
     /// Counts a request that is to be answered; false when the peer has more unanswered than it may.

@@ -1,0 +1,52 @@
+use super::*;
+use crate::record::{Body, Record};
+use ashlar_types::{Lsn, VolumeId};
+use proptest::prelude::*;
+
+fn page() -> (Vec<u8>, Crc32) {
+    let record = Record { volume: VolumeId::from_u128(5), commit: Lsn::ZERO, body: Body::FinishSync };
+    let encoded = [record.encode(), record.encode()].concat();
+    let (sequence, durable) = (Sequence(9), Sequence(7));
+    let seal = Seal { sequence, durable, previous: Crc32(3), records: 2, payload_pages: 0 };
+    seal.encode(&encoded, DiskId::from_u128(6))
+}
+
+fn sealed(mut page: Vec<u8>) -> Vec<u8> {
+    let crc = checksum(&page);
+    page[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.0.to_le_bytes());
+    page
+}
+
+#[test]
+fn a_header_survives_its_bytes() {
+    let (page, crc) = page();
+    assert_eq!(Header::recognize(&page, DiskId::from_u128(6)), Some(Sequence(9)));
+    let (header, found) = Header::decode(&page, 10).unwrap();
+    assert_eq!((found, header.records.len(), header.durable, header.previous), (crc, 2, Sequence(7), Crc32(3)));
+}
+
+#[test]
+fn a_header_of_another_disk_or_with_a_flipped_bit_is_none() {
+    let (page, _) = page();
+    assert_eq!(Header::recognize(&page, DiskId::from_u128(7)), None);
+    for at in (0..PAGE).step_by(13) {
+        let mut page = page.clone();
+        page[at] ^= 4;
+        assert_eq!(Header::recognize(&page, DiskId::from_u128(6)), None, "byte {at}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn decoding_never_panics(noise in proptest::collection::vec(any::<u8>(), PAGE), at in 8usize..200, value: u8) {
+        let _ = Header::recognize(&noise, DiskId::from_u128(6));
+        let _ = Header::decode(&noise, 10);
+        let _ = Header::decode(&noise[..at], 10);
+        let (mut page, _) = page();
+        page[at] = value;
+        let page = sealed(page);
+        if Header::recognize(&page, DiskId::from_u128(6)).is_some() {
+            let _ = Header::decode(&page, 10);
+        }
+    }
+}

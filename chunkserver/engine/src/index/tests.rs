@@ -1,0 +1,117 @@
+use super::load::load;
+use super::*;
+use crate::RecoverError;
+use proptest::prelude::*;
+
+const RING: u64 = 8 << 20;
+
+fn disk() -> DiskId {
+    DiskId::from_u128(2)
+}
+
+fn store() -> Store {
+    let volume = VolumeId::from_u128(9);
+    let mut replica = Replica::new(Epoch::new(4).unwrap(), ByteCount(1 << 30));
+    replica.syncing = Some(Lsn::from_raw(8));
+    replica.incomplete = true;
+    replica.commit = Lsn::from_raw(99);
+    let chunk = replica.chunk_mut(ChunkIndex(7));
+    chunk.prefix = Lsn::from_raw(5);
+    chunk.adopted = Lsn::from_raw(6);
+    let crcs = std::array::from_fn(|i| Crc32(i as u32));
+    let stamp = Lsn::from_raw(5);
+    let slot = Slot { place: Some(Place(3)), valid: 1, stale: 2, fresh: 4, lost: 8, stamp, crcs };
+    chunk.slots.insert(SlotIndex(1023), slot);
+    chunk.stale_slots = 1;
+    (replica.stale_slots, replica.placed_slots) = (1, 1);
+    let mut store = Store::new([(volume, replica)].into(), 100);
+    store.dirty.volume(volume);
+    store.dirty.chunk(volume, ChunkIndex(7));
+    store.dirty.slot(SlotAddress { volume, chunk: ChunkIndex(7), slot: SlotIndex(1023) });
+    store.dirty.slot(SlotAddress { volume, chunk: ChunkIndex(7), slot: SlotIndex(1) });
+    store
+}
+
+fn rows(store: &mut Store) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let position = Position { next_sequence: Sequence(12), next_offset: 4096, chain: Crc32(1) };
+    let mut rows = BTreeMap::new();
+    for edit in Dirty::take_edits(store, position, disk()) {
+        match edit {
+            IndexEdit::Put { key, value } => drop(rows.insert(key, value)),
+            IndexEdit::Delete { key } => drop(rows.remove(&key)),
+            IndexEdit::DeleteRange { .. } => panic!("nothing was wiped"),
+        }
+    }
+    rows.into_iter().collect()
+}
+
+#[test]
+fn the_store_survives_the_index() {
+    let mut store = store();
+    let rows = rows(&mut store);
+    let lengths: Vec<_> = rows.iter().map(|(key, value)| (key[0], key.len(), value.len())).collect();
+    assert_eq!(lengths, [(b'c', 21, 32), (b'p', 1, 48), (b's', 23, 92), (b'v', 17, 48)]);
+    let loaded = load(&rows, disk(), 100, RING).unwrap();
+    assert_eq!(loaded.volumes, store.volumes);
+    assert_eq!(loaded.position.unwrap().next_sequence, Sequence(12));
+    assert!(store.dirty.is_empty());
+}
+
+#[test]
+fn a_value_under_another_key_is_damaged() {
+    let mut rows = rows(&mut store());
+    let mut key = rows[2].0.clone();
+    key[22] ^= 1;
+    rows[2].0 = key;
+    let loaded = load(&rows, disk(), 100, RING).unwrap();
+    assert_eq!(loaded.damaged_slots.len(), 1);
+}
+
+#[test]
+fn a_wiped_volume_takes_its_rows_and_no_neighbours() {
+    let volume = VolumeId::from_u128(9);
+    let address = |volume: u128| SlotAddress {
+        volume: VolumeId::from_u128(volume),
+        chunk: ChunkIndex(u32::MAX),
+        slot: SlotIndex(1023),
+    };
+    for edit in wipe_edits(volume) {
+        let IndexEdit::DeleteRange { from, until } = edit else { panic!() };
+        let covers = |key: Vec<u8>| key >= from && key < until;
+        let tag_is_slot = from[0] == b's';
+        assert_eq!(covers(Key::Slot(address(9)).encode()), tag_is_slot);
+        assert_eq!(covers(Key::Chunk(volume, ChunkIndex(u32::MAX)).encode()), !tag_is_slot);
+        assert!(!covers(Key::Slot(address(8)).encode()) && !covers(Key::Slot(address(10)).encode()));
+        assert!(!covers(Key::Volume(volume).encode()) && !covers(Key::Position.encode()));
+    }
+}
+
+#[test]
+fn rows_without_position_or_owner_are_refused() {
+    let rows = rows(&mut store());
+    for missing in [1, 3] {
+        let mut rows = rows.clone();
+        rows.remove(missing);
+        assert!(matches!(load(&rows, disk(), 100, RING), Err(RecoverError::DamagedIndex(_))));
+    }
+    assert!(matches!(load(&rows, DiskId::from_u128(3), 100, RING), Err(RecoverError::ForeignIndex)));
+}
+
+proptest! {
+    #[test]
+    fn loading_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..120), row in 0usize..4, at in 0usize..92,
+                            value: u8, key in proptest::collection::vec(any::<u8>(), 0..30)) {
+        let mut rows = rows(&mut store());
+        let _ = load(&[(key, noise.clone())], disk(), 100, RING);
+        let good = rows.clone();
+        rows[row].1 = noise;
+        let _ = load(&rows, disk(), 100, RING);
+        // A changed field under a right checksum.
+        rows[row].1 = good[row].1.clone();
+        let end = rows[row].1.len() - 4;
+        rows[row].1[at % end] = value;
+        let crc = Crc32::of_parts(&[&rows[row].0, &rows[row].1[..end]]);
+        rows[row].1[end..].copy_from_slice(&crc.0.to_le_bytes());
+        let _ = load(&rows, disk(), 100, RING);
+    }
+}
