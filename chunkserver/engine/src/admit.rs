@@ -1,7 +1,8 @@
 //! Admission: turns a request into a record. Here, and only here, places are given out; the record names them.
 //!
-//! A write of more than 32 KiB goes straight to fresh places with its whole slots; everything else goes through the journal. Order of
-//! decisions: is it a duplicate, does it fit the open batch, are there places; only then is anything changed.
+//! A write of more than 32 KiB goes straight to fresh places with its whole slots; everything else goes through the
+//! journal. Order of decisions: is it a duplicate, does it fit the open batch, are there places; only then is
+//! anything changed.
 
 use crate::Action;
 use crate::config::{REPAIR_BLOCKS_MAX, SMALL_WRITE_BLOCKS_MAX};
@@ -269,7 +270,8 @@ impl Engine {
         self.store.prefix(volume, chunk).max(self.pending.prefix(volume, chunk))
     }
 
-    /// There are not enough free places. Places come free when what is on its way is done and a checkpoint has passed it.
+    /// There are not enough free places. Places come free when what is on its way is done and a checkpoint has passed
+    /// it.
     fn no_place(&self) -> Verdict {
         let may_come = !self.journal.is_quiet() || self.store.places.waiting() > 0;
         if may_come { Verdict::Blocked } else { Verdict::NoSpace }

@@ -9,7 +9,7 @@
 //!      14      2  zero
 //!      16     16  disk id: whoever fills pages with data cannot forge a header
 //!      32      8  sequence
-//!      40      8  durable: every batch up to here was wholly durable, data beside the journal included, when this one was written
+//!      40      8  durable: up to here every batch, with the data beside it, was durable when this one was written
 //!      48      4  checksum of the batch before
 //!      52      4  bytes of the records
 //!      56      4  zero

@@ -5,9 +5,9 @@
 //!   Idle ───────► Applying ───────────────────────────► Flushing ───────► Committing ────────────────► trim, Idle
 //!          │ index edits and position are taken here: the index is the store exactly as it was after batch P
 //! ```
-//! Order: apply, flush, commit, trim. Invariants: what is in place and in the index at P needs no batch <= P; a place given back by a
-//! batch <= P is free after the trim and not before. Content written in place after P (the overlay had a newer block) does no harm:
-//! the batch that brought it is replayed.
+//! Order: apply, flush, commit, trim. Invariants: what is in place and in the index at P needs no batch <= P; a place
+//! given back by a batch <= P is free after the trim and not before. Content written in place after P (the overlay
+//! had a newer block) does no harm: the batch that brought it is replayed.
 
 use crate::Action;
 use crate::IndexEdit;

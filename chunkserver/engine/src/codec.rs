@@ -1,4 +1,5 @@
-//! Bounds-checked little-endian reading and writing of hand-laid structures. Reading past the end is an error, never a panic.
+//! Bounds-checked little-endian reading and writing of hand-laid structures. Reading past the end is an error, never
+//! a panic.
 
 use ashlar_types::{Crc32, Lsn, VolumeId};
 

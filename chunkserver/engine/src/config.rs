@@ -8,7 +8,8 @@ use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, DATA_BYTES_MAX};
 pub(crate) const SMALL_WRITE_BLOCKS_MAX: u32 = 8;
 /// Payload pages of one batch.
 pub(crate) const BATCH_PAYLOAD_PAGES_MAX: u32 = 64;
-/// Header page and payload of the largest batch. A batch starts only where so many bytes are left before the ring's end.
+/// Header page and payload of the largest batch. A batch starts only where so many bytes are left before the ring's
+/// end.
 pub(crate) const BATCH_BYTES_MAX: u64 = (1 + BATCH_PAYLOAD_PAGES_MAX as u64) * BLOCK_BYTES;
 /// Blocks of one repair that go into one journal record; a longer repair is cut.
 pub(crate) const REPAIR_BLOCKS_MAX: u32 = 64;

@@ -1,11 +1,12 @@
 //! Journal: the batch that collects, the batches on their way, and what is to be answered when they are durable.
 //!
 //! ```text
-//!            admit                seal (no batch is being written)        written, data beside it written, all before it too
-//!  record ─────────► open batch ─────────────────────────────────► submitted ────────────────────────────────────────► applied
+//!            admit                seal (no batch is being written)     it, the data beside it, and all before: durable
+//!  record ─────────► open batch ──────────────────────────────► submitted ──────────────────────────────► applied
 //! ```
-//! Group commit: at most one batch is being written; what comes meanwhile collects in the next. Hence a batch in the ring proves that
-//! every batch before it was written whole. Batches are taken off in order: nothing is answered before what came earlier is durable.
+//! Group commit: at most one batch is being written; what comes meanwhile collects in the next. Hence a batch in the
+//! ring proves that every batch before it was written whole. Batches are taken off in order: nothing is answered
+//! before what came earlier is durable.
 
 use crate::OpToken;
 use crate::batch::RECORDS_BYTES_MAX;
@@ -140,7 +141,8 @@ impl Journal {
 
     /// The next batch that is durable, and everything before it.
     pub(crate) fn take_durable(&mut self) -> Option<Batch> {
-        let batch = self.submitted.pop_front_if(|batch| batch.written && batch.directs == 0)?;
+        self.submitted.front().filter(|batch| batch.written && batch.directs == 0)?;
+        let batch = self.submitted.pop_front()?;
         assert_eq!(batch.sequence, self.durable.next());
         self.durable = batch.sequence;
         Some(batch)

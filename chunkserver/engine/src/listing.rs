@@ -1,4 +1,5 @@
-//! Listings: what the replica says of its chunks, from durable state, in pages. A page looks at a bounded number of slots.
+//! Listings: what the replica says of its chunks, from durable state, in pages. A page looks at a bounded number of
+//! slots.
 
 use crate::Action;
 use crate::config::LIST_SLOTS_MAX;

@@ -1,7 +1,8 @@
-//! Overlay: the newest content of blocks that small writes changed, kept in RAM (and in the journal) until it is in place.
+//! Overlay: the newest content of blocks that small writes changed, kept in RAM (and in the journal) until it is in
+//! place.
 //!
-//! Keyed by place, so that walking it in order is walking the disk in order. Holds durable content only. Bounded by the ring: every
-//! block here stands in the part of the ring that is in use.
+//! Keyed by place, so that walking it in order is walking the disk in order. Holds durable content only. Bounded by
+//! the ring: every block here stands in the part of the ring that is in use.
 
 use crate::place::{DiskBlock, Place, Sequence};
 use ashlar_types::{BLOCK_BYTES, BLOCKS_PER_SLOT};

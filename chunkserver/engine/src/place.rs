@@ -4,8 +4,8 @@
 //!            take                 give_back(q)                      trimmed(P), P >= q
 //!   free ──────────► taken ────────────────────► waiting for q ───────────────────────► free
 //! ```
-//! A place given back by record q stays out of use until the journal is trimmed beyond q: until then a replay may verify what the
-//! place holds, and the durable index may still name it. Invariant: free + taken + waiting = all.
+//! A place given back by record q stays out of use until the journal is trimmed beyond q: until then a replay may
+//! verify what the place holds, and the durable index may still name it. Invariant: free + taken + waiting = all.
 
 use ashlar_types::{BLOCK_BYTES, BLOCKS_PER_SLOT, ByteOffset, SLOT_BYTES};
 use std::collections::VecDeque;
@@ -133,7 +133,10 @@ impl Places {
 
     /// The journal was trimmed up to and including `position`: nothing refers to what was given back until then.
     pub(crate) fn trimmed(&mut self, position: Sequence) {
-        while let Some((_, place)) = self.waiting.pop_front_if(|&mut (by, _)| by <= position) {
+        while let Some(&(by, place)) = self.waiting.front()
+            && by <= position
+        {
+            self.waiting.pop_front();
             self.used[place.0 as usize / 64] &= !(1 << (place.0 % 64));
             self.free += 1;
         }

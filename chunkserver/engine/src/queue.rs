@@ -1,7 +1,9 @@
-//! Queue: changes on their way into the journal, in the order in which they came; admission takes them from its front.
+//! Queue: changes on their way into the journal, in the order in which they came; admission takes them from its
+//! front.
 //!
-//! The front waits for room in the open batch, and for places that the next checkpoint frees. Bounded by what sessions may have
-//! unanswered. Nothing of a request that is refused, or dropped with its session, has been written anywhere.
+//! The front waits for room in the open batch, and for places that the next checkpoint frees. Bounded by what
+//! sessions may have unanswered. Nothing of a request that is refused, or dropped with its session, has been written
+//! anywhere.
 
 use crate::engine::{Engine, Op};
 use crate::session::ReplyTo;

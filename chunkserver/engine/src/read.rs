@@ -1,8 +1,10 @@
-//! Reads: blocks come from RAM, from their places, or are zeros; every block is compared with its checksum before it is handed out.
+//! Reads: blocks come from RAM, from their places, or are zeros; every block is compared with its checksum before it
+//! is handed out.
 //!
-//! A read holds no lock on what it reads. If the slot was written, moved or discarded meanwhile, the bytes may be another's: then they
-//! do not match the checksum that was current when the read began, the entry differs from then, and the read begins again. Bytes that
-//! match are what the block held when the read began. So a place may be given to another slot under a read; nothing wrong gets out.
+//! A read holds no lock on what it reads. If the slot was written, moved or discarded meanwhile, the bytes may be
+//! another's: then they do not match the checksum that was current when the read began, the entry differs from then,
+//! and the read begins again. Bytes that match are what the block held when the read began. So a place may be given
+//! to another slot under a read; nothing wrong gets out.
 
 use crate::engine::{Engine, Op, refusal};
 use crate::event::DiskError;

@@ -1,20 +1,31 @@
-//! Records: what the journal says. A record tells everything that replay needs, places included, so that replay decides nothing.
+//! Records: what the journal says. A record tells everything that replay needs, places included, so that replay
+//! decides nothing.
 //!
 //! ```text
-//!  offset  bytes  every record            kind  body from offset 24 (payload blocks follow in the batch's payload pages)
-//!       0      1  kind                       1  Write:  chunk 4, start 4, count 2, slots 1, 0 1, 0 4, lsn 8, floor 8, commit 8,
-//!       1      1  flags                                 slots x {place 4, direct 1, 0 3}, count x crc 4
-//!       2      2  bytes of the record        2  Discard: chunk 4, start 4, count 4, 0 4, lsn 8, floor 8, commit 8
-//!       4      4  zero                                   flags: 1 = first slot's place goes, 2 = last slot's place goes
-//!       8     16  volume id                  3  Promise: epoch 4, 0 4, size 8, commit 8
-//!      24      -  body                       4  Fill: chunk 4, slot 2, valid 2, place 4, direct 4, stamp 8, commit 8, n x crc 4
-//!                                            5  Repair: chunk 4, start 4, count 2, slots 1, 0 1, 0 4, commit 8, slots x, crcs
-//!                                            6  MarkStale: chunk 4, 0 4, after 8, commit 8, slot set 128
-//!                                            7  BeginSync: after 8, commit 8       8  AdoptPrefix: chunk 4, 0 4, prefix 8, commit 8
-//!                                            9  CompleteChunk: like 8             10  FinishSync: commit 8
-//!                                           11  DeleteVolume: epoch 4, 0 4
+//!  offset  bytes  every record
+//!       0      1  kind
+//!       1      1  flags; Discard: 1 = the first slot's place goes, 2 = the last slot's place goes
+//!       2      2  bytes of the record
+//!       4      4  zero
+//!       8     16  volume id
+//!      24      -  body; payload blocks follow in the batch's payload pages
+//!
+//!  kind            body
+//!   1 Write        chunk 4, start 4, count 2, slots 1, 0 5, lsn 8, floor 8, commit 8,
+//!                  slots x {place 4, direct 1, 0 3}, count x crc 4
+//!   2 Discard      chunk 4, start 4, count 4, 0 4, lsn 8, floor 8, commit 8
+//!   3 Promise      epoch 4, 0 4, size 8, commit 8
+//!   4 Fill         chunk 4, slot 2, valid 2, place 4, direct 4, stamp 8, commit 8, n x crc 4
+//!   5 Repair       chunk 4, start 4, count 2, slots 1, 0 5, commit 8, slots x {place 4, 0 4}, count x crc 4
+//!   6 MarkStale    chunk 4, 0 4, after 8, commit 8, slot set 128
+//!   7 BeginSync    after 8, commit 8
+//!   8 AdoptPrefix  chunk 4, 0 4, prefix 8, commit 8
+//!   9 CompleteChunk  like AdoptPrefix
+//!  10 FinishSync   commit 8
+//!  11 DeleteVolume epoch 4, 0 4
 //! ```
-//! Invariants: a record's bytes fit a batch's header page; its payload fits a batch; ranges lie within one chunk; places on the disk.
+//! Invariants: a record's bytes fit a batch's header page; its payload fits a batch; ranges lie within one chunk;
+//! places on the disk.
 
 mod codec;
 

@@ -1,10 +1,12 @@
-//! Recovery: replays the journal from the index's position, and puts the result into the index before the disk serves.
+//! Recovery: replays the journal from the index's position, and puts the result into the index before the disk
+//! serves.
 //!
 //! ```text
 //!   Scanning (the whole ring, once) ──► Verifying (data beside the journal) ──► replay ──► Checkpointing ──► serving
 //! ```
-//! A crash at any moment of it begins it again from the same position, with the same result: until the checkpoint commits, recovery
-//! writes only blocks in place that the journal brings again. Cost: one read of the ring; RAM for what is live in it.
+//! A crash at any moment of it begins it again from the same position, with the same result: until the checkpoint
+//! commits, recovery writes only blocks in place that the journal brings again. Cost: one read of the ring; RAM for
+//! what is live in it.
 
 pub(crate) mod scan;
 mod verify;

@@ -1,4 +1,5 @@
-//! Replica, chunk and slot: what a disk knows of one volume. Changed by records only (see `store`), kept by the index.
+//! Replica, chunk and slot: what a disk knows of one volume. Changed by records only (see `store`), kept by the
+//! index.
 //!
 //! Invariants of a slot: without a place no block is valid but a lost one; stale and lost blocks are never read out;
 //! `stale_slots` of a chunk counts its slots with `stale != 0`, that of a replica the same over all chunks.

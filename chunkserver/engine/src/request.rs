@@ -1,4 +1,5 @@
-//! Requests: what a peer says is checked here, once; then it is answered at once, read, or put in the queue of changes.
+//! Requests: what a peer says is checked here, once; then it is answered at once, read, or put in the queue of
+//! changes.
 
 use crate::engine::{Engine, refusal};
 use crate::queue::{Waiting, Work};
@@ -222,7 +223,8 @@ impl Engine {
         self.waiting.push_back(Waiting { volume, commit: Lsn::ZERO, to: None, work: Work::Delete { op, epoch } });
     }
 
-    /// What the link asked for and is not in the journal yet is forgotten; what is in it stays, its answers go nowhere.
+    /// What the link asked for and is not in the journal yet is forgotten; what is in it stays, its answers go
+    /// nowhere.
     pub(crate) fn end_link(&mut self, link: LinkId) {
         self.sessions.end(link);
         self.waiting.retain(|waiting| waiting.to.is_none_or(|to| to.link != link));

@@ -6,8 +6,8 @@
 //!   |  free   | batch q | batch q+1 | ...   |  free            | no start|
 //!   +---------+-----------------------------+------------------+---------+
 //! ```
-//! A batch never crosses the end: it starts only where the largest batch would fit, else at 0. The rest of a lap is wasted and counts
-//! as used by the batch before it. Invariant: used <= ring; used = sum of the live batches.
+//! A batch never crosses the end: it starts only where the largest batch would fit, else at 0. The rest of a lap is
+//! wasted and counts as used by the batch before it. Invariant: used <= ring; used = sum of the live batches.
 
 use crate::config::BATCH_BYTES_MAX;
 use crate::index::Position;
@@ -58,7 +58,8 @@ impl Ring {
         self.head
     }
 
-    /// Whether the largest batch can be written without touching what is in use. Headroom for one more: head never meets tail.
+    /// Whether the largest batch can be written without touching what is in use. Headroom for one more: head never
+    /// meets tail.
     pub(crate) fn has_room(&self) -> bool {
         self.used + 3 * BATCH_BYTES_MAX <= self.bytes
     }
@@ -87,8 +88,11 @@ impl Ring {
 
     /// Batches up to and including `sequence` are needed no more.
     pub(crate) fn trim(&mut self, sequence: Sequence) {
-        while let Some(live) = self.live.pop_front_if(|live| live.sequence <= sequence) {
+        while let Some(live) = self.live.front()
+            && live.sequence <= sequence
+        {
             self.used -= live.bytes;
+            self.live.pop_front();
         }
     }
 }

@@ -4,8 +4,8 @@
 //!            Open / Observe                  newer Open, Delete, too much unanswered, LinkClosed
 //!   (none) ────────────────► writer/observer ───────────────────────────────────────────────────► (none)
 //! ```
-//! Invariants: a volume has at most one writer; a link's unanswered requests <= `SESSION_REQUESTS_MAX`, their data (what a write
-//! brings, what a read asks for) <= `SESSION_DATA_BYTES_MAX`. A link that is not here gets no reply.
+//! Invariants: a volume has at most one writer; a link's unanswered requests <= `SESSION_REQUESTS_MAX`, their data
+//! (what a write brings, what a read asks for) <= `SESSION_DATA_BYTES_MAX`. A link that is not here gets no reply.
 
 use crate::LinkId;
 use ashlar_types::{ByteCount, ChunkIndex, Epoch, Lsn, RequestId, SessionId, VolumeId};
@@ -26,7 +26,8 @@ pub(crate) struct Link {
     pub(crate) size: ByteCount,
     /// The highest commit point heard on this link.
     pub(crate) commit: Lsn,
-    /// The first write refused in a chunk. Later ones must not get before it: its retry would be taken for a duplicate.
+    /// The first write refused in a chunk. Later ones must not get before it: its retry would be taken for a
+    /// duplicate.
     holes: BTreeMap<ChunkIndex, Lsn>,
     requests: usize,
     data_bytes: usize,

@@ -1,7 +1,8 @@
-//! Store: everything a disk knows, and the one way in which it changes: [`Store::apply`] with a record that is durable.
+//! Store: everything a disk knows, and the one way in which it changes: [`Store::apply`] with a record that is
+//! durable.
 //!
-//! Replay and service call the same function in the same order, so that they reach the same state. Invariants: a place belongs to one
-//! slot; every change of an entry marks it dirty, and a checkpoint writes what is dirty.
+//! Replay and service call the same function in the same order, so that they reach the same state. Invariants: a
+//! place belongs to one slot; every change of an entry marks it dirty, and a checkpoint writes what is dirty.
 
 mod apply;
 mod sync;
@@ -61,8 +62,8 @@ impl Store {
         self.volumes.get(&volume).map_or(Lsn::ZERO, |replica| replica.prefix(chunk))
     }
 
-    /// Replay has ended: what no slot holds is free. A place that two slots claim (only damage does that) stays with the first; the
-    /// other's blocks are lost.
+    /// Replay has ended: what no slot holds is free. A place that two slots claim (only damage does that) stays with
+    /// the first; the other's blocks are lost.
     pub(crate) fn count_places(&mut self) {
         assert!(self.replaying);
         self.replaying = false;
@@ -87,7 +88,8 @@ impl Store {
         }
     }
 
-    /// Part of the journal cannot be read: nobody can say what this disk lacks, so it says that it has nothing for certain.
+    /// Part of the journal cannot be read: nobody can say what this disk lacks, so it says that it has nothing for
+    /// certain.
     pub(crate) fn distrust_everything(&mut self) {
         for (&volume, replica) in self.volumes.iter_mut().filter(|(_, replica)| !replica.deleted) {
             replica.incomplete = true;
@@ -130,7 +132,8 @@ struct Ground<'a> {
 }
 
 impl Ground<'_> {
-    /// Moves a slot. Blocks that stay valid and are not among `covered` do not come along: that happens after damage only.
+    /// Moves a slot. Blocks that stay valid and are not among `covered` do not come along: that happens after damage
+    /// only.
     fn move_to(&mut self, slot: &mut Slot, place: Option<Place>, covered: u16, by: Sequence) {
         if slot.place == place {
             return;

@@ -143,7 +143,8 @@ impl Superblock {
         page
     }
 
-    /// From the disk's first 8 KiB (both copies; fewer bytes are a truncated disk) and its size. The first good copy counts.
+    /// From the disk's first 8 KiB (both copies; fewer bytes are a truncated disk) and its size. The first good copy
+    /// counts.
     pub fn decode(start: &[u8], found: ByteCount, cluster: ClusterId) -> Result<Superblock, SuperblockError> {
         let copies: Vec<&[u8]> = start.chunks_exact(SUPERBLOCK_BYTES).take(2).collect();
         if copies.is_empty() {
@@ -194,7 +195,8 @@ impl Superblock {
     }
 }
 
-/// What to say of a disk with no good copy: any trace of Ashlar speaks against "blank" and "foreign", so that nobody formats it.
+/// What to say of a disk with no good copy: any trace of Ashlar speaks against "blank" and "foreign", so that nobody
+/// formats it.
 fn worst(outcomes: &[Result<Superblock, SuperblockError>]) -> SuperblockError {
     let rank = |error: &SuperblockError| match error {
         SuperblockError::NotADisk => 0,

@@ -1,7 +1,8 @@
 //! A disk in memory for this crate's tests: what is visible, what is durable, what is under way; and a power switch.
 //!
-//! Crash model: a durable write is on the media when it is done; another write when a flush that began after its end is done. At a
-//! crash every write that is not on the media leaves each of its 512-byte sectors or does not, at random.
+//! Crash model: a durable write is on the media when it is done; another write when a flush that began after its end
+//! is done. At a crash every write that is not on the media leaves each of its 512-byte sectors or does not, at
+//! random.
 
 use crate::{Action, DiskError, DiskLayout, Engine, EngineConfig, Event, IndexEdit, LinkId, OpToken, Superblock};
 use ashlar_types::{

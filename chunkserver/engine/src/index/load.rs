@@ -1,5 +1,5 @@
-//! Reading the index back. A damaged slot loses its blocks, a damaged chunk its completeness; a damaged volume row loses the promise,
-//! without which the disk must not serve at all.
+//! Reading the index back. A damaged slot loses its blocks, a damaged chunk its completeness; a damaged volume row
+//! loses the promise, without which the disk must not serve at all.
 
 use super::{Key, Loaded, decode_chunk, decode_position, decode_replica, decode_slot};
 use crate::RecoverError;

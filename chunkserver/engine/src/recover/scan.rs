@@ -1,7 +1,8 @@
 //! Scan: finds the journal's history in the pages of the ring, and tells a crash from corruption.
 //!
-//! At most one batch is being written at a time, and every later batch has a higher sequence than any that was ever seen in the ring.
-//! So a batch in the ring proves that all before it were written whole. The truth table for the next batch of the history, s:
+//! At most one batch is being written at a time, and every later batch has a higher sequence than any that was ever
+//! seen in the ring. So a batch in the ring proves that all before it were written whole. The truth table for the
+//! next batch of the history, s:
 //!
 //! | header s | payload | a header > s in the ring | meaning | what follows |
 //! | --- | --- | --- | --- | --- |
@@ -62,7 +63,8 @@ impl Scan {
         Scan { from, disk, slot_count, found: BTreeMap::new(), open: None, newest, next_page: from.next_offset }
     }
 
-    /// The pages of the ring, in the order of the ring, beginning where replay begins. `None` is a page that cannot be read.
+    /// The pages of the ring, in the order of the ring, beginning where replay begins. `None` is a page that cannot
+    /// be read.
     pub(crate) fn feed(&mut self, offset: u64, page: Option<Bytes>) {
         if offset != self.next_page {
             self.close(); // A new lap: batches do not cross the end.

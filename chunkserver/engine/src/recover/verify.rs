@@ -1,5 +1,6 @@
-//! Verify: data beside the journal. A record whose batch is not known to have been wholly durable may name places whose data never
-//! came; then its chunk's history ends before it. Nothing after it was acknowledged, because acknowledgements go out in order.
+//! Verify: data beside the journal. A record whose batch is not known to have been wholly durable may name places
+//! whose data never came; then its chunk's history ends before it. Nothing after it was acknowledged, because
+//! acknowledgements go out in order.
 
 use super::scan::History;
 use crate::place::{Place, Sequence};

@@ -72,7 +72,8 @@ impl Store {
         Outcome::Done
     }
 
-    /// Without a return in progress this changes nothing: it is the second copy of an answered request, or there is damage to repair.
+    /// Without a return in progress this changes nothing: it is the second copy of an answered request, or there is
+    /// damage to repair.
     pub(super) fn finish_sync(&mut self, volume: VolumeId) -> Outcome {
         let replica = self.replica_mut(volume);
         let whole = !replica.incomplete && replica.chunks.values().all(|chunk| chunk.complete);

@@ -14,7 +14,8 @@ fn restart(media: Media) -> Rig {
     rig
 }
 
-/// A disk whose ring begins with `count` batches of one small write each, none of them in the index; then the promise's batch first.
+/// A disk whose ring begins with `count` batches of one small write each, none of them in the index; then the
+/// promise's batch first.
 fn with_batches(count: u64) -> Rig {
     let mut rig = Rig::format(256);
     rig.opened(1, 1);

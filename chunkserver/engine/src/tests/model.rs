@@ -1,5 +1,5 @@
-//! Random work with power cuts, against a model: what was acknowledged is there, what was not is wholly there or wholly absent, in
-//! the order of the chunk's history.
+//! Random work with power cuts, against a model: what was acknowledged is there, what was not is wholly there or
+//! wholly absent, in the order of the chunk's history.
 
 use crate::EngineConfig;
 use crate::testing::*;
