@@ -185,18 +185,20 @@ impl Volume {
 
     fn opened(&mut self, now: Instant, index: MemberIndex, opened: Opened, out: &mut Vec<Action>) {
         self.reported_commit = self.reported_commit.max(opened.commit);
+        // One that lost its link while its `Join` is in doubt: perhaps it is in-sync already, so it must miss no write.
+        let takes_writes = self.takes_writes(index);
         let member = &mut self.members[index];
         member.become_open(opened, now);
         // What it would be given up for is over, unless it is incomplete as a whole or being ejected already.
         member.suspect = None;
-        if member.in_sync() && opened.syncing {
-            member.damaged = true;
+        member.damaged = takes_writes && opened.syncing;
+        if member.damaged {
             member.suspect = Some("replica is incomplete".to_owned());
         }
         if !self.proposals.is_ejecting(member.disk) {
             member.leaving = false;
         }
-        if matches!(self.phase, Phase::Serving) && self.members[index].in_sync() && !self.members[index].damaged {
+        if matches!(self.phase, Phase::Serving) && takes_writes && !self.members[index].damaged {
             self.resend_writes(now, index, out);
             self.ask_again(now, out);
         }

@@ -84,7 +84,8 @@ impl Volume {
         if matches!(self.phase, Phase::Serving) && self.proposals.is_idle() {
             self.propose_for_resync(out);
         }
-        if self.draining && self.proposals.is_idle() {
+        // Writes that wait for one more replica in-sync need the return.
+        if self.draining && self.proposals.is_idle() && self.writes.is_idle() {
             self.fail_resync(now, "the volume is being detached", out);
             self.close_if_drained(out);
         }
