@@ -25,36 +25,42 @@ pub enum CatalogErrorKind {
     Unavailable,
 }
 
-#[derive(Debug, thiserror::Error)]
+/// Shown with its cause, in one line. The cause is therefore not offered as a `source` as well, which would be shown twice.
+#[derive(Debug)]
 pub struct CatalogError {
     kind: CatalogErrorKind,
     context: String,
-    #[source]
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl CatalogError {
     pub fn new(kind: CatalogErrorKind, context: impl Into<String>) -> CatalogError {
-        CatalogError { kind, context: context.into(), source: None }
+        CatalogError { kind, context: context.into(), cause: None }
     }
 
     pub(crate) fn because(
         kind: CatalogErrorKind,
         context: impl Into<String>,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> CatalogError {
-        CatalogError { kind, context: context.into(), source: Some(source.into()) }
+        CatalogError { kind, context: context.into(), cause: Some(cause.into()) }
     }
 
     pub fn kind(&self) -> CatalogErrorKind {
         self.kind
     }
+
+    pub fn cause(&self) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {
+        self.cause.as_deref()
+    }
 }
+
+impl std::error::Error for CatalogError {}
 
 impl fmt::Display for CatalogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.source {
-            Some(source) => write!(f, "{}: {source}", self.context),
+        match &self.cause {
+            Some(cause) => write!(f, "{}: {cause}", self.context),
             None => f.write_str(&self.context),
         }
     }

@@ -48,6 +48,8 @@ pub struct VolumePage {
     pub volumes: Vec<StoredVolume>,
     /// Volumes whose values cannot be read, and why: one bad value does not hide the others.
     pub unreadable: Vec<(String, CatalogError)>,
+    /// The last one that was looked at, readable or not: where the next page begins.
+    pub last: Option<VolumeId>,
     /// Whether volumes follow.
     pub more: bool,
 }
@@ -162,7 +164,10 @@ impl Catalog {
         for stored in found.into_iter().take(limit) {
             let id = stored.key.trim_start_matches(keys::VOLUMES);
             let read = match id.parse::<VolumeId>() {
-                Ok(id) => self.volume(id).await,
+                Ok(id) => {
+                    page.last = Some(id);
+                    self.volume(id).await
+                }
                 Err(_) => {
                     Err(CatalogError::new(CatalogErrorKind::Corrupt, format!("{:?} is no volume's key", stored.key)))
                 }
