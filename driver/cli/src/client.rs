@@ -72,7 +72,7 @@ pub fn explain(status: Status) -> anyhow::Error {
         | Code::FailedPrecondition
         | Code::OutOfRange
         | Code::ResourceExhausted => anyhow!("{message}"),
-        Code::Unavailable => anyhow!("the control plane does not answer: {message}"),
+        Code::Unavailable => anyhow!("not available now: {message}"),
         Code::DeadlineExceeded | Code::Cancelled => anyhow!("no answer in time: {message}"),
         Code::Aborted => anyhow!("{message}; try again"),
         code => anyhow!("{message} ({code:?})"),

@@ -3,8 +3,8 @@
 //! ```text
 //! DIR/cluster.json        what the cluster is: id, nodes, ports. Written once, then only read; marks the directory as ours
 //! DIR/.lock               held by the command that starts or stops daemons
-//! DIR/catalog/            the control plane's state
-//! DIR/csi.sock            CSI identity and controller
+//! DIR/control/catalog/    the control plane's state
+//! DIR/control/csi.sock    CSI identity and controller
 //! DIR/logs/NAME.log       one per daemon, appended
 //! DIR/state/NAME.json     written by a daemon when it listens
 //! DIR/nX/disk/disk.img    the node's disk, its index beside it; DIR/nX/formatting/ until it is whole
@@ -152,8 +152,9 @@ impl Layout {
         };
         let layout = Layout { dir, file };
         layout.check_sockets()?;
+        let make = |path: PathBuf| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        make(layout.dir.join("control"))?;
         for node in &layout.file.nodes {
-            let make = |path: PathBuf| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
             make(layout.kubelet_dir(node))?;
             make(layout.run_dir(node))?;
         }
@@ -218,11 +219,11 @@ impl Layout {
     }
 
     pub fn catalog(&self) -> PathBuf {
-        self.dir.join("catalog")
+        self.dir.join("control").join("catalog")
     }
 
     pub fn control_csi_socket(&self) -> PathBuf {
-        self.dir.join("csi.sock")
+        self.dir.join("control").join("csi.sock")
     }
 
     pub fn log(&self, daemon: &str) -> PathBuf {
