@@ -96,12 +96,14 @@ fn a_killed_chunkserver_is_ejected_and_gets_back_only_what_changed() -> Result<(
     })
 }
 
-/// Blocks copied and blocks changed, as the volume's last return to in-sync tells.
+/// Blocks copied and blocks changed, as the datapath tells of the volume's return to in-sync.
 fn resynced(scene: &Scene) -> Result<(u64, u64)> {
-    let events: Vec<Event> = scene.cluster.cli_json(&["events", "--volume", VOLUME])?;
-    let joined = events.iter().rev().find(|event| event.kind == "in-sync").context("an event tells of the return")?;
-    let figure = |name: &str| joined.figures.get(name).context("the event has the figure")?.parse().context("a number");
-    Ok((figure("copied_blocks")?, figure("changed_blocks")?))
+    wait_until("the event that tells of the return", EJECT_LIMIT, || {
+        let events: Vec<Event> = scene.cluster.cli_json(&["events", "--volume", VOLUME])?;
+        let figure = |event: &Event, name: &str| event.figures.get(name)?.parse().ok();
+        let joined = events.iter().filter(|event| event.kind == "in-sync");
+        Ok(joined.rev().find_map(|event| Some((figure(event, "copied_blocks")?, figure(event, "changed_blocks")?))))
+    })
 }
 
 #[test]

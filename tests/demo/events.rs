@@ -45,12 +45,19 @@ impl Watch {
 
     /// The first event of that kind about the disk.
     pub fn wait_for(&self, kind: &str, disk: &str, limit: Duration) -> Result<Heard> {
-        wait_until(&format!("the event {kind:?} of disk {disk}"), limit, || Ok(self.find(kind, disk)))
+        self.wait(kind, disk, limit, |_| true)
     }
 
-    fn find(&self, kind: &str, disk: &str) -> Option<Heard> {
-        let heard = self.heard.lock().expect("no reader panics");
-        heard.iter().find(|heard| heard.event.kind == kind && heard.event.disk == disk).cloned()
+    /// The first that also brings this figure: control plane and datapath both tell of a change, each what it knows.
+    pub fn wait_for_figure(&self, kind: &str, disk: &str, figure: &str, limit: Duration) -> Result<Heard> {
+        self.wait(kind, disk, limit, |event| event.figures.contains_key(figure))
+    }
+
+    fn wait(&self, kind: &str, disk: &str, limit: Duration, wanted: impl Fn(&Event) -> bool) -> Result<Heard> {
+        let fits = |heard: &&Heard| heard.event.kind == kind && heard.event.disk == disk && wanted(&heard.event);
+        wait_until(&format!("the event {kind:?} of disk {disk}"), limit, || {
+            Ok(self.heard.lock().expect("no reader panics").iter().find(fits).cloned())
+        })
     }
 }
 

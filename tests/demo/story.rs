@@ -150,7 +150,8 @@ impl<'a> Play<'a> {
         self.clock.say(&format!("sysbench ended without an error after {} transactions", finished.transactions));
         self.cluster.wait_in_sync(VOLUME, RESYNC_LIMIT)?;
         let gap_ms = self.cluster.attached(HOME, &volume.id)?.longest_gap_ms;
-        let resync = resync_of(&joined, started)?;
+        let told = watch.wait_for_figure("in-sync", &disk, "copied_blocks", RESYNC_LIMIT)?;
+        let resync = resync_of(&told, joined.clock - started)?;
         Ok(Survived { load: finished, killed, in_sync: joined.clock, resync, gap_ms, ledger_rows: ledger.stop()? })
     }
 
@@ -227,15 +228,11 @@ impl<'a> Play<'a> {
     }
 }
 
-fn resync_of(joined: &Heard, started: f64) -> Result<Resync> {
+fn resync_of(told: &Heard, seconds: f64) -> Result<Resync> {
     let figure = |name: &str| {
         let text =
-            joined.event.figures.get(name).with_context(|| format!("the event has no {name}: {:?}", joined.event))?;
+            told.event.figures.get(name).with_context(|| format!("the event has no {name}: {:?}", told.event))?;
         text.parse().with_context(|| format!("{name} is {text:?}"))
     };
-    Ok(Resync {
-        copied_blocks: figure("copied_blocks")?,
-        changed_blocks: figure("changed_blocks")?,
-        seconds: joined.clock - started,
-    })
+    Ok(Resync { copied_blocks: figure("copied_blocks")?, changed_blocks: figure("changed_blocks")?, seconds })
 }
