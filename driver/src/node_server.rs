@@ -20,10 +20,11 @@ pub async fn run(config: &NodeConfig, shutdown: Shutdown) -> anyhow::Result<()> 
         control: config.control.clone(),
         kubelet_dir: config.kubelet_dir.clone(),
     };
-    let service = NodeService::open(settings).context("set up the node service")?;
+    let metrics = Metrics::default();
+    let service = NodeService::open(settings, metrics.clone()).context("set up the node service")?;
     let socket = Socket::bind(&config.csi_socket).await?;
     let page = match config.metrics_listen {
-        Some(address) => Some(Page::bind(address, Metrics::default(), None).await?),
+        Some(address) => Some(Page::bind(address, metrics, None).await?),
         None => None,
     };
     let state = State {

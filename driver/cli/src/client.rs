@@ -36,7 +36,8 @@ impl Endpoint {
         }
         let Some(dir) = &self.dir else {
             bail!(
-                "which cluster? Give --control URL (or ASHLAR_CONTROL), or --dir DIR of a development cluster (or ASHLAR_DIR)"
+                "which cluster? Give --control URL (or ASHLAR_CONTROL), \
+                 or --dir DIR of a development cluster (or ASHLAR_DIR)"
             );
         };
         Ok(Layout::open(dir)?.control_url())

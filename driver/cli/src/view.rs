@@ -1,4 +1,5 @@
-//! What the CLI's JSON looks like: stable names, states as words, unknown values as null. Made from the control API's messages.
+//! What the CLI's JSON looks like: stable names, states as words, unknown values as null. Made from the control API's
+//! messages.
 
 use ashlar_rpc::control;
 use serde::Serialize;

@@ -1,7 +1,9 @@
-//! The CSI node service: brings a volume's device up on this node, makes and checks its filesystem, mounts it and shows it to pods.
+//! The CSI node service: brings a volume's device up on this node, makes and checks its filesystem, mounts it and
+//! shows it to pods.
 //!
-//! One operation per volume at a time. An operation that was begun is carried through even when its caller has given up: it runs as a
-//! task of its own that holds the volume's permit, so that the caller's next try cannot run beside it.
+//! One operation per volume at a time. An operation that was begun is carried through even when its caller has given
+//! up: it runs as a task of its own that holds the volume's permit, so that the caller's next try cannot run beside
+//! it.
 
 mod cluster;
 mod publish;

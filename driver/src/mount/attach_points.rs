@@ -45,7 +45,8 @@ fn explain_mount(error: Errno, device: &BlockDevice, fs_type: FsType, place: &Pl
     }
 }
 
-/// The mount must be seen where it was asked for: otherwise the path was changed meanwhile, and what was mounted is taken away again.
+/// The mount must be seen where it was asked for: otherwise the path was changed meanwhile, and what was mounted is
+/// taken away again.
 fn verify(place: &Place, device: DeviceNumber) -> Result<(), MountError> {
     let table = MountTable::read()?;
     if table.top_at(place.real()).is_some_and(|top| top.device == device) {
@@ -142,8 +143,9 @@ pub enum Found {
     Wanted(Mount),
 }
 
-/// Looks at a place before something is mounted there. A mount whose device no longer answers (its datapath was killed) is taken away
-/// together with all others of that device in the kubelet's directory; any other mount is an error.
+/// Looks at a place before something is mounted there. A mount whose device no longer answers (its datapath was
+/// killed) is taken away together with all others of that device in the kubelet's directory; any other mount is an
+/// error.
 pub fn look(kubelet: &KubeletDir, place: &Place, wanted: &BlockDevice) -> Result<Found, MountError> {
     let table = MountTable::read()?;
     let Some(top) = table.top_at(place.real()) else { return Ok(Found::Nothing) };

@@ -67,8 +67,8 @@ impl Invocation {
     }
 }
 
-/// Without a force flag: both programs look for another filesystem themselves, and a device that is mounted is refused by the kernel.
-/// Without discard: a blank volume has nothing to give back.
+/// Without a force flag: both programs look for another filesystem themselves, and a device that is mounted is
+/// refused by the kernel. Without discard: a blank volume has nothing to give back.
 pub fn make_invocation(fs_type: FsType, device: &Path) -> Invocation {
     match fs_type {
         FsType::Ext4 => Invocation::on_device("mkfs.ext4", &["-q", "-b", "4096", "-m", "0", "-E", "nodiscard"], device),
@@ -84,8 +84,9 @@ pub fn make(fs_type: FsType, device: &BlockDevice) -> Result<(), MountError> {
 
 /// Looks over a filesystem before it is mounted for writing.
 ///
-/// ext4: the superblock must be readable and whole, because e2fsck would otherwise take a backup of it and go on as if nothing had
-/// been; then `e2fsck -p` replays the journal and repairs what is safe. xfs replays its log in the kernel, and refuses damage there.
+/// ext4: the superblock must be readable and whole, because e2fsck would otherwise take a backup of it and go on as
+/// if nothing had been; then `e2fsck -p` replays the journal and repairs what is safe. xfs replays its log in the
+/// kernel, and refuses damage there.
 pub fn check(fs_type: FsType, device: &BlockDevice) -> Result<(), MountError> {
     if fs_type == FsType::Xfs {
         return Ok(());
@@ -115,8 +116,8 @@ pub fn damaged(fs_type: FsType, device: &BlockDevice, reason: &str) -> MountErro
         FsType::Xfs => "xfs_repair",
     };
     MountError::Damaged(format!(
-        "the {fs_type} filesystem on {} cannot be used: {reason}. The volume is marked as used and is never formatted anew; \
-         repair it with {repair}, or restore it",
+        "the {fs_type} filesystem on {} cannot be used: {reason}. The volume is marked as used and is \
+         never formatted anew; repair it with {repair}, or restore it",
         device.path.display()
     ))
 }

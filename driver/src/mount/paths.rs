@@ -1,5 +1,6 @@
-//! Paths that come in requests. All lie below the kubelet's directory, which is opened once and pinned; from there on nothing is
-//! reached by a path that somebody could change meanwhile: no `..`, no symlink, no step outside, checked by the kernel (openat2).
+//! Paths that come in requests. All lie below the kubelet's directory, which is opened once and pinned; from there on
+//! nothing is reached by a path that somebody could change meanwhile: no `..`, no symlink, no step outside, checked
+//! by the kernel (openat2).
 //!
 //! A [`Place`] is a directory that is held open and a name in it. What is mounted, made or removed goes through
 //! `/proc/self/fd/N/NAME`, so that a directory that is swapped for a symlink between check and use leads nowhere.
@@ -134,7 +135,8 @@ impl Place {
         &self.real
     }
 
-    /// A path for umount2(2): the directory is pinned, the name is looked up once more and must not be followed if it is a symlink.
+    /// A path for umount2(2): the directory is pinned, the name is looked up once more and must not be followed if it
+    /// is a symlink.
     pub fn path(&self) -> PathBuf {
         Path::new("/proc/self/fd").join(self.directory.as_raw_fd().to_string()).join(&self.name)
     }

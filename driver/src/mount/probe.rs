@@ -1,5 +1,5 @@
-//! Reads a device where a filesystem, a partition table, a RAID member or an encrypted volume would show: its first and its last MiB.
-//! What is found can forbid formatting and never allows it.
+//! Reads a device where a filesystem, a partition table, a RAID member or an encrypted volume would show: its first
+//! and its last MiB. What is found can forbid formatting and never allows it.
 
 use super::error::MountError;
 use nix::fcntl::OFlag;
@@ -44,8 +44,8 @@ pub fn wipe(device: &Path) -> Result<(), MountError> {
 
 /// Reads the first block past the cache.
 pub fn read_first_block(device: &Path) -> io::Result<()> {
-    // Without O_DIRECT the page cache of a mounted filesystem would answer for a device that is gone. With it the buffer must be aligned,
-    // which a page-sized part of a larger buffer can always be made to be.
+    // Without O_DIRECT the page cache of a mounted filesystem would answer for a device that is gone. With it the
+    // buffer must be aligned, which a page-sized part of a larger buffer can always be made to be.
     let mut file = OpenOptions::new().read(true).custom_flags(OFlag::O_DIRECT.bits()).open(device)?;
     let mut buffer = vec![0u8; 2 * 4096];
     let start = buffer.as_ptr().align_offset(4096);

@@ -7,7 +7,7 @@
 //! | blank | zeros | move to formatting, mkfs, move to used, mount |
 //! | blank | data, or unreadable | refuse |
 //! | formatting | zeros | mkfs, move to used, mount |
-//! | formatting | data | zero the probe areas (an mkfs of ours was cut off; no pod ever saw the volume), then as above |
+//! | formatting | data | zero the probe areas (our mkfs was cut off; no pod ever saw the volume), then as above |
 //! | formatting | unreadable | refuse |
 //! | used | not looked at | mount, or refuse where the filesystem asked for is not the one recorded |
 

@@ -1,4 +1,5 @@
-//! `dev down`: unmounts, detaches and stops everything, in the order in which nothing has to wait for something that is gone.
+//! `dev down`: unmounts, detaches and stops everything, in the order in which nothing has to wait for something that
+//! is gone.
 
 use super::daemon::{self, Daemon, Kind};
 use super::layout::Layout;

@@ -1,16 +1,12 @@
 //! The directory of a development cluster: `cluster.json`, and where everything else lies.
 //!
 //! ```text
-//! DIR/cluster.json        what the cluster is: id, nodes, ports. Written once, then only read; marks the directory as ours
-//! DIR/.lock               held by the command that starts or stops daemons
-//! DIR/control/catalog/    the control plane's state
-//! DIR/control/csi.sock    CSI identity and controller
-//! DIR/logs/NAME.log       one per daemon, appended
-//! DIR/state/NAME.json     written by a daemon when it listens
-//! DIR/nX/disk/disk.img    the node's disk, its index beside it; DIR/nX/formatting/ until it is whole
-//! DIR/nX/csi.sock         CSI identity and node
-//! DIR/nX/kubelet/         staging and target paths
-//! DIR/nX/run/             the datapath's sockets and mounts
+//! DIR/cluster.json        what the cluster is: id, nodes, ports. Written once, then only read; marks the directory
+//! as ours DIR/.lock               held by the command that starts or stops daemons DIR/control/catalog/    the
+//! control plane's state DIR/control/csi.sock    CSI identity and controller DIR/logs/NAME.log       one per daemon,
+//! appended DIR/state/NAME.json     written by a daemon when it listens DIR/nX/disk/disk.img    the node's disk, its
+//! index beside it; DIR/nX/formatting/ until it is whole DIR/nX/csi.sock         CSI identity and node
+//! DIR/nX/kubelet/         staging and target paths DIR/nX/run/             the datapath's sockets and mounts
 //! ```
 
 use super::ports;
@@ -106,7 +102,8 @@ impl Layout {
         Ok(Layout { dir, file })
     }
 
-    /// The cluster in `dir`, made as wished if the directory is absent or empty. One that exists must agree with the wish.
+    /// The cluster in `dir`, made as wished if the directory is absent or empty. One that exists must agree with the
+    /// wish.
     pub fn open_or_create(dir: &Path, wish: Wish) -> anyhow::Result<Layout> {
         if dir.join(CLUSTER_FILE).exists() {
             let layout = Layout::open(dir)?;

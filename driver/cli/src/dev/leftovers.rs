@@ -38,7 +38,8 @@ pub struct Loop {
 /// What the kernel still has of the cluster in `dir`.
 #[derive(Debug)]
 pub struct Leftovers {
-    /// Filesystems and devices that somebody uses, the latest first. They may lie outside `dir`, if their device is of the cluster.
+    /// Filesystems and devices that somebody uses, the latest first. They may lie outside `dir`, if their device is
+    /// of the cluster.
     pub mounts: Vec<Mount>,
     /// The files under the loop devices.
     pub fuse_mounts: Vec<Mount>,

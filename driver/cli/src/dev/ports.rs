@@ -1,5 +1,5 @@
-//! Chooses ports that stay ours. They are kept for the life of the cluster, and a daemon that was killed must get its port back:
-//! so they lie below the range from which the kernel gives ports to outgoing connections.
+//! Chooses ports that stay ours. They are kept for the life of the cluster, and a daemon that was killed must get its
+//! port back: so they lie below the range from which the kernel gives ports to outgoing connections.
 
 use anyhow::ensure;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

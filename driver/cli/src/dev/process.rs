@@ -1,8 +1,9 @@
-//! Processes of the daemons: started in sessions of their own, and found again without trusting a pid that was written down.
+//! Processes of the daemons: started in sessions of their own, and found again without trusting a pid that was
+//! written down.
 //!
-//! A daemon is recognised by two variables in the environment with which it was started, the directory of its cluster and its
-//! name, together with the program that it runs. So neither a pid that was given to another process, nor a daemon whose
-//! starter was killed before it could write the pid down, leads astray.
+//! A daemon is recognised by two variables in the environment with which it was started, the directory of its cluster
+//! and its name, together with the program that it runs. So neither a pid that was given to another process, nor a
+//! daemon whose starter was killed before it could write the pid down, leads astray.
 
 use super::daemon::{Daemon, Kind, program_path};
 use super::layout::Layout;
@@ -74,8 +75,8 @@ pub fn is_alive(pid: i32) -> bool {
     stat_fields(pid).is_some_and(|fields| !fields.starts_with(['Z', 'X']))
 }
 
-/// Starts the daemon in a session of its own, with its output appended to its log. Its old state file is removed first, so that one
-/// that exists is of this process.
+/// Starts the daemon in a session of its own, with its output appended to its log. Its old state file is removed
+/// first, so that one that exists is of this process.
 pub fn start(layout: &Layout, daemon: &Daemon) -> anyhow::Result<i32> {
     let name = daemon.name();
     let state_file = layout.state_file(&name);

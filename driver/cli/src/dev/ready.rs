@@ -1,5 +1,5 @@
-//! Waits until what was started really serves: a daemon has written its state file (it listens), the control plane has had
-//! its heartbeat since the start, and a CSI service answers its probe.
+//! Waits until what was started really serves: a daemon has written its state file (it listens), the control plane
+//! has had its heartbeat since the start, and a CSI service answers its probe.
 
 use super::daemon::{Daemon, Kind};
 use super::layout::Layout;
@@ -44,7 +44,8 @@ pub async fn listening(layout: &Layout, started: &Started, deadline: Instant) ->
     .await
 }
 
-/// Until the control plane counts the nodes of `daemons` and their disks as alive, by heartbeats of the processes that run now.
+/// Until the control plane counts the nodes of `daemons` and their disks as alive, by heartbeats of the processes
+/// that run now.
 pub async fn reported(
     layout: &Layout,
     daemons: &[Daemon<'_>],
@@ -115,7 +116,8 @@ async fn probe(socket: PathBuf) -> anyhow::Result<bool> {
     Ok(answer.into_inner().ready.unwrap_or(true))
 }
 
-/// Asks again and again until the answer is `Ok`; at the deadline the last reason is the error. A failure of `ask` itself is final.
+/// Asks again and again until the answer is `Ok`; at the deadline the last reason is the error. A failure of `ask`
+/// itself is final.
 async fn until(
     deadline: Instant,
     what: &str,

@@ -1,4 +1,5 @@
-//! The node service's view of the cluster: the control plane for volumes and their use, this node's datapath for devices.
+//! The node service's view of the cluster: the control plane for volumes and their use, this node's datapath for
+//! devices.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::mount::FsType;
@@ -69,7 +70,8 @@ impl Cluster {
         ))
     }
 
-    /// Moves the use state on; one that is there already is not an error of this call but of the state that it was planned on.
+    /// Moves the use state on; one that is there already is not an error of this call but of the state that it was
+    /// planned on.
     pub(super) async fn set_use(
         &self,
         id: VolumeId,
@@ -165,7 +167,8 @@ fn state(volume: control::Volume) -> Result<VolumeState> {
     Ok(VolumeState { size_bytes: volume.size_bytes, recorded, holder })
 }
 
-/// A refusal keeps its kind; what is about the connection, or nobody's fault but a daemon's, becomes one that a caller may retry.
+/// A refusal keeps its kind; what is about the connection, or nobody's fault but a daemon's, becomes one that a
+/// caller may retry.
 fn explain(what: &str, status: Status) -> Error {
     let kind = match status.code() {
         Code::InvalidArgument => ErrorKind::InvalidArgument,

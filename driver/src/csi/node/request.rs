@@ -1,5 +1,5 @@
-//! Requests, checked once: what is missing or malformed is refused here, before anything is looked at. Secrets and the publish and
-//! volume contexts are never kept nor logged.
+//! Requests, checked once: what is missing or malformed is refused here, before anything is looked at. Secrets and
+//! the publish and volume contexts are never kept nor logged.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::mount::{FsType, MountOptions};

@@ -57,7 +57,8 @@ pub(super) async fn stage(shared: Arc<Shared>, request: Stage) -> Result<NodeSta
     Ok(NodeStageVolumeResponse {})
 }
 
-/// A volume that nobody holds is taken by attaching it: Kubernetes stages again without publishing again when a pod comes back to its node.
+/// A volume that nobody holds is taken by attaching it: Kubernetes stages again without publishing again when a pod
+/// comes back to its node.
 pub(super) fn check_holder(shared: &Shared, state: &VolumeState) -> Result<()> {
     if state.holder.is_empty() || state.holder == shared.node.as_str() {
         return Ok(());
