@@ -8,7 +8,7 @@ use crate::config::DiskPaths;
 use crate::index::{Index, IndexEntry};
 use ashlar_engine::{SUPERBLOCK_BYTES, Superblock, SuperblockError};
 use ashlar_reactor::BufferPool;
-use ashlar_types::{ByteCount, ClusterId};
+use ashlar_types::{ByteCount, ClusterId, DiskId};
 use nix::fcntl::OFlag;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
@@ -130,14 +130,23 @@ pub struct OpenDisk {
     pub entries: Vec<IndexEntry>,
 }
 
+/// A disk that cannot be used; its id, if at least that could be read.
+#[derive(Debug)]
+pub struct DiskFailure {
+    pub id: Option<DiskId>,
+    pub error: Error,
+}
+
 impl OpenDisk {
     /// With `ReadOnly` neither disk nor index is changed.
-    pub fn open(paths: &DiskPaths, cluster: Option<ClusterId>, access: Access) -> Result<OpenDisk, Error> {
-        let medium = Medium::open(&paths.disk, access)?;
-        let superblock = medium.superblock(cluster)?;
-        check_index_place(&medium, paths)?;
-        let index = Index::open(&paths.index(), superblock.disk, access)?;
-        let entries = index.entries()?;
+    pub fn open(paths: &DiskPaths, cluster: Option<ClusterId>, access: Access) -> Result<OpenDisk, DiskFailure> {
+        let unknown = |error| DiskFailure { id: None, error };
+        let medium = Medium::open(&paths.disk, access).map_err(unknown)?;
+        let superblock = medium.superblock(cluster).map_err(unknown)?;
+        let known = |error| DiskFailure { id: Some(superblock.disk), error };
+        check_index_place(&medium, paths).map_err(known)?;
+        let index = Index::open(&paths.index(), superblock.disk, access).map_err(known)?;
+        let entries = index.entries().map_err(known)?;
         Ok(OpenDisk { paths: paths.clone(), medium, superblock, index, entries })
     }
 }

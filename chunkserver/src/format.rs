@@ -175,7 +175,7 @@ fn write_zeros(medium: &Medium, size: ByteCount) -> Result<(), Error> {
     };
     let written: io::Result<()> = thread::scope(|scope| {
         let writers: Vec<_> = (0..WRITERS).map(|_| scope.spawn(write)).collect();
-        writers.into_iter().map(|writer| writer.join().expect("a writer does not panic")).collect()
+        writers.into_iter().try_for_each(|writer| writer.join().expect("a writer does not panic"))
     });
     written.map_err(Error::file("write zeros to", path))?;
     medium.file().sync_all().map_err(Error::file("flush", path))

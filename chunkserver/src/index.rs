@@ -81,10 +81,12 @@ impl Index {
 
     /// Everything, in ascending order of the keys.
     pub fn entries(&self) -> Result<Vec<IndexEntry>, Error> {
-        let entry =
-            |entry: Result<(Box<[u8]>, Box<[u8]>), _>| entry.map(|(key, value)| (key.into_vec(), value.into_vec()));
-        let entries: Result<_, rocksdb::Error> = self.db.iterator(IteratorMode::Start).map(entry).collect();
-        entries.map_err(failed(&self.path, "read"))
+        let mut entries = Vec::new();
+        for entry in self.db.iterator(IteratorMode::Start) {
+            let (key, value) = entry.map_err(failed(&self.path, "read"))?;
+            entries.push((key.into_vec(), value.into_vec()));
+        }
+        Ok(entries)
     }
 
     /// Applies all edits, durably, or none.

@@ -13,7 +13,7 @@ use std::io::Write;
 
 /// Writes the report on the disk to `out`.
 pub fn inspect(config: &InspectConfig, out: &mut impl Write) -> Result<(), Error> {
-    let disk = OpenDisk::open(&config.disk, None, Access::ReadOnly)?;
+    let disk = OpenDisk::open(&config.disk, None, Access::ReadOnly).map_err(|failure| failure.error)?;
     let path = config.disk.disk.clone();
     let (superblock, index_entries) = (disk.superblock, disk.entries.len());
     let mut offline = Offline::recover(disk)?;

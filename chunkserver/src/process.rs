@@ -10,7 +10,7 @@
 use crate::Error;
 use crate::config::{LINKS_MAX, RunConfig};
 use crate::control::{ControlPlan, ControlThread};
-use crate::disk::{Access, OpenDisk};
+use crate::disk::{Access, DiskFailure, OpenDisk};
 use crate::serve::{FailedDisk, Host, drive};
 use ashlar_reactor::{Reactor, ReactorConfig};
 use serde::Serialize;
@@ -96,8 +96,8 @@ fn open_disks(config: &RunConfig) -> Result<(Vec<OpenDisk>, Vec<FailedDisk>), Er
                 failed.push(FailedDisk { id: None, path: paths.disk.clone(), reason });
             }
             Ok(disk) => disks.push(disk),
-            Err(error) => {
-                failed.push(FailedDisk { id: None, path: paths.disk.clone(), reason: with_sources(&error) });
+            Err(DiskFailure { id, error }) => {
+                failed.push(FailedDisk { id, path: paths.disk.clone(), reason: with_sources(&error) });
                 first_error.get_or_insert(error);
             }
         }

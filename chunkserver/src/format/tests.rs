@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::DiskPaths;
-use crate::disk::{DiskRefusal, OpenDisk};
+use crate::disk::{DiskFailure, DiskRefusal, OpenDisk};
 use ashlar_engine::SuperblockError;
 use ashlar_types::ClusterId;
 use std::path::Path;
@@ -100,7 +100,7 @@ fn a_disk_of_another_cluster_a_newer_format_or_truncated_is_refused() {
         Some(ClusterId::from_u128(cluster)),
         Access::ReadOnly,
     ) {
-        Err(Error::Disk { reason: DiskRefusal::Superblock(error), .. }) => error,
+        Err(DiskFailure { error: Error::Disk { reason: DiskRefusal::Superblock(error), .. }, .. }) => error,
         other => panic!("{other:?}"),
     };
     assert!(matches!(reason(2), SuperblockError::OtherCluster { .. }));

@@ -121,8 +121,9 @@ fn named_disk(frame: &RequestFrame) -> Option<Open> {
 }
 
 fn refusal(status: Status, mut reason: String) -> Refusal {
-    let end = reason.floor_char_boundary(REASON_BYTES_MAX);
-    reason.truncate(end);
+    while reason.len() > REASON_BYTES_MAX {
+        reason.pop();
+    }
     Refusal { status, block: BlockIndex(0), reason }
 }
 

@@ -1,0 +1,8 @@
+//! The process as others meet it: its ports, its disks, its exit.
+
+mod client;
+mod daemon;
+mod disks;
+mod offline;
+mod ports;
+mod sessions;
