@@ -221,6 +221,7 @@ impl Engine {
             Work::BeginSync { after } => Body::BeginSync { after: *after },
             Work::AdoptPrefix { chunk, prefix } => Body::AdoptPrefix { chunk: *chunk, prefix: *prefix },
             Work::CompleteChunk { chunk, prefix } => Body::CompleteChunk { chunk: *chunk, prefix: *prefix },
+            Work::VoidStale { chunk } => Body::VoidStale { chunk: *chunk },
             Work::FinishSync => Body::FinishSync,
             _ => unreachable!("the work has a payload or places"),
         };

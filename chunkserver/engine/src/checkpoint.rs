@@ -29,7 +29,7 @@ pub(crate) struct Checkpoint {
 
 enum State {
     Idle,
-    Applying { plan: Plan, cursor: DiskBlock, in_flight: u32, has_written: bool },
+    Applying { plan: Plan, cursor: DiskBlock, in_flight: u32, needs_flush: bool },
     Flushing { plan: Plan },
     Committing { until: Sequence },
 }
@@ -87,35 +87,37 @@ impl Engine {
         let edits = Dirty::take_edits(&mut self.store, position, self.superblock.disk);
         let plan = Plan { until, edits };
         self.checkpoint.wanted = false;
-        let (cursor, in_flight, has_written) = (DiskBlock(0), 0, false);
-        self.checkpoint.become_state(State::Applying { plan, cursor, in_flight, has_written });
+        // What recovery found may have come from a process that died before it was durable: seen is not yet safe.
+        let needs_flush = self.recovery.is_some();
+        let (cursor, in_flight) = (DiskBlock(0), 0);
+        self.checkpoint.become_state(State::Applying { plan, cursor, in_flight, needs_flush });
     }
 
     /// Writes in place what fits the depth; when everything is, goes on to the flush.
     fn apply_some(&mut self, out: &mut Vec<Action>) {
         let depth = self.apply_depth();
         loop {
-            let State::Applying { plan, cursor, in_flight, has_written } = &mut self.checkpoint.state else { return };
+            let State::Applying { plan, cursor, in_flight, needs_flush } = &mut self.checkpoint.state else { return };
             if *in_flight >= depth {
                 return;
             }
             let Some(run) = self.store.overlay.run_from(*cursor, plan.until, APPLY_RUN_BLOCKS_MAX) else { break };
             *cursor = DiskBlock(run.start.0 + run.parts.len() as u64);
             *in_flight += 1;
-            *has_written = true;
+            *needs_flush = true;
             self.counters.apply_writes += 1;
             self.counters.apply_bytes += run.parts.len() as u64 * BLOCK_BYTES;
             let offset = run.start.offset(self.data_offset());
             let op = self.begin_op(Op::Apply { start: run.start, sequences: run.sequences });
             out.push(Action::Write { op, offset, parts: run.parts, durable: false });
         }
-        let State::Applying { plan, in_flight, has_written, .. } = &mut self.checkpoint.state else { return };
+        let State::Applying { plan, in_flight, needs_flush, .. } = &mut self.checkpoint.state else { return };
         if *in_flight > 0 {
             return;
         }
-        let has_written = *has_written;
+        let needs_flush = *needs_flush;
         let plan = Plan { until: plan.until, edits: std::mem::take(&mut plan.edits) };
-        if has_written {
+        if needs_flush {
             self.checkpoint.become_state(State::Flushing { plan });
             let op = self.begin_op(Op::CheckpointFlush);
             out.push(Action::Flush { op });

@@ -2,7 +2,7 @@
 
 use crate::superblock::{JOURNAL_BYTES_MIN, SLOTS_MIN};
 use ashlar_types::{BLOCK_BYTES, BLOCKS_PER_SLOT, Duration};
-use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, DATA_BYTES_MAX};
+use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, DATA_BYTES_MAX, SESSION_DATA_BYTES_MAX};
 
 /// Writes up to 32 KiB go through the journal whole.
 pub(crate) const SMALL_WRITE_BLOCKS_MAX: u32 = 8;
@@ -21,8 +21,9 @@ pub(crate) const READ_RETRIES_MAX: u32 = 16;
 pub(crate) const LINKS_MAX: usize = 4096;
 /// Replicas, and tombstones of replicas, of one disk: a row of 69 bytes each.
 pub(crate) const VOLUMES_MAX: usize = 1 << 20;
-/// Events that wait for the end of recovery.
+/// Events that wait for the end of recovery, and the data that they bring or ask for.
 pub(crate) const EARLY_EVENTS_MAX: usize = 8192;
+pub(crate) const EARLY_DATA_BYTES_MAX: usize = SESSION_DATA_BYTES_MAX;
 /// Slots looked at for one page of a listing: bounds the time that a listing holds up everything else.
 pub(crate) const LIST_SLOTS_MAX: usize = 1 << 16;
 /// Fewest places kept back for copies, repairs and overwrites.
@@ -61,7 +62,7 @@ impl Default for EngineConfig {
         EngineConfig {
             checkpoint_ring_percent: 25,
             checkpoint_interval: Duration::from_secs(5),
-            idle_delay: Duration::from_millis(50),
+            idle_delay: Duration::from_millis(200),
             apply_depth: 8,
             apply_depth_busy: 1,
             reserve_permille: 10,

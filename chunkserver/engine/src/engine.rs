@@ -7,7 +7,7 @@
 
 use crate::action::Action;
 use crate::checkpoint::Checkpoint;
-use crate::config::{EARLY_EVENTS_MAX, EngineConfig, RESERVE_SLOTS_MIN};
+use crate::config::{EARLY_DATA_BYTES_MAX, EARLY_EVENTS_MAX, EngineConfig, RESERVE_SLOTS_MIN};
 use crate::event::{DiskError, Event, LinkId, OpToken};
 use crate::index::load::load;
 use crate::index::{Loaded, Position};
@@ -17,6 +17,7 @@ use crate::place::{DiskBlock, Place, Sequence};
 use crate::queue::Waiting;
 use crate::read::Reads;
 use crate::recover::Recovery;
+use crate::request::data_bytes;
 use crate::ring::Ring;
 use crate::session::{ReplyTo, Sessions};
 use crate::status::{Counters, EngineStatus, ReplicaStatus};
@@ -24,7 +25,7 @@ use crate::store::{Outcome, Store};
 use crate::superblock::Superblock;
 use ashlar_types::{BlockIndex, ByteCount, ByteOffset, Epoch, Instant, Lsn, SLOT_BYTES, VolumeId};
 use ashlar_wire::limits::REASON_BYTES_MAX;
-use ashlar_wire::{Frame, Opened, Refusal, Reply, Status};
+use ashlar_wire::{Frame, Opened, Refusal, Reply, RequestFrame, Status};
 use bytes::Bytes;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -182,7 +183,7 @@ impl Engine {
     fn put_off(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
             Event::Request { link, frame } if self.failed.is_some() => self.on_request(link, frame, out),
-            Event::Request { link, .. } if self.early.len() >= EARLY_EVENTS_MAX => {
+            Event::Request { link, frame } if !self.may_wait(&frame) => {
                 let of_link = |early: &Event| matches!(early, Event::Request { link: other, .. } if *other == link);
                 self.early.retain(|early| !of_link(early));
                 self.counters.links_closed += 1;
@@ -197,6 +198,15 @@ impl Engine {
             }
             event => self.early.push_back(event),
         }
+    }
+
+    fn may_wait(&self, frame: &RequestFrame) -> bool {
+        let weight = |early: &Event| match early {
+            Event::Request { frame, .. } => data_bytes(&frame.message),
+            _ => 0,
+        };
+        let waiting: usize = self.early.iter().map(weight).sum();
+        self.early.len() < EARLY_EVENTS_MAX && waiting + data_bytes(&frame.message) <= EARLY_DATA_BYTES_MAX
     }
 
     pub(crate) fn handle_early(&mut self, out: &mut Vec<Action>) {
@@ -301,7 +311,8 @@ impl Engine {
 
     pub(crate) fn reply_opened(&mut self, to: ReplyTo, out: &mut Vec<Action>) {
         let replica = self.store.replica(to.volume).expect("a volume that is open has a replica");
-        let (commit, floor, syncing) = (replica.commit, replica.floor, replica.syncing.is_some());
+        // Incomplete as a whole: in the middle of a return, or after damage to the journal.
+        let (commit, floor, syncing) = (replica.commit, replica.floor, replica.incomplete);
         self.reply(to, Reply::Opened(Opened { commit, floor, syncing }), out);
     }
 

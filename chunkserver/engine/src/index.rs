@@ -110,6 +110,7 @@ pub(crate) struct Dirty {
 }
 
 impl Dirty {
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.volumes.is_empty() && self.chunks.is_empty() && self.slots.is_empty()
     }

@@ -66,6 +66,9 @@ pub(crate) enum Work {
         chunk: ChunkIndex,
         prefix: Lsn,
     },
+    VoidStale {
+        chunk: ChunkIndex,
+    },
     FinishSync,
 }
 
@@ -96,6 +99,7 @@ impl Work {
             Request::BeginSync { after } => Work::BeginSync { after },
             Request::AdoptPrefix { chunk, prefix } => Work::AdoptPrefix { chunk, prefix },
             Request::CompleteChunk { chunk, prefix } => Work::CompleteChunk { chunk, prefix },
+            Request::VoidStale { chunk } => Work::VoidStale { chunk },
             Request::FinishSync => Work::FinishSync,
             _ => unreachable!("the request changes nothing"),
         }

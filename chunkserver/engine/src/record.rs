@@ -23,6 +23,7 @@
 //!   9 CompleteChunk  like AdoptPrefix
 //!  10 FinishSync   commit 8
 //!  11 DeleteVolume epoch 4, 0 4
+//!  12 VoidStale    chunk 4, 0 4, commit 8
 //! ```
 //! Invariants: a record's bytes fit a batch's header page; its payload fits a batch; ranges lie within one chunk;
 //! places on the disk.
@@ -94,6 +95,9 @@ pub(crate) enum Body {
         chunk: ChunkIndex,
         prefix: Lsn,
     },
+    VoidStale {
+        chunk: ChunkIndex,
+    },
     FinishSync,
     DeleteVolume {
         epoch: Epoch,
@@ -158,7 +162,8 @@ impl Record {
             Body::Fill { chunk, .. }
             | Body::MarkStale { chunk, .. }
             | Body::AdoptPrefix { chunk, .. }
-            | Body::CompleteChunk { chunk, .. } => Some(*chunk),
+            | Body::CompleteChunk { chunk, .. }
+            | Body::VoidStale { chunk } => Some(*chunk),
             Body::Promise { .. } | Body::BeginSync { .. } | Body::FinishSync | Body::DeleteVolume { .. } => None,
         }
     }

@@ -151,7 +151,8 @@ impl Engine {
         let recovery = self.recovery.as_mut().expect("recovery is under way");
         let Phase::Scanning(pages) = std::mem::replace(&mut recovery.phase, Phase::Starting) else { return };
         let history = pages.scan.finish(recovery.ring_bytes);
-        if recovery.is_new && history.is_broken {
+        // Nothing is journalled before the index has its first position.
+        if recovery.is_new && (history.is_broken || !history.batches.is_empty()) {
             return self.fail("the index is empty, but the journal is not: the index was lost", out);
         }
         let left = verify::places_in_doubt(&history);
@@ -176,7 +177,7 @@ impl Engine {
             out.push(Action::Read { op, offset, bytes: ByteCount(SLOT_BYTES) });
         }
         if is_done {
-            self.replay(out);
+            self.replay();
         }
     }
 
@@ -187,9 +188,8 @@ impl Engine {
         contents.insert(place, result.ok());
     }
 
-    fn replay(&mut self, out: &mut Vec<Action>) {
+    fn replay(&mut self) {
         let recovery = self.recovery.as_mut().expect("recovery is under way");
-        let (from, is_new) = (recovery.from, recovery.is_new);
         let Phase::Verifying { history, contents, .. } = std::mem::replace(&mut recovery.phase, Phase::Checkpointing)
         else {
             return;
@@ -212,11 +212,8 @@ impl Engine {
         let newest = Sequence(history.head.next_sequence.0 - 1);
         self.journal = Journal::new(newest);
         self.ring = Ring::new(self.ring.bytes(), history.head);
-        if history.head == from && !is_new && self.store.dirty.is_empty() {
-            self.recovered(out);
-        } else {
-            self.begin_checkpoint(newest, history.head);
-        }
+        // Even if nothing was replayed: what is read may be in a cache, and the ring is not written before it is durable.
+        self.begin_checkpoint(newest, history.head);
     }
 
     /// The index holds everything: the disk serves.

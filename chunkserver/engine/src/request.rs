@@ -196,7 +196,7 @@ impl Engine {
                 .or_else(|| (content.stamp.epoch() > epoch).then_some(bad("the stamp is in the future")))
                 .or_else(|| blocks_fault(&content.blocks, content.valid.count_ones())),
             Request::ReadSlot { chunk, slot } => chunk_fault(*chunk).or_else(|| slot_fault(*slot)),
-            Request::MarkStale { chunk, .. } => chunk_fault(*chunk),
+            Request::MarkStale { chunk, .. } | Request::VoidStale { chunk } => chunk_fault(*chunk),
             Request::AdoptPrefix { chunk, prefix } | Request::CompleteChunk { chunk, prefix } => {
                 chunk_fault(*chunk).or_else(|| (prefix.epoch() > epoch).then_some(bad("the prefix is in the future")))
             }
@@ -256,7 +256,7 @@ fn blocks_fault(blocks: &BlockData, count: u32) -> Option<Fault> {
 }
 
 /// What the request weighs on its session: the data that it brings or asks for.
-fn data_bytes(request: &Request) -> usize {
+pub(crate) fn data_bytes(request: &Request) -> usize {
     match request {
         Request::Write { blocks, .. } | Request::Repair { blocks, .. } => blocks.data.len(),
         Request::Fill { content: SlotContent { blocks, .. }, .. } => blocks.data.len(),

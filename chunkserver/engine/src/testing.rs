@@ -233,6 +233,20 @@ impl Rig {
         self.media
     }
 
+    /// The process dies and a new one starts; the power stays on. What was under way is in the device's cache, and not safe there.
+    pub(crate) fn die(mut self, config: EngineConfig) -> Rig {
+        for action in std::mem::take(&mut self.in_flight) {
+            if let Action::Write { offset, parts, .. } = action {
+                let data = parts.concat();
+                self.live[offset.0 as usize..offset.0 as usize + data.len()].copy_from_slice(&data);
+                self.unflushed.push((offset.0, data));
+            }
+        }
+        let mut rig = Rig::start_with(self.media, config);
+        (rig.live, rig.unflushed) = (self.live, self.unflushed);
+        rig
+    }
+
     /// The process ends; what was written stays, what was under way does not come.
     pub(crate) fn stop(mut self) -> Media {
         for (offset, data) in std::mem::take(&mut self.unflushed) {

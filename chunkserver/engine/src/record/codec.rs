@@ -17,6 +17,7 @@ const ADOPT_PREFIX: u8 = 8;
 const COMPLETE_CHUNK: u8 = 9;
 const FINISH_SYNC: u8 = 10;
 const DELETE_VOLUME: u8 = 11;
+const VOID_STALE: u8 = 12;
 
 const RELEASE_FIRST: u8 = 1;
 const RELEASE_LAST: u8 = 2;
@@ -86,6 +87,10 @@ impl Record {
             Body::CompleteChunk { chunk, prefix } => {
                 to.u32(chunk.0).zeros(4).lsn(*prefix).lsn(commit);
                 (COMPLETE_CHUNK, 0)
+            }
+            Body::VoidStale { chunk } => {
+                to.u32(chunk.0).zeros(4).lsn(commit);
+                (VOID_STALE, 0)
             }
             Body::FinishSync => {
                 to.lsn(commit);
@@ -162,6 +167,10 @@ fn decode_body(kind: u8, flags: u8, from: &mut Source, places: u32) -> Result<(a
             let adopt = kind == ADOPT_PREFIX;
             let body = if adopt { Body::AdoptPrefix { chunk, prefix } } else { Body::CompleteChunk { chunk, prefix } };
             Ok((commit, body))
+        }
+        VOID_STALE => {
+            let chunk = take_chunk(from)?;
+            Ok((from.lsn()?, Body::VoidStale { chunk }))
         }
         FINISH_SYNC => Ok((from.lsn()?, Body::FinishSync)),
         DELETE_VOLUME => Ok((ashlar_types::Lsn::ZERO, Body::DeleteVolume { epoch: take_epoch(from)? })),

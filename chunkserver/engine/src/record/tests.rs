@@ -27,6 +27,7 @@ pub(crate) fn samples() -> Vec<Record> {
         Body::BeginSync { after: lsn(2) },
         Body::AdoptPrefix { chunk, prefix: lsn(2) },
         Body::CompleteChunk { chunk, prefix: lsn(2) },
+        Body::VoidStale { chunk },
         Body::FinishSync,
     ];
     let volume = VolumeId::from_u128(77);

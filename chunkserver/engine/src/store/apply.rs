@@ -49,6 +49,7 @@ impl Store {
             Body::BeginSync { after } => self.begin_sync(volume, *after),
             Body::AdoptPrefix { chunk, prefix } => self.adopt_prefix(volume, *chunk, *prefix),
             Body::CompleteChunk { chunk, prefix } => self.complete_chunk(volume, *chunk, *prefix),
+            Body::VoidStale { chunk } => self.void_stale(volume, *chunk),
             Body::FinishSync => self.finish_sync(volume),
         }
     }

@@ -4,7 +4,8 @@
 //!           BeginSync / MarkStale                    Fill, write, discard of each stale block
 //!  complete ─────────────────────► incomplete, stale ──────────────────────────────────────► incomplete, nothing stale
 //!      ▲                                                                                          │
-//!      └───────────────────────── CompleteChunk (one chunk) / FinishSync (all) ───────────────────┘
+//!      ├───────────────────────── CompleteChunk (one chunk) / FinishSync (all) ───────────────────┘
+//!      └───────────────────────── VoidStale (one chunk, stale or not)
 //! ```
 
 use super::{Outcome, Store};
@@ -69,6 +70,22 @@ impl Store {
         entry.prefix = prefix;
         entry.adopted = Lsn::ZERO;
         self.dirty.chunk(volume, chunk);
+        Outcome::Done
+    }
+
+    /// What is here is declared to be the chunk's content, at its prefix. A replica that returns has nothing to declare.
+    pub(super) fn void_stale(&mut self, volume: VolumeId, chunk: ChunkIndex) -> Outcome {
+        if self.is_syncing(volume) {
+            return Outcome::Incomplete;
+        }
+        let entry = self.replica_mut(volume).chunk_mut(chunk);
+        entry.complete = true;
+        let marked: Vec<SlotIndex> =
+            entry.slots.iter().filter(|(_, slot)| slot.stale != 0).map(|(&index, _)| index).collect();
+        self.dirty.chunk(volume, chunk);
+        for slot in marked {
+            self.edit(SlotAddress { volume, chunk, slot }, |slot, _| slot.stale = 0);
+        }
         Outcome::Done
     }
 

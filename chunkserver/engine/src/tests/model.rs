@@ -116,19 +116,9 @@ impl World {
     }
 
     fn crash(&mut self, config: &EngineConfig) {
-        let mut media = self.rig.take().expect("the rig runs").crash(&mut self.random);
-        // Sometimes the power fails again during recovery.
-        while self.random.below(3) == 0 {
-            let mut rig = Rig::start_with(media, config.clone());
-            for _ in 0..self.random.below(30) {
-                if !rig.in_flight.is_empty() {
-                    let at = self.random.below(rig.in_flight.len() as u64) as usize;
-                    rig.complete(at);
-                }
-            }
-            media = rig.crash(&mut self.random);
-        }
-        self.rig = Some(Rig::start_with(media, config.clone()));
+        let rig = self.rig.take().expect("the rig runs");
+        let rig = if self.random.below(3) == 0 { rig.die(config.clone()) } else { self.restart(rig, config) };
+        self.rig = Some(rig);
         self.waiting.clear();
         self.seen = 0;
         self.rig().settle();
@@ -148,6 +138,22 @@ impl World {
         }
         self.seen = self.rig().replies.len();
         self.compare();
+    }
+
+    /// Power fails, sometimes again during recovery.
+    fn restart(&mut self, rig: Rig, config: &EngineConfig) -> Rig {
+        let mut media = rig.crash(&mut self.random);
+        while self.random.below(3) == 0 {
+            let mut rig = Rig::start_with(media, config.clone());
+            for _ in 0..self.random.below(30) {
+                if !rig.in_flight.is_empty() {
+                    let at = self.random.below(rig.in_flight.len() as u64) as usize;
+                    rig.complete(at);
+                }
+            }
+            media = rig.crash(&mut self.random);
+        }
+        Rig::start_with(media, config.clone())
     }
 
     fn compare(&mut self) {

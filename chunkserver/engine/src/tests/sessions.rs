@@ -138,6 +138,17 @@ fn requests_before_the_end_of_recovery_wait() {
 }
 
 #[test]
+fn what_waits_for_the_end_of_recovery_is_bounded() {
+    let mut rig = Rig::start(Rig::format(256).stop());
+    for i in 0..100 {
+        rig.send(1, write(0, &[1; 256], lsn(1, 1 + i)));
+    }
+    assert_eq!(rig.closed, [LinkId(1)]);
+    rig.settle();
+    rig.opened(2, 1);
+}
+
+#[test]
 fn a_deleted_replica_stays_deleted_and_fenced() {
     let mut rig = Rig::format(256);
     rig.opened(1, 3);

@@ -204,3 +204,24 @@ fn a_fill_of_what_is_not_stale_changes_nothing() {
     let request = Request::ReadSlot { chunk: CHUNK, slot: SlotIndex(9) };
     assert_eq!(rig.ask(1, request), Reply::Slot(empty));
 }
+
+#[test]
+fn voided_marks_make_the_chunk_complete_at_its_old_prefix() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    rig.write(1, write(0, &[1; 20], lsn(1, 1)));
+    rig.write(1, mark(Lsn::ZERO, &[0, 5]));
+    rig.write(1, Request::VoidStale { chunk: CHUNK });
+    rig = restart(rig, 2);
+    assert_eq!(report(&mut rig, 1), (lsn(1, 1), true));
+    assert_eq!(stale(&mut rig, 1), SlotSet::EMPTY);
+    rig.expect(1, 0, &[1; 20]);
+}
+
+#[test]
+fn a_replica_that_returns_has_nothing_to_declare() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    rig.write(1, Request::BeginSync { after: Lsn::ZERO });
+    assert_eq!(rig.refused(1, Request::VoidStale { chunk: CHUNK }), Status::Incomplete);
+}
