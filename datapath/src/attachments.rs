@@ -29,8 +29,8 @@ use tonic::Status;
 const SERVE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long draining and closing may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(20);
-/// The same when the caller forces it, or the process ends.
-const FORCED_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same when what is not drained then is let go of.
+const LAST_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub(crate) struct Attachments {
@@ -55,6 +55,17 @@ struct Attachment {
     read_only: bool,
     /// None while a detach has not come to its end.
     frontend: Option<Frontend>,
+}
+
+/// How much a detach may take upon itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DetachMode {
+    /// Refused while the device is in use, or the volume cannot be drained.
+    Clean,
+    /// The device goes even if it is in use; what cannot be drained is let go of.
+    Force,
+    /// The process ends: refused while the device is in use; what cannot be drained is let go of.
+    Exit,
 }
 
 /// What is wished for.
@@ -82,13 +93,13 @@ impl Attachments {
         .await
     }
 
-    pub(crate) async fn detach(&self, volume: String, force: bool) -> Result<(), Status> {
+    pub(crate) async fn detach(&self, volume: String, mode: DetachMode) -> Result<(), Status> {
         let this = self.clone();
         finish(async move {
             let id = this.resolve(&volume).await?;
             let slot = this.slot(id);
             let mut slot = slot.lock().await;
-            this.detach_slot(id, force, &mut slot).await
+            this.detach_slot(id, mode, &mut slot).await
         })
         .await
     }
@@ -109,13 +120,19 @@ impl Attachments {
             let slots = self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner);
             slots.iter().map(|(id, slot)| (*id, slot.clone())).collect()
         };
+        let mut closing = tokio::task::JoinSet::new();
         for (id, slot) in slots {
-            let mut slot = slot.lock().await;
-            let Err(status) = self.detach_slot(id, false, &mut slot).await else { continue };
-            tracing::warn!(volume = %id, %status, "the volume stays dirty");
-            if let Some(Attachment { frontend: Some(Frontend::FuseLoop(fuse_loop)), .. }) = slot.take() {
-                blocking(move || fuse_loop.abandon()).await;
-            }
+            let this = self.clone();
+            closing.spawn(async move { this.exit_slot(id, &mut *slot.lock().await).await });
+        }
+        closing.join_all().await;
+    }
+
+    async fn exit_slot(&self, id: VolumeId, slot: &mut Option<Attachment>) {
+        let Err(status) = self.detach_slot(id, DetachMode::Exit, slot).await else { return };
+        tracing::warn!(volume = %id, %status, "the volume stays dirty");
+        if let Some(Attachment { frontend: Some(Frontend::FuseLoop(fuse_loop)), .. }) = slot.take() {
+            blocking(move || fuse_loop.abandon()).await;
         }
     }
 
@@ -139,7 +156,7 @@ impl Attachments {
     async fn attach_slot(&self, id: VolumeId, wish: Wish, slot: &mut Option<Attachment>) -> Result<Device, Status> {
         if slot.is_some() && self.has_ended(id).await? {
             // A newer writer took the volume away: this attachment can only give errors.
-            self.detach_slot(id, false, slot).await?;
+            self.detach_slot(id, DetachMode::Clean, slot).await?;
         }
         if let Some(attachment) = slot {
             return self.same_device(id, wish, attachment).await;
@@ -154,7 +171,7 @@ impl Attachments {
                 Ok(self.remember(id, device))
             }
             Err(status) => {
-                if let Err(status) = self.close(id, true).await {
+                if let Err(status) = self.close(id, DetachMode::Force).await {
                     tracing::warn!(volume = %id, %status, "close a volume whose front-end did not come up");
                 }
                 *slot = None;
@@ -176,7 +193,7 @@ impl Attachments {
         let lost = attachment.frontend.take_if(|frontend| !frontend.has_device());
         if let Some(frontend) = lost {
             // Somebody detached the device by hand.
-            let down = self.take_down(id, frontend, false).await;
+            let down = self.take_down(id, frontend, DetachMode::Clean).await;
             if let Err((frontend, status)) = down {
                 attachment.frontend = frontend;
                 return Err(status);
@@ -246,22 +263,28 @@ impl Attachments {
 
     // ----- detach
 
-    async fn detach_slot(&self, id: VolumeId, force: bool, slot: &mut Option<Attachment>) -> Result<(), Status> {
+    async fn detach_slot(&self, id: VolumeId, mode: DetachMode, slot: &mut Option<Attachment>) -> Result<(), Status> {
         let Some(attachment) = slot else { return Ok(()) };
         if let Some(frontend) = attachment.frontend.take() {
-            if let Err((frontend, status)) = self.take_down(id, frontend, force).await {
+            if let Err((frontend, status)) = self.take_down(id, frontend, mode).await {
                 attachment.frontend = frontend;
                 return Err(status);
             }
             self.devices().remove(&id);
         }
-        self.close(id, force).await?;
+        self.close(id, mode).await?;
         *slot = None;
         Ok(())
     }
 
     /// With an error, gives the front-end back, which is up still.
-    async fn take_down(&self, id: VolumeId, frontend: Frontend, force: bool) -> Result<(), (Option<Frontend>, Status)> {
+    async fn take_down(
+        &self,
+        id: VolumeId,
+        frontend: Frontend,
+        mode: DetachMode,
+    ) -> Result<(), (Option<Frontend>, Status)> {
+        let force = mode == DetachMode::Force;
         match frontend {
             Frontend::Nbd => match self.ask(|done| Command::StopNbd { volume: id, force, done }).await {
                 Ok(Ok(())) => Ok(()),
@@ -291,23 +314,25 @@ impl Attachments {
         }
     }
 
-    /// Drains and closes the volume. If that cannot be done in time and `force`, lets go of it as a crash would.
-    async fn close(&self, id: VolumeId, force: bool) -> Result<(), Status> {
+    /// Drains and closes the volume. If that cannot be done in time and `mode` allows it, lets go of it as a crash would.
+    async fn close(&self, id: VolumeId, mode: DetachMode) -> Result<(), Status> {
         let (done, closed) = oneshot::channel();
         self.send(Command::Detach { volume: id, done }).await?;
-        let longest = if force { FORCED_CLOSE_TIMEOUT } else { CLOSE_TIMEOUT };
-        match timeout(longest, closed).await {
+        let is_clean = mode == DetachMode::Clean;
+        match timeout(if is_clean { CLOSE_TIMEOUT } else { LAST_CLOSE_TIMEOUT }, closed).await {
             Ok(Ok(detached)) => {
                 tracing::info!(volume = %id, ?detached, "detached");
                 Ok(())
             }
             Ok(Err(_)) => Err(Status::unavailable(Ended.to_string())),
-            Err(_) if force => {
+            Err(_) if is_clean => {
+                Err(Status::deadline_exceeded("the volume could not be drained and closed in time; try again"))
+            }
+            Err(_) => {
                 self.ask(|done| Command::Abandon { volume: id, done }).await?;
                 tracing::warn!(volume = %id, "let go of the volume without closing it");
                 Ok(())
             }
-            Err(_) => Err(Status::deadline_exceeded("the volume could not be drained and closed in time; try again")),
         }
     }
 

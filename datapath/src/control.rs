@@ -16,6 +16,7 @@ use ashlar_types::{Change, ChangeAnswer, Duration, Epoch, VolumeId, VolumeRecord
 use ashlar_volume::ProposalId;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
@@ -40,6 +41,8 @@ pub(crate) struct ControlPlane {
     config: Arc<Config>,
     membership: MembershipClient<Channel>,
     registry: RegistryClient<Channel>,
+    /// The last proposal had an answer. Proposals are made again several times a second: only the first failure is a warning.
+    is_answering: Arc<AtomicBool>,
 }
 
 /// A volume record with what the I/O thread needs beside it.
@@ -58,7 +61,8 @@ impl ControlPlane {
             .tcp_nodelay(true)
             .connect_lazy();
         let membership = MembershipClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(ControlPlane { config, membership, registry: RegistryClient::new(channel) })
+        let (registry, is_answering) = (RegistryClient::new(channel), Arc::new(AtomicBool::new(true)));
+        Ok(ControlPlane { config, membership, registry, is_answering })
     }
 
     /// The next epoch of the volume (name or id), for this node.
@@ -181,6 +185,13 @@ pub(crate) async fn serve_asks(
                 let (control, runtime) = (control.clone(), runtime.clone());
                 tokio::spawn(async move {
                     let answered = control.propose(volume, epoch, version, &change).await;
+                    let was_answering = control.is_answering.swap(answered.is_ok(), Ordering::Relaxed);
+                    if let Err(status) = &answered {
+                        match was_answering {
+                            true => tracing::warn!(%volume, ?change, %status, "a proposal has no answer; asked again"),
+                            false => tracing::debug!(%volume, ?change, %status, "a proposal has no answer still"),
+                        }
+                    }
                     report(runtime.send(proposal_command(volume, epoch, proposal, &change, answered)).await);
                 });
             }
@@ -211,10 +222,7 @@ fn proposal_command(
             tracing::info!(%volume, %epoch, ?change, applied = matches!(answer, ChangeAnswer::Applied { .. }), "proposed");
             Command::Answered { volume, epoch, proposal, answer, addresses }
         }
-        Err(status) => {
-            tracing::warn!(%volume, %epoch, ?change, %status, "a proposal has no answer");
-            Command::Unanswered { volume, epoch, proposal }
-        }
+        Err(_) => Command::Unanswered { volume, epoch, proposal },
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::attachments::Attachments;
 use crate::config::Config;
 use crate::control::{ControlPlane, EventLog, heartbeat, serve_asks};
-use crate::frontend::leftovers;
+use crate::frontend::{leftovers, reclaim};
 use crate::metrics::Metrics;
 use crate::rpc::DatapathService;
 use crate::run_dir::RunDir;
@@ -31,8 +31,11 @@ pub struct State {
     pub run_dir: String,
 }
 
-/// Runs until SIGTERM or SIGINT. An error means that the daemon did not come up, or that a part of it failed.
+/// Runs until SIGTERM or SIGINT; no other thread may run yet. An error means that the daemon did not come up, or that a part of it failed.
 pub async fn run(config: Config) -> anyhow::Result<()> {
+    if let Err(error) = reclaim::mark_as_io_flusher() {
+        tracing::warn!(%error, "memory pressure may stall the node: cannot be marked as an I/O flusher");
+    }
     let run_dir = RunDir::open(&config.run_dir)?;
     let config = Arc::new(Config { run_dir: run_dir.path().to_owned(), ..config });
     leftovers::clean(run_dir.path()).context("clean up what a predecessor left behind")?;
@@ -57,7 +60,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     parts.spawn(async move { serving.await.context("serve gRPC") });
     parts.spawn(async move { metrics.serve(metrics_listener).await.context("serve metrics") });
     parts.spawn(never(heartbeat(control.clone(), attachments.clone(), events.clone(), rpc_address)));
-    tokio::spawn(serve_asks(control, runtime.clone(), events, asks));
+    parts.spawn(never(serve_asks(control, runtime.clone(), events, asks)));
 
     write_state(&config, rpc_address, metrics_address).context("write the state file")?;
     tracing::info!(node = %config.node, %rpc_address, %metrics_address, "the datapath is up");

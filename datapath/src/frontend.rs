@@ -11,6 +11,7 @@ pub(crate) mod fuse;
 pub(crate) mod leftovers;
 pub(crate) mod loopdev;
 pub(crate) mod nbd;
+pub(crate) mod reclaim;
 
 use fuse::{FuseLoop, FuseReply};
 use nbd::NbdOrigin;

@@ -1,6 +1,6 @@
 //! The gRPC service of a node's datapath: what is said here, `attachments` does.
 
-use crate::attachments::{Attachments, Wish};
+use crate::attachments::{Attachments, DetachMode, Wish};
 use ashlar_rpc::control;
 use ashlar_rpc::control::datapath_server::Datapath;
 use tonic::{Request, Response, Status};
@@ -37,7 +37,8 @@ impl Datapath for DatapathService {
     ) -> Result<Response<control::DatapathDetachResponse>, Status> {
         let request = request.into_inner();
         check_volume(&request.volume)?;
-        let detached = self.attachments.detach(request.volume.clone(), request.force).await;
+        let mode = if request.force { DetachMode::Force } else { DetachMode::Clean };
+        let detached = self.attachments.detach(request.volume.clone(), mode).await;
         logged("detach", &request.volume, detached.map(|()| control::DatapathDetachResponse {}))
     }
 

@@ -234,6 +234,7 @@ impl Runtime {
                 }
             }
             Command::Report { done } => {
+                self.volumes.values_mut().for_each(|hosted| hosted.tell_blocked(&mut self.io));
                 answer(done, self.volumes.values().map(Hosted::report).collect());
             }
             Command::Stop => unreachable!("the loop ends before"),

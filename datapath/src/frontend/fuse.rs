@@ -17,9 +17,9 @@ use ashlar_types::{ByteCount, ByteOffset, VolumeId};
 use ashlar_volume::GuestError;
 use bytes::Bytes;
 use fuser::{
-    BackgroundSession, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, MountOption, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BackgroundSession, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, MountOption, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use nix::errno::Errno as SystemErrno;
 use nix::mount::{MntFlags, umount, umount2};
@@ -185,8 +185,9 @@ impl FuseLoop {
     }
 
     fn unmount(&mut self) -> Result<(), FuseError> {
-        let Some(session) = &self.session else { return Ok(()) };
-        debug_assert!(self.device.is_none() && !session.guard.is_finished());
+        if self.session.is_none() {
+            return Ok(());
+        }
         self.try_unmount()?;
         // The file system is unmounted, so its threads end.
         if let Some(Err(error)) = self.session.take().map(BackgroundSession::join) {
@@ -444,6 +445,19 @@ impl Filesystem for VolumeFiles {
             }
         }
         reply.ok();
+    }
+
+    /// "Not implemented" makes the kernel ask once and never again: here and below.
+    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
+        reply.error(Errno::ENOSYS);
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {

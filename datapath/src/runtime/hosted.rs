@@ -28,6 +28,8 @@ use std::mem;
 use std::path::Path;
 use tokio::sync::oneshot;
 
+/// An attach that is blocked for less is the usual course of things, and no event.
+const BLOCKED_MIN: Duration = Duration::from_secs(1);
 /// Least time between two questions for a record because a chunkserver was not where it should be.
 const RECORD_PAUSE: Duration = Duration::from_secs(1);
 
@@ -39,6 +41,8 @@ pub(super) struct Hosted {
     pub(super) figures: GuestFigures,
     pub(super) metrics: VolumeMetrics,
     pub(super) ended: Option<Ending>,
+    /// Too few replicas answer: since the core said so, no write has completed.
+    pub(super) waits_for_replicas: bool,
     size: ByteCount,
     addresses: Addresses,
     record_asked: Option<Instant>,
@@ -48,11 +52,18 @@ pub(super) struct Hosted {
     nbd: Option<NbdServer>,
     opening: Option<oneshot::Sender<Result<Epoch, OpenFailure>>>,
     detaching: Option<oneshot::Sender<Detached>>,
-    blocked: Option<String>,
+    /// Why the volume does not serve yet.
+    blocked: Option<Blocked>,
     /// Empty between turns; kept for their memory.
     events: VecDeque<Event>,
     actions: Vec<Action>,
     operations: Vec<(Tag, GuestOp)>,
+}
+
+struct Blocked {
+    reason: String,
+    since: Instant,
+    is_told: bool,
 }
 
 /// A guest's request that is under way.
@@ -82,6 +93,7 @@ impl Hosted {
             figures: GuestFigures::default(),
             metrics,
             ended: None,
+            waits_for_replicas: false,
             size,
             addresses,
             record_asked: None,
@@ -218,6 +230,7 @@ impl Hosted {
                 self.figures.read_bytes += pending.bytes;
             }
             Operation::write => {
+                self.waits_for_replicas = false;
                 self.figures.writes += 1;
                 self.figures.written_bytes += pending.bytes;
             }
@@ -357,7 +370,6 @@ impl Hosted {
     // ----- beginning and end
 
     fn notice(&mut self, io: &mut Io, notice: Notice) {
-        tracing::info!(volume = %self.id, epoch = %self.epoch, ?notice, "volume");
         match &notice {
             Notice::Serving { .. } => {
                 self.blocked = None;
@@ -365,7 +377,11 @@ impl Hosted {
                     answer(done, Ok(self.epoch));
                 }
             }
-            Notice::AttachBlocked { reason } => self.blocked = Some(reason.clone()),
+            Notice::AttachBlocked { reason } => {
+                self.blocked = Some(Blocked { reason: reason.clone(), since: now(), is_told: false });
+                return;
+            }
+            Notice::BelowMinReplicas => self.waits_for_replicas = true,
             Notice::Ejected { .. } => {
                 self.metrics.ejections.inc();
             }
@@ -377,7 +393,21 @@ impl Hosted {
             }
             _ => {}
         }
-        io.asks.push(Ask::Event(notices::event(&io.node, self.id, &notice)));
+        self.tell(io, &notice);
+    }
+
+    fn tell(&self, io: &mut Io, notice: &Notice) {
+        tracing::info!(volume = %self.id, epoch = %self.epoch, ?notice, "volume");
+        io.asks.push(Ask::Event(notices::event(&io.node, self.id, notice)));
+    }
+
+    /// Makes an event of a blocked attach, if it lasts.
+    pub(super) fn tell_blocked(&mut self, io: &mut Io) {
+        let lasts = |blocked: &mut Blocked| !blocked.is_told && now().since(blocked.since) >= BLOCKED_MIN;
+        let Some(mut blocked) = self.blocked.take_if(lasts) else { return };
+        self.tell(io, &Notice::AttachBlocked { reason: blocked.reason.clone() });
+        blocked.is_told = true;
+        self.blocked = Some(blocked);
     }
 
     pub(super) fn detach(&mut self, io: &mut Io, done: oneshot::Sender<Detached>) {
@@ -420,6 +450,6 @@ impl Hosted {
         if let Some(done) = self.detaching.take() {
             answer(done, Detached::Gone);
         }
-        self.blocked
+        self.blocked.map(|blocked| blocked.reason)
     }
 }

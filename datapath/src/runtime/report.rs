@@ -24,7 +24,7 @@ impl Hosted {
         self.metrics.set_members(State::out, count(|state| matches!(state, MemberState::Out { .. })));
         let phase = match self.ended {
             Some(Ending::Fenced) => PHASE_FENCED,
-            _ if status.serving && status.blocked.is_some() => PHASE_BELOW_MIN_REPLICAS,
+            _ if status.serving && self.waits_for_replicas => PHASE_BELOW_MIN_REPLICAS,
             _ => status.phase,
         };
         control::AttachedVolume {
