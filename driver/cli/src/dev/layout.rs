@@ -1,7 +1,7 @@
 //! The directory of a development cluster: `cluster.json`, and where everything else lies.
 //!
 //! ```text
-//! DIR/cluster.json        what the cluster is: id, nodes, ports. Written once, then only read; marks the directory
+//! DIR/cluster.json        id, nodes, ports; written once, then only read; marks the directory as ours
 //! as ours DIR/.lock               held by the command that starts or stops daemons DIR/control/catalog/    the
 //! control plane's state DIR/control/csi.sock    CSI identity and controller DIR/logs/NAME.log       one per daemon,
 //! appended DIR/state/NAME.json     written by a daemon when it listens DIR/nX/disk/disk.img    the node's disk, its
@@ -11,7 +11,7 @@
 
 use super::ports;
 use anyhow::{Context, bail, ensure};
-use ashlar_types::{ByteCount, ClusterId};
+use ashlar_types::{ByteCount, ClusterId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -22,6 +22,10 @@ use std::path::{Path, PathBuf};
 const FORMAT: &str = "ashlar-dev-cluster";
 const VERSION: u32 = 1;
 const CLUSTER_FILE: &str = "cluster.json";
+const LOCK_FILE: &str = ".lock";
+const PARTIAL_FILE: &str = "cluster.partial";
+/// What is in the directory before its cluster.json.
+const OURS: [&str; 2] = [LOCK_FILE, PARTIAL_FILE];
 /// Ports of the control plane, and of each node.
 const CONTROL_PORTS: usize = 2;
 const NODE_PORTS: usize = 6;
@@ -108,6 +112,7 @@ impl Layout {
         if dir.join(CLUSTER_FILE).exists() {
             let layout = Layout::open(dir)?;
             layout.check_wish(wish)?;
+            layout.make_directories()?;
             return Ok(layout);
         }
         fs::DirBuilder::new()
@@ -116,12 +121,24 @@ impl Layout {
             .create(dir)
             .with_context(|| format!("make {}", dir.display()))?;
         let dir = dir.canonicalize().with_context(|| format!("open {}", dir.display()))?;
-        // Nothing of ours was ever in a directory without cluster.json, but the lock of the command that makes it.
-        let foreign = fs::read_dir(&dir)?.filter_map(Result::ok).find(|entry| entry.file_name() != ".lock");
-        if let Some(entry) = foreign {
-            bail!("{} is neither empty nor a development cluster: it holds {:?}", dir.display(), entry.file_name());
-        }
+        Layout::refuse_foreign(&dir)?;
         Layout::create(dir, wish)
+    }
+
+    /// A directory that holds something else is left as it is. To be asked before anything is written into it.
+    pub fn refuse_foreign(dir: &Path) -> anyhow::Result<()> {
+        if dir.join(CLUSTER_FILE).exists() || !dir.exists() {
+            return Ok(());
+        }
+        let mut entries = fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))?.filter_map(Result::ok);
+        // Without cluster.json nothing of ours can be there but what a command leaves that was cut off.
+        match entries.find(|entry| !OURS.iter().any(|ours| entry.file_name() == *ours)) {
+            Some(entry) => {
+                let name = entry.file_name();
+                bail!("{} is neither empty nor a development cluster: it holds {name:?}", dir.display())
+            }
+            None => Ok(()),
+        }
     }
 
     fn create(dir: PathBuf, wish: Wish) -> anyhow::Result<Layout> {
@@ -149,21 +166,27 @@ impl Layout {
         };
         let layout = Layout { dir, file };
         layout.check_sockets()?;
-        let make = |path: PathBuf| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        make(layout.dir.join("control"))?;
-        for node in &layout.file.nodes {
-            make(layout.kubelet_dir(node))?;
-            make(layout.run_dir(node))?;
-        }
-        fs::create_dir_all(layout.dir.join("logs"))?;
-        fs::create_dir_all(layout.dir.join("state"))?;
         layout.write().context("write cluster.json")?;
+        layout.make_directories()?;
         Ok(layout)
     }
 
-    /// Last, and whole: a directory with the file has everything else.
+    /// Those that are missing; only we may enter them.
+    fn make_directories(&self) -> anyhow::Result<()> {
+        let mut paths = vec![self.dir.join("control"), self.dir.join("logs"), self.dir.join("state")];
+        for node in &self.file.nodes {
+            paths.extend([self.kubelet_dir(node), self.run_dir(node)]);
+        }
+        for path in paths {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+            made.with_context(|| format!("make {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// First, and whole: from here on the directory is ours.
     fn write(&self) -> io::Result<()> {
-        let partial = self.dir.join("cluster.partial");
+        let partial = self.dir.join(PARTIAL_FILE);
         let mut file = File::create(&partial)?;
         file.write_all(&serde_json::to_vec_pretty(&self.file)?)?;
         file.sync_all()?;
@@ -186,11 +209,14 @@ impl Layout {
     }
 
     fn check_sockets(&self) -> anyhow::Result<()> {
-        for socket in self.file.nodes.iter().map(|node| self.node_csi_socket(node)) {
+        // The longest is the datapath's, for a volume that is exported by NBD.
+        let longest =
+            |node| self.run_dir(node).join("nbd").join(VolumeId::from_u128(0).to_string()).with_extension("sock");
+        for socket in self.file.nodes.iter().map(longest) {
             let length = socket.as_os_str().len();
             ensure!(
                 length <= SOCKET_PATH_BYTES_MAX,
-                "the socket {} would have {length} bytes, and {SOCKET_PATH_BYTES_MAX} are allowed: use a shorter --dir",
+                "a socket like {} would have {length} bytes, and {SOCKET_PATH_BYTES_MAX} are allowed: use a shorter --dir",
                 socket.display()
             );
         }
@@ -199,7 +225,7 @@ impl Layout {
 
     /// Waits for no one: a second command on the same cluster is refused.
     pub fn lock(dir: &Path) -> anyhow::Result<Lock> {
-        let path = dir.join(".lock");
+        let path = dir.join(LOCK_FILE);
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.with_context(|| format!("open {}", path.display()))?;
         match file.try_lock() {

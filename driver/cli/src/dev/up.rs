@@ -21,6 +21,7 @@ pub async fn up(dir: &Path, wish: DevUp) -> anyhow::Result<()> {
     for kind in Kind::START_ORDER {
         program_path(kind.program())?;
     }
+    Layout::refuse_foreign(dir)?;
     fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
     let lock = Layout::lock(dir)?;
     let size = Wish { nodes: wish.nodes, disk_size: wish.disk_size, journal_size: wish.journal_size };

@@ -37,9 +37,14 @@ fn a_cluster_that_exists_must_agree_with_the_wish() {
 fn a_directory_with_something_else_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("thesis.tex"), "x").unwrap();
-    let error = Layout::open_or_create(dir.path(), Wish::default()).unwrap_err().to_string();
-    assert!(error.contains("thesis.tex"), "{error}");
+    for refusal in [
+        Layout::refuse_foreign(dir.path()).unwrap_err(),
+        Layout::open_or_create(dir.path(), Wish::default()).unwrap_err(),
+    ] {
+        assert!(refusal.to_string().contains("thesis.tex"), "{refusal}");
+    }
     assert!(Layout::open(dir.path()).is_err());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
 #[test]
@@ -76,4 +81,15 @@ fn only_one_command_works_on_a_cluster() {
     assert!(Layout::lock(dir.path()).is_err());
     drop(held);
     assert!(Layout::lock(dir.path()).is_ok());
+}
+
+#[test]
+fn what_a_command_left_that_was_cut_off_is_no_hindrance() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(".lock"), "").unwrap();
+    fs::write(dir.path().join("cluster.partial"), "{").unwrap();
+    Layout::open_or_create(dir.path(), Wish { nodes: Some(1), ..Wish::default() }).unwrap();
+    fs::remove_dir(dir.path().join("logs")).unwrap();
+    Layout::open_or_create(dir.path(), Wish::default()).unwrap();
+    assert!(dir.path().join("logs").exists());
 }
