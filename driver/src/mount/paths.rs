@@ -148,14 +148,14 @@ impl Place {
         match openat2(&self.directory, self.name(), how(flags)) {
             Ok(fd) => {
                 let stat = fstat(&fd).map_err(MountError::io(what()))?;
-                Ok(Some(Opened { fd, stat }))
+                let opened = Opened { fd, stat };
+                if opened.kind() == SFlag::S_IFLNK {
+                    let path = self.real.display().to_string();
+                    return Err(MountError::Path { field: "path", path, reason: "this is a symlink".to_owned() });
+                }
+                Ok(Some(opened))
             }
             Err(Errno::ENOENT) => Ok(None),
-            Err(Errno::ELOOP) => Err(MountError::Path {
-                field: "path",
-                path: self.real.display().to_string(),
-                reason: "this is a symlink".to_owned(),
-            }),
             Err(error) => Err(MountError::io(what())(error)),
         }
     }
