@@ -1,3 +1,5 @@
+//! Requests as they are read and refused, and the service as far as it goes without a cluster.
+
 use super::request::{Access, Capability, Publish, Stage, Stats, Unpublish, Unstage};
 use super::*;
 use crate::mount::FsType;

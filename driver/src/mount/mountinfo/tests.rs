@@ -1,3 +1,5 @@
+//! The table of mounts, as the kernel writes it and as nobody should.
+
 use super::*;
 use proptest::prelude::*;
 

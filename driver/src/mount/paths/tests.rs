@@ -1,3 +1,5 @@
+//! Hostile paths: none leads outside, none is followed, nothing that holds data is removed (T8, T10).
+
 use super::*;
 use std::fs;
 use std::os::unix::fs::symlink;

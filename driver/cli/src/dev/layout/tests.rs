@@ -1,3 +1,5 @@
+//! The directory of a development cluster: kept, checked, and never taken from somebody else.
+
 use super::*;
 
 #[test]
