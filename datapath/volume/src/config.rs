@@ -1,6 +1,7 @@
 //! Timers and bounds of one attached volume.
 
 use ashlar_types::{Duration, NodeName, ZoneName};
+use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, DATA_BYTES_MAX, SESSION_DATA_BYTES_MAX, SESSION_REQUESTS_MAX};
 
 /// Most members of a volume: a set of members is a `u64`.
 pub const MEMBERS_MAX: usize = 64;
@@ -29,6 +30,9 @@ pub struct Config {
     /// Most writes, and most bytes of them, on the way to replicas.
     pub writes_inflight_max: usize,
     pub write_bytes_inflight_max: usize,
+    /// Most reads, and most bytes of them, being asked of replicas.
+    pub reads_inflight_max: usize,
+    pub read_bytes_inflight_max: usize,
     /// Most slots being copied at once, for reconcile or return.
     pub copies_inflight_max: usize,
     /// Most requests of listing and marking unanswered.
@@ -39,7 +43,7 @@ pub struct Config {
 
 impl Config {
     pub fn new(node: NodeName, zone: Option<ZoneName>) -> Config {
-        Config {
+        let config = Config {
             node,
             zone,
             lease: Duration::from_secs(2),
@@ -53,10 +57,19 @@ impl Config {
             slow_min: Duration::from_millis(50),
             writes_inflight_max: 512,
             write_bytes_inflight_max: 16 << 20,
+            reads_inflight_max: 128,
+            read_bytes_inflight_max: 32 << 20,
             copies_inflight_max: 8,
             marks_inflight_max: 64,
             io_timeout: None,
-        }
+        };
+        // What goes over one link at worst, with one large read asked block by block: a chunkserver ends a session that has more.
+        let reads = config.reads_inflight_max + BLOCKS_PER_FRAME_MAX as usize;
+        let requests =
+            config.writes_inflight_max + reads + config.copies_inflight_max * 2 + config.marks_inflight_max + 1;
+        let bytes = config.write_bytes_inflight_max + config.read_bytes_inflight_max + 4 * DATA_BYTES_MAX;
+        assert!(requests <= SESSION_REQUESTS_MAX && bytes <= SESSION_DATA_BYTES_MAX);
+        config
     }
 
     /// How long a new writer waits after the last promise before it may go on without the rest: a lease and a quarter, which covers

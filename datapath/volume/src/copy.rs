@@ -1,17 +1,16 @@
-//! Copying one slot from a source to a replica that lacks it. A copy takes its turn like a write of the whole slot, until its `Fill` is
-//! sent: so what the source gives holds no write that is still in flight, and every later write comes to the target after it.
+//! Copying one slot from a source to a replica that lacks it. A copy waits for no write and holds up none: every write that the source
+//! may show has been sent to the target, on the link on which the `Fill` follows, so its blocks are fresh there and the `Fill` leaves
+//! them alone. (A copy that waited for a write would wait for ever where that write needs the very replica that returns.)
 //!
 //! ```text
-//!   waiting ──turn──► reading(source) ──Slot──► filling(target) ──Done──► counted by its owner
-//!                        ▲      └─ bad or lost source: the next ─┘ turn left when sent
+//!   reading(source) ──Slot──► filling(target) ──Done──► counted by its owner
+//!      ▲      └─ bad or lost source: the next
 //! ```
 
 use crate::Action;
-use crate::guest::Piece;
 use crate::member::{CopyId, CopyWhat, MemberIndex, Purpose};
-use crate::overlap::{Access, TurnId};
 use crate::volume::Volume;
-use ashlar_types::{BLOCKS_PER_SLOT, BlockCount, ChunkRange, Instant};
+use ashlar_types::Instant;
 use ashlar_wire::{Reply, Request, Status};
 use std::collections::BTreeMap;
 
@@ -24,7 +23,6 @@ pub(crate) enum Owner {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    Waiting,
     Reading,
     Filling,
 }
@@ -32,7 +30,6 @@ enum Stage {
 struct Copy {
     what: CopyWhat,
     owner: Owner,
-    turn: TurnId,
     stage: Stage,
     /// Sources that gave no good content.
     tried: u64,
@@ -49,37 +46,21 @@ impl Volume {
     pub(crate) fn start_copy(&mut self, now: Instant, owner: Owner, what: CopyWhat, out: &mut Vec<Action>) {
         let id = CopyId(self.copies.next);
         self.copies.next += 1;
-        let range =
-            ChunkRange { chunk: what.chunk, start: what.slot.first_block(), count: BlockCount(BLOCKS_PER_SLOT) };
-        let (turn, runs) = self.turns.arrive(range, Access::Exclusive);
-        self.guest.pieces.insert(turn, Piece::Copy(id, turn));
-        self.copies.copies.insert(id, Copy { what, owner, turn, stage: Stage::Waiting, tried: 0, blocks: 0 });
-        if runs {
-            self.run_turn(now, turn, out);
-        }
-    }
-
-    /// Its turn has come. One that was cancelled meanwhile just leaves.
-    pub(crate) fn begin_copy(&mut self, now: Instant, id: CopyId, turn: TurnId, out: &mut Vec<Action>) {
-        if self.copies.copies.contains_key(&id) {
-            self.read_for_copy(now, id, out);
-        } else {
-            self.leave_turn(now, turn, out);
-        }
+        self.copies.copies.insert(id, Copy { what, owner, stage: Stage::Reading, tried: 0, blocks: 0 });
+        self.read_for_copy(now, id, out);
     }
 
     fn read_for_copy(&mut self, now: Instant, id: CopyId, out: &mut Vec<Action>) {
         let copy = &self.copies.copies[&id];
         let (what, owner) = (copy.what, copy.owner);
         let source = match owner {
-            Owner::Job(job) => Some(self.job_source(job)).filter(|index| copy.tried & (1 << index) == 0),
+            Owner::Job(job) => self.job_source(job, copy.tried),
             Owner::Resync => self.copy_source(what, copy.tried),
         };
         let Some(source) = source.filter(|&index| self.members[index].is_open()) else {
             self.owner_failed(now, owner, "no replica has good content of a slot to copy", out);
             return;
         };
-        self.copies.copies.get_mut(&id).expect("looked up above").stage = Stage::Reading;
         let request = Request::ReadSlot { chunk: what.chunk, slot: what.slot };
         self.send(now, source, Purpose::CopyRead(id), request, out);
     }
@@ -110,14 +91,13 @@ impl Volume {
         };
         copy.stage = Stage::Filling;
         copy.blocks = content.valid.count_ones();
-        let (what, turn, owner) = (copy.what, copy.turn, copy.owner);
+        let (what, owner) = (copy.what, copy.owner);
         if !self.members[what.target].is_open() {
             self.owner_failed(now, owner, "target of a copy has no link", out);
             return;
         }
         let request = Request::Fill { chunk: what.chunk, slot: what.slot, content };
         self.send(now, what.target, Purpose::CopyFill(id), request, out);
-        self.leave_turn(now, turn, out);
     }
 
     pub(crate) fn copy_filled(&mut self, now: Instant, id: CopyId, reply: Reply, out: &mut Vec<Action>) {
@@ -139,16 +119,8 @@ impl Volume {
         }
     }
 
-    pub(crate) fn cancel_copies(&mut self, now: Instant, owned: impl Fn(Owner) -> bool, out: &mut Vec<Action>) {
-        let gone: Vec<CopyId> =
-            self.copies.copies.iter().filter(|(_, copy)| owned(copy.owner)).map(|(&id, _)| id).collect();
-        for id in gone {
-            let copy = self.copies.copies.remove(&id).expect("listed above");
-            // One that waits leaves when its turn comes; one that fills has left.
-            if copy.stage == Stage::Reading {
-                self.leave_turn(now, copy.turn, out);
-            }
-        }
+    pub(crate) fn cancel_copies(&mut self, owned: impl Fn(Owner) -> bool) {
+        self.copies.copies.retain(|_, copy| !owned(copy.owner));
     }
 
     fn copy_done(&mut self, now: Instant, owner: Owner, blocks: u32, out: &mut Vec<Action>) {

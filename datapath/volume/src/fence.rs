@@ -75,7 +75,9 @@ impl Volume {
         for member in &mut self.members {
             member.leaving = false;
         }
-        if self.record.clean {
+        // Clean says that they were equal when they were closed; one that has lost its journal since is not.
+        let damaged = self.members.iter().any(|member| member.in_sync() && member.damaged);
+        if self.record.clean && !damaged {
             self.phase = Phase::Dirtying;
         } else {
             self.phase = Phase::Reconciling(Reconcile::default());
@@ -83,3 +85,6 @@ impl Volume {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,11 +2,10 @@
 //!
 //! Invariant: `op.pieces_left` = pieces of the op that are queued, waiting for their turn, or in flight.
 
-use crate::member::CopyId;
 use crate::overlap::{Access, TurnId};
 use crate::volume::{Phase, Volume};
 use crate::{Action, GuestError, GuestOp, Tag};
-use ashlar_types::{BLOCK_BYTES, BlockCount, BlockIndex, ChunkRange, Instant};
+use ashlar_types::{BLOCK_BYTES, BlockCount, BlockIndex, ChunkRange};
 use ashlar_wire::limits::BLOCKS_PER_FRAME_MAX;
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
@@ -36,7 +35,6 @@ pub(crate) enum Piece {
         range: ChunkRange,
         data: Option<Bytes>,
     },
-    Copy(CopyId, TurnId),
 }
 
 #[derive(Default)]
@@ -113,7 +111,7 @@ fn join(mut parts: Vec<Option<Bytes>>) -> Bytes {
 }
 
 impl Volume {
-    pub(crate) fn guest_arrives(&mut self, now: Instant, tag: Tag, op: GuestOp, out: &mut Vec<Action>) {
+    pub(crate) fn guest_arrives(&mut self, tag: Tag, op: GuestOp, out: &mut Vec<Action>) {
         if let Err(error) = self.check_guest_op(&op) {
             out.push(Action::Complete { tag, result: Err(error) });
             return;
@@ -122,9 +120,9 @@ impl Volume {
             // Whatever was completed is durable on every replica in-sync (P1), so there is nothing to wait for.
             GuestOp::Flush => out.push(Action::Complete { tag, result: Ok(Bytes::new()) }),
             op if !matches!(self.phase, Phase::Serving) => self.guest.waiting.push_back((tag, op)),
-            GuestOp::Read { start, count } => self.admit_read(now, tag, start, count, out),
-            GuestOp::Write { start, data } => self.admit_write(now, tag, start, data, out),
-            GuestOp::Discard { start, count } => self.admit_discard(now, tag, start, count, out),
+            GuestOp::Read { start, count } => self.admit_read(tag, start, count),
+            GuestOp::Write { start, data } => self.admit_write(tag, start, data),
+            GuestOp::Discard { start, count } => self.admit_discard(tag, start, count),
         }
     }
 
@@ -146,17 +144,17 @@ impl Volume {
         if self.geometry.contains(start, count) { Ok(()) } else { Err(GuestError::OutOfRange) }
     }
 
-    fn admit_read(&mut self, now: Instant, tag: Tag, start: BlockIndex, count: BlockCount, out: &mut Vec<Action>) {
+    fn admit_read(&mut self, tag: Tag, start: BlockIndex, count: BlockCount) {
         let ranges = self.cut(start, count);
         let op = self.guest.begin(tag, ranges.len(), true);
         self.counters.reads += 1;
         self.counters.read_bytes += count.bytes().0;
         for (part, range) in ranges.into_iter().enumerate() {
-            self.take_turn(now, range, Access::Shared, Piece::Read { op, part, range }, out);
+            self.take_turn(range, Access::Shared, Piece::Read { op, part, range });
         }
     }
 
-    fn admit_write(&mut self, now: Instant, tag: Tag, start: BlockIndex, data: Bytes, out: &mut Vec<Action>) {
+    fn admit_write(&mut self, tag: Tag, start: BlockIndex, data: Bytes) {
         let ranges = self.cut(start, BlockCount((data.len() as u64 / BLOCK_BYTES) as u32));
         let op = self.guest.begin(tag, ranges.len(), false);
         self.counters.writes += 1;
@@ -164,15 +162,15 @@ impl Volume {
         let mut rest = data;
         for range in ranges {
             let data = Some(rest.split_to(range.count.bytes().0 as usize));
-            self.take_turn(now, range, Access::Exclusive, Piece::Change { op, range, data }, out);
+            self.take_turn(range, Access::Exclusive, Piece::Change { op, range, data });
         }
     }
 
-    fn admit_discard(&mut self, now: Instant, tag: Tag, start: BlockIndex, count: BlockCount, out: &mut Vec<Action>) {
+    fn admit_discard(&mut self, tag: Tag, start: BlockIndex, count: BlockCount) {
         let ranges: Vec<ChunkRange> = self.geometry.pieces(start, count).collect();
         let op = self.guest.begin(tag, ranges.len(), false);
         for range in ranges {
-            self.take_turn(now, range, Access::Exclusive, Piece::Change { op, range, data: None }, out);
+            self.take_turn(range, Access::Exclusive, Piece::Change { op, range, data: None });
         }
     }
 
@@ -191,28 +189,19 @@ impl Volume {
         ranges
     }
 
-    pub(crate) fn take_turn(
-        &mut self,
-        now: Instant,
-        range: ChunkRange,
-        access: Access,
-        piece: Piece,
-        out: &mut Vec<Action>,
-    ) -> TurnId {
+    fn take_turn(&mut self, range: ChunkRange, access: Access, piece: Piece) {
         let (turn, runs) = self.turns.arrive(range, access);
         self.guest.pieces.insert(turn, piece);
         if runs {
-            self.run_turn(now, turn, out);
+            self.run_turn(turn);
         }
-        turn
     }
 
-    /// Nothing that it conflicts with is before it any more.
-    pub(crate) fn run_turn(&mut self, now: Instant, turn: TurnId, out: &mut Vec<Action>) {
+    /// Nothing that it conflicts with is before it any more. It is issued when the event that brought this about has been handled.
+    pub(crate) fn run_turn(&mut self, turn: TurnId) {
         match self.guest.pieces.remove(&turn).expect("a turn runs once") {
-            Piece::Read { op, part, range } => self.begin_read(now, turn, op, part, range, out),
+            Piece::Read { op, part, range } => self.queue_read(turn, op, part, range),
             Piece::Change { op, range, data } => self.writes.queue(turn, op, range, data),
-            Piece::Copy(copy, turn) => self.begin_copy(now, copy, turn, out),
         }
     }
 }

@@ -26,6 +26,8 @@ mod read;
 mod reconcile;
 mod resync;
 mod status;
+#[cfg(test)]
+mod testing;
 mod volume;
 mod write;
 

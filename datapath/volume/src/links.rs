@@ -4,11 +4,13 @@ use crate::Action;
 use crate::member::{Asked, Link, Member, MemberIndex, Purpose};
 use crate::membership::ejects;
 use crate::volume::{Phase, Volume};
-use ashlar_types::{DiskId, Duration, Instant, MemberState, RequestId, SessionId};
+use ashlar_types::{BlockIndex, Change, DiskId, Duration, Instant, RequestId, SessionId};
 use ashlar_wire::{Frame, Open, Opened, Refusal, Reply, ReplyFrame, Request, Status};
 
 /// Answers between two looks at how slow a replica is.
 const SLOW_CHECKED_EVERY: u64 = 16;
+/// A listing whose next page does not lie further on would never end.
+pub(crate) const PAGE_STANDS_STILL: &str = "a page that leads nowhere";
 const SLOW_LASTS: Duration = Duration::from_secs(1);
 const SLOW_WINDOW: Duration = Duration::from_secs(600);
 const SLOW_EJECTIONS_MAX: usize = 3;
@@ -82,10 +84,10 @@ impl Volume {
     fn interrupted(&mut self, now: Instant, index: MemberIndex, purpose: Purpose, out: &mut Vec<Action>) {
         match purpose {
             Purpose::Read(turn, number) => self.read_interrupted(now, index, turn, number, out),
-            Purpose::Repair(turn) => self.repair_ended(now, index, turn, false, out),
+            Purpose::Repair(turn) => self.repair_ended(index, turn, false, out),
             Purpose::CopyRead(copy) | Purpose::CopyFill(copy) => self.copy_interrupted(now, copy, out),
             // Writes go again on the next session; the others belong to machines that hear of the lost link as such.
-            Purpose::Write(_) | Purpose::Open | Purpose::Ping | Purpose::Report | Purpose::Job(_) => {}
+            Purpose::Write(_) | Purpose::Open | Purpose::Ping | Purpose::Report { .. } | Purpose::Job(_) => {}
             Purpose::Resync(_) | Purpose::ResyncList(_) => {}
         }
     }
@@ -118,7 +120,7 @@ impl Volume {
         if member.session() != Some(frame.session) {
             return;
         }
-        let Some(asked) = self.take_asked(now, index, frame.request) else { return };
+        let Some(asked) = self.take_asked(now, index, frame.request, &frame.message) else { return };
         if matches!(frame.message, Reply::Refused(Refusal { status: Status::SessionEnded, .. })) {
             self.members[index].asked.insert(frame.request, asked);
             self.drop_link(now, index, "session ended by the chunkserver", out);
@@ -127,12 +129,14 @@ impl Volume {
         self.dispatch(now, index, asked.purpose, frame.message, out);
     }
 
-    /// Any answer renews the lease, dated from when the request was sent.
-    fn take_asked(&mut self, now: Instant, index: MemberIndex, request: RequestId) -> Option<Asked> {
+    /// Any answer that only a replica which counts us as the writer gives renews the lease, dated from when the request was sent.
+    fn take_asked(&mut self, now: Instant, index: MemberIndex, request: RequestId, reply: &Reply) -> Option<Asked> {
         let lease = self.config.lease;
         let member = &mut self.members[index];
         let asked = member.asked.remove(&request)?;
-        member.lease_until = member.lease_until.max(asked.sent + lease);
+        if speaks_to_its_writer(reply) {
+            member.lease_until = member.lease_until.max(asked.sent + lease);
+        }
         if matches!(asked.purpose, Purpose::Write(_) | Purpose::Read(..)) {
             member.latency.record(now.since(asked.sent));
             if member.latency.samples().is_multiple_of(SLOW_CHECKED_EVERY) {
@@ -145,7 +149,7 @@ impl Volume {
     fn dispatch(&mut self, now: Instant, index: MemberIndex, purpose: Purpose, message: Reply, out: &mut Vec<Action>) {
         match (purpose, message) {
             (Purpose::Open, Reply::Opened(opened)) => self.opened(now, index, opened, out),
-            (Purpose::Ping, _) => {}
+            (Purpose::Ping, Reply::Done) => {}
             (Purpose::Write(lsn), Reply::Done) => self.write_answered(now, index, lsn, out),
             (Purpose::Read(turn, number), Reply::Data(blocks)) => {
                 self.read_answered(now, index, turn, number, Ok(blocks), out)
@@ -157,10 +161,13 @@ impl Volume {
                     self.refused(now, index, &refusal, out);
                 }
             }
-            (Purpose::Repair(turn), reply) => self.repair_ended(now, index, turn, reply == Reply::Done, out),
+            (Purpose::Repair(turn), reply) => self.repair_ended(index, turn, reply == Reply::Done, out),
             (Purpose::CopyRead(copy), reply) => self.copy_read(now, copy, index, reply, out),
             (Purpose::CopyFill(copy), reply) => self.copy_filled(now, copy, reply, out),
-            (Purpose::Report, Reply::Reported { entries, next }) => self.reported(now, index, entries, next, out),
+            (Purpose::Report { from }, Reply::Reported { entries, next }) => match next {
+                Some(next) if next <= from => self.drop_link(now, index, PAGE_STANDS_STILL, out),
+                next => self.reported(now, index, entries, next, out),
+            },
             (Purpose::Job(job), reply) => self.job_answered(now, job, reply, out),
             (Purpose::Resync(attempt), reply) => self.resync_answered(now, attempt, reply, out),
             (Purpose::ResyncList(attempt), reply) => self.resync_listed(now, attempt, reply, out),
@@ -184,7 +191,14 @@ impl Volume {
     }
 
     fn opened(&mut self, now: Instant, index: MemberIndex, opened: Opened, out: &mut Vec<Action>) {
+        if opened.commit.epoch() > self.epoch {
+            let reason = "commit point of an epoch to come".to_owned();
+            let refusal = Refusal { status: Status::BadRequest, block: BlockIndex(0), reason };
+            self.refused(now, index, &refusal, out);
+            return;
+        }
         self.reported_commit = self.reported_commit.max(opened.commit);
+        self.members[index].damaged = false;
         // One that lost its link while its `Join` is in doubt: perhaps it is in-sync already, so it must miss no write.
         let takes_writes = self.takes_writes(index);
         let member = &mut self.members[index];
@@ -243,17 +257,28 @@ impl Volume {
     }
 
     /// Reads may be completed: see DESIGN §5.3. Leases of |in-sync| − minReplicas + 1 members meet every set that could have promised a
-    /// newer epoch, while no change of membership is outstanding.
+    /// newer epoch. While a change of membership is in doubt that must hold of the sets before and after it, and besides everybody who
+    /// stays must hold one.
     pub(crate) fn leases_hold(&self, now: Instant) -> bool {
-        let in_sync = || self.members.iter().filter(|member| member.state == MemberState::InSync);
-        let held = |member: &&Member| member.lease_until > now;
-        match self.proposals.outstanding_membership() {
-            Some(change) => in_sync().filter(|member| !ejects(change, member.disk)).all(|member| held(&member)),
-            None => {
-                let count = in_sync().count();
-                let needed = (count + 1).saturating_sub(usize::from(self.record.min_replicas)).max(1);
-                in_sync().filter(held).count() >= needed.min(count)
-            }
+        let enough = |counts: &dyn Fn(&Member) -> bool| {
+            let set = || self.members.iter().filter(|member| counts(member));
+            let needed = (set().count() + 1).saturating_sub(usize::from(self.record.min_replicas)).max(1);
+            set().filter(|member| member.lease_until > now).count() >= needed.min(set().count())
+        };
+        let Some(change) = self.proposals.outstanding_membership() else { return enough(&Member::in_sync) };
+        let stays = |member: &Member| member.in_sync() && !ejects(change, member.disk);
+        let all = self.members.iter().filter(|member| stays(member)).all(|member| member.lease_until > now);
+        let joins = |member: &Member| matches!(change, Change::Join { disk } if *disk == member.disk);
+        all && enough(&Member::in_sync) && enough(&|member| stays(member) || joins(member))
+    }
+}
+
+/// Refusals that come before the session is looked at say nothing of whom the replica has promised since.
+fn speaks_to_its_writer(reply: &Reply) -> bool {
+    match reply {
+        Reply::Refused(refusal) => {
+            matches!(refusal.status, Status::BadBlock | Status::Stale | Status::Incomplete | Status::NoSpace)
         }
+        _ => true,
     }
 }

@@ -31,8 +31,10 @@ pub(crate) enum Purpose {
     /// One question of a read.
     Read(TurnId, u32),
     Repair(TurnId),
-    /// Reconcile: reports of all chunks.
-    Report,
+    /// Reconcile: reports of all chunks, from this one on.
+    Report {
+        from: ChunkIndex,
+    },
     /// Reconcile of one chunk at one target.
     Job(usize),
     /// Return of this disk, by number of the attempt.
@@ -149,7 +151,8 @@ impl Member {
         let Link::Opening { session } = self.link else { panic!("only an opening link opens") };
         self.link = Link::Open { session };
         self.opened = Some(opened);
-        self.promised_at = Some(now);
+        // A promise holds from when it was first given, whatever becomes of the link.
+        self.promised_at.get_or_insert(now);
         self.backoff = Duration::ZERO;
         self.latency.restart();
     }

@@ -154,11 +154,15 @@ impl Volume {
             ChangeAnswer::Fenced { epoch } => self.become_fenced(epoch, out),
             ChangeAnswer::Applied { record } => {
                 self.adopt(now, record, out);
-                self.applied(now, change, out);
+                if !matches!(self.phase, Phase::Closed(_)) {
+                    self.applied(now, change, out);
+                }
             }
             ChangeAnswer::Refused { record, .. } => {
                 self.adopt(now, record, out);
-                self.not_applied(now, change, out);
+                if !matches!(self.phase, Phase::Closed(_)) {
+                    self.not_applied(now, change, out);
+                }
             }
         }
     }
@@ -170,7 +174,7 @@ impl Volume {
             }
             Change::BeginReturn { disk } => out.push(Action::Notice(Notice::Returning { disk })),
             Change::Join { disk } => self.joined(now, disk, out),
-            Change::OpenDirty if matches!(self.phase, Phase::Dirtying) => self.become_serving(now, out),
+            Change::OpenDirty if matches!(self.phase, Phase::Dirtying) => self.become_serving(out),
             Change::CloseClean => self.become_closed(Ending::Clean, GuestError::Closed, out),
             Change::OpenDirty | Change::AbandonReturn { .. } => {}
         }
@@ -202,10 +206,13 @@ impl Volume {
         if record.version <= self.record.version {
             return;
         }
-        assert_eq!(record.members.len(), self.members.len(), "members of an attached volume neither come nor go");
+        // Members of an attached volume neither come nor go, nor reorder: a record that says so is of another volume.
+        if !record.members.iter().map(|member| member.disk).eq(self.members.iter().map(|member| member.disk)) {
+            self.say_blocked(format!("record {} of the catalog names other disks", record.version), out);
+            return;
+        }
         let before: Vec<MemberState> = self.members.iter().map(|member| member.state).collect();
         for (member, fresh) in self.members.iter_mut().zip(&record.members) {
-            assert_eq!(member.disk, fresh.disk, "members do not reorder");
             member.state = fresh.state;
         }
         self.record = record;
@@ -232,3 +239,6 @@ impl Volume {
         self.reconcile_lost_member();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! Who waits for whom: guest requests and copies that touch the same blocks take turns, in order of arrival.
+//! Who waits for whom: guest requests that touch the same blocks take turns, in order of arrival.
 //!
 //! Two entries conflict if they share a block and at least one of them changes it. An entry runs when no earlier one that it conflicts
 //! with is left; so a later request never overtakes an earlier one that waits (fairness), and no read sees a write in flight (P4).

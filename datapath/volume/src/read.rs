@@ -2,10 +2,10 @@
 //! back to the bad one; completed only while enough leases hold.
 //!
 //! ```text
-//!   asked(nearest) ──data──► leases hold? ──yes──► complete ──► repairs answered ──► turn left
-//!     │  ▲                        └──no──► lapsed, looked at again after every answer
-//!     │  └── link lost, replica leaves, late: the next one
-//!     └──bad block──► one question a block; all replicas bad: Lost
+//!   waiting ──window──► asked(nearest) ──data──► leases hold? ──yes──► complete ──► repairs answered ──► turn left
+//!                         │  ▲                        └──no──► lapsed, looked at again after every answer
+//!                         │  └── link lost, replica leaves, late: the next one
+//!                         └──bad block──► one question a block; all replicas bad: Lost
 //! ```
 //! Invariant: data of a replica that leaves, or has left, is never given to the guest, however early it came.
 
@@ -34,6 +34,7 @@ struct Question {
 struct Read {
     op: OpId,
     part: usize,
+    bytes: usize,
     questions: BTreeMap<u32, Question>,
     next_question: u32,
     /// The guest has its bytes.
@@ -41,9 +42,19 @@ struct Read {
     repairs_left: usize,
 }
 
+struct Waiting {
+    turn: TurnId,
+    op: OpId,
+    part: usize,
+    range: ChunkRange,
+}
+
 #[derive(Default)]
 pub(crate) struct Reads {
     reads: BTreeMap<TurnId, Read>,
+    /// Their turn has come; the window is full.
+    waiting: VecDeque<Waiting>,
+    inflight_bytes: usize,
     /// All questions answered, leases missing.
     lapsed: BTreeSet<TurnId>,
     /// Questions that nobody can be asked now.
@@ -54,7 +65,7 @@ pub(crate) struct Reads {
 
 impl Reads {
     pub(crate) fn is_idle(&self) -> bool {
-        self.reads.is_empty()
+        self.reads.is_empty() && self.waiting.is_empty()
     }
 
     pub(crate) fn hedge_deadline(&self, after: Duration) -> Instant {
@@ -63,20 +74,32 @@ impl Reads {
 }
 
 impl Volume {
-    pub(crate) fn begin_read(
-        &mut self,
-        now: Instant,
-        turn: TurnId,
-        op: OpId,
-        part: usize,
-        range: ChunkRange,
-        out: &mut Vec<Action>,
-    ) {
+    pub(crate) fn queue_read(&mut self, turn: TurnId, op: OpId, part: usize, range: ChunkRange) {
+        self.reads.waiting.push_back(Waiting { turn, op, part, range });
+    }
+
+    /// As many as the window takes: a chunkserver ends a session that has too much unanswered.
+    pub(crate) fn issue_reads(&mut self, now: Instant, out: &mut Vec<Action>) {
+        while let Some(next) = self.reads.waiting.front() {
+            let bytes = self.reads.inflight_bytes + next.range.count.bytes().0 as usize;
+            let full =
+                self.reads.reads.len() >= self.config.reads_inflight_max || bytes > self.config.read_bytes_inflight_max;
+            if full && !self.reads.reads.is_empty() {
+                return;
+            }
+            let next = self.reads.waiting.pop_front().expect("looked at above");
+            self.begin_read(now, next, out);
+        }
+    }
+
+    fn begin_read(&mut self, now: Instant, waiting: Waiting, out: &mut Vec<Action>) {
+        let Waiting { turn, op, part, range } = waiting;
         let question = Question { range, asked: 0, tried: 0, bad: 0, answer: None };
         let questions = BTreeMap::from([(0, question)]);
-        self.reads
-            .reads
-            .insert(turn, Read { op, part, questions, next_question: 1, completed: false, repairs_left: 0 });
+        let bytes = range.count.bytes().0 as usize;
+        self.reads.inflight_bytes += bytes;
+        let read = Read { op, part, bytes, questions, next_question: 1, completed: false, repairs_left: 0 };
+        self.reads.reads.insert(turn, read);
         self.reads.by_age.push_back((now, turn));
         self.ask(now, turn, 0, out);
     }
@@ -99,7 +122,7 @@ impl Volume {
         let bad = question.bad;
         let all_bad = holders.filter(|&index| self.members[index].in_sync()).all(|index| bad & (1 << index) != 0);
         if nobody_asked && all_bad {
-            self.give_up(now, turn, out);
+            self.give_up(turn, out);
         } else if nobody_asked {
             self.reads.unasked.insert((turn, number));
         }
@@ -239,7 +262,7 @@ impl Volume {
         for (bad, range, blocks) in repairs {
             self.repair(now, turn, bad, range, &blocks, out);
         }
-        self.end_read_if_repaired(now, turn, out);
+        self.end_read_if_repaired(turn);
     }
 
     fn repair(
@@ -260,43 +283,37 @@ impl Volume {
     }
 
     /// A repair was answered, or its link was lost: then the next read finds the block again.
-    pub(crate) fn repair_ended(
-        &mut self,
-        now: Instant,
-        index: MemberIndex,
-        turn: TurnId,
-        done: bool,
-        out: &mut Vec<Action>,
-    ) {
+    pub(crate) fn repair_ended(&mut self, index: MemberIndex, turn: TurnId, done: bool, out: &mut Vec<Action>) {
         if done {
             self.counters.repaired_blocks += 1;
             out.push(Action::Notice(Notice::Repaired { disk: self.members[index].disk, blocks: 1 }));
         }
         let read = self.reads.reads.get_mut(&turn).expect("a read waits for its repairs");
         read.repairs_left -= 1;
-        self.end_read_if_repaired(now, turn, out);
+        self.end_read_if_repaired(turn);
     }
 
-    fn end_read_if_repaired(&mut self, now: Instant, turn: TurnId, out: &mut Vec<Action>) {
+    fn end_read_if_repaired(&mut self, turn: TurnId) {
         if self.reads.reads[&turn].repairs_left == 0 {
-            self.end_read(now, turn, out);
+            self.end_read(turn);
         }
     }
 
-    fn end_read(&mut self, now: Instant, turn: TurnId, out: &mut Vec<Action>) {
-        self.reads.reads.remove(&turn);
+    fn end_read(&mut self, turn: TurnId) {
+        let read = self.reads.reads.remove(&turn).expect("a read ends once");
+        self.reads.inflight_bytes -= read.bytes;
         while self.reads.by_age.front().is_some_and(|(_, turn)| !self.reads.reads.contains_key(turn)) {
             self.reads.by_age.pop_front();
         }
-        self.leave_turn(now, turn, out);
+        self.leave_turn(turn);
     }
 
     /// No replica has good bytes: an error, never bad bytes.
-    fn give_up(&mut self, now: Instant, turn: TurnId, out: &mut Vec<Action>) {
+    fn give_up(&mut self, turn: TurnId, out: &mut Vec<Action>) {
         let read = &self.reads.reads[&turn];
         self.guest.piece_done(read.op, Err(GuestError::Lost), out);
         self.reads.lapsed.remove(&turn);
-        self.end_read(now, turn, out);
+        self.end_read(turn);
     }
 
     /// A link was lost: what was asked over it is asked of others.
@@ -342,3 +359,6 @@ fn join(mut parts: Vec<Bytes>) -> Bytes {
     parts.iter().for_each(|part| joined.extend_from_slice(part));
     joined.freeze()
 }
+
+#[cfg(test)]
+mod tests;

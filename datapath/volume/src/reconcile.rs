@@ -1,7 +1,7 @@
 //! Reconcile: after an unclean end the in-sync replicas are made equal before anything is served (DESIGN §5.4).
 //!
 //! ```text
-//!  Opening ──all in-sync open──► Reporting ──all pages──► Working: a job for each chunk that differs ──► Serving
+//!  Opening ──all in-sync open──► Reporting ──all pages──► Working: a job for each chunk that differs ──► Serving | Dirtying
 //!     ▲                              │                        │
 //!     └──────── Restart: new sessions, new reports ◄── a link lost, a member gone
 //!
@@ -46,6 +46,8 @@ enum JobStage {
 struct Job {
     chunk: ChunkIndex,
     source: MemberIndex,
+    /// Complete replicas as long as the source, itself among them: what is bad on one is read from another.
+    equals: u64,
     prefix: Lsn,
     /// Replicas to be made equal to the source, with their own prefixes; the last is worked on.
     targets: Vec<(MemberIndex, Lsn)>,
@@ -97,7 +99,7 @@ impl Volume {
     fn open_afresh(&mut self, now: Instant, out: &mut Vec<Action>) {
         let next_job = self.reconcile().next_job;
         self.phase = Phase::Reconciling(Reconcile { next_job, ..Reconcile::default() });
-        self.cancel_copies(now, |owner| matches!(owner, Owner::Job(_)), out);
+        self.cancel_copies(|owner| matches!(owner, Owner::Job(_)));
         for index in 0..self.members.len() {
             if self.members[index].in_sync() && self.members[index].session().is_some() {
                 let suspect = self.members[index].suspect.take();
@@ -121,7 +123,8 @@ impl Volume {
         let left = in_sync.iter().fold(0, |mask, &index| mask | 1u64 << index);
         self.reconcile().stage = Stage::Reporting { left };
         for index in in_sync {
-            self.send(now, index, Purpose::Report, Request::Report { from: ChunkIndex(0) }, out);
+            let from = ChunkIndex(0);
+            self.send(now, index, Purpose::Report { from }, Request::Report { from }, out);
         }
     }
 
@@ -133,13 +136,14 @@ impl Volume {
         next: Option<ChunkIndex>,
         out: &mut Vec<Action>,
     ) {
+        let chunks = self.geometry.chunk_count();
         let Phase::Reconciling(reconcile) = &mut self.phase else { return };
         let Stage::Reporting { left } = reconcile.stage else { return };
-        for entry in entries {
+        for entry in entries.into_iter().filter(|entry| entry.chunk.0 < chunks) {
             reconcile.reports.entry(entry.chunk).or_default().insert(index, entry);
         }
         if let Some(from) = next {
-            self.send(now, index, Purpose::Report, Request::Report { from }, out);
+            self.send(now, index, Purpose::Report { from }, Request::Report { from }, out);
             return;
         }
         let left = left & !(1 << index);
@@ -172,9 +176,12 @@ impl Volume {
         if targets.is_empty() && best.complete {
             return None;
         }
+        let equal = states.iter().filter(|state| state.0 == source || !differs(state));
+        let equals = equal.fold(0, |mask, (index, _)| mask | 1 << index);
         // None is complete: an earlier attempt was cut off and its source is gone. What they lack was never acknowledged.
         let stage = if best.complete { JobStage::Listing } else { JobStage::Voiding };
-        Some(Job { chunk, source, prefix: best.prefix, targets, stage, slots: VecDeque::new(), copies_inflight: 0 })
+        let (slots, copies_inflight) = (VecDeque::new(), 0);
+        Some(Job { chunk, source, equals, prefix: best.prefix, targets, stage, slots, copies_inflight })
     }
 
     fn work(&mut self, now: Instant, out: &mut Vec<Action>) {
@@ -194,7 +201,20 @@ impl Volume {
             }
         }
         if self.reconcile().jobs.is_empty() && self.reconcile().waiting.is_empty() {
-            self.become_serving(now, out);
+            self.reconciled(out);
+        }
+    }
+
+    /// All are equal. One whose history was damaged is whole again.
+    fn reconciled(&mut self, out: &mut Vec<Action>) {
+        for member in self.members.iter_mut().filter(|member| member.in_sync() && member.damaged) {
+            member.damaged = false;
+            member.suspect = None;
+        }
+        if self.record.clean {
+            self.phase = Phase::Dirtying;
+        } else {
+            self.become_serving(out);
         }
     }
 
@@ -287,11 +307,12 @@ impl Volume {
         }
     }
 
-    pub(crate) fn job_source(&self, id: usize) -> MemberIndex {
-        match &self.phase {
-            Phase::Reconciling(reconcile) => reconcile.jobs[&id].source,
-            _ => panic!("copies of a job live as long as it"),
-        }
+    /// Where a copy of the job is read, but for those that were tried.
+    pub(crate) fn job_source(&self, id: usize, tried: u64) -> Option<MemberIndex> {
+        let Phase::Reconciling(reconcile) = &self.phase else { panic!("copies of a job live as long as it") };
+        let job = &reconcile.jobs[&id];
+        let left = |index: &MemberIndex| job.equals & !tried & 1 << index != 0;
+        Some(job.source).filter(left).or_else(|| (0..self.members.len()).find(left))
     }
 
     /// The attempt is void; the next step opens new sessions.
@@ -318,3 +339,6 @@ impl Volume {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,11 +12,12 @@
 //! - a failure ends this attempt only; the commit point stays, so the next one begins where this one did.
 
 use crate::copy::Owner;
+use crate::links::PAGE_STANDS_STILL;
 use crate::member::{CopyWhat, MemberIndex, Purpose};
 use crate::volume::Volume;
 use crate::{Action, Notice};
 use ashlar_types::{BLOCKS_PER_SLOT, Change, ChunkIndex, ChunkRun, DiskId, Instant, Lsn, MemberState, SlotIndex};
-use ashlar_wire::{ChangedSlots, Refusal, Reply, Request};
+use ashlar_wire::{ChangedSlots, Refusal, Reply, Request, Status};
 use std::collections::VecDeque;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +135,13 @@ impl Volume {
         let Some(resync) = self.resync.as_mut().filter(|resync| resync.attempt == attempt) else { return };
         match (resync.stage, reply) {
             (Stage::Beginning, Reply::Done) => self.begin_listing(now, out),
+            // It has lost more than what came after the commit point: its journal was damaged. Then it is as if it were new.
+            (Stage::Beginning, Reply::Refused(Refusal { status: Status::Incomplete, .. }))
+                if resync.after > Lsn::ZERO =>
+            {
+                resync.after = Lsn::ZERO;
+                self.ask_target(now, Request::BeginSync { after: Lsn::ZERO }, out);
+            }
             (Stage::Marking { .. }, Reply::Done) => resync.marks_inflight -= 1,
             (Stage::Finding { found }, Reply::Changed { entries, next }) => {
                 self.found_stale(now, found, &entries, next, out)
@@ -155,6 +163,7 @@ impl Volume {
         let resync = self.resync_mut();
         let index = resync.member;
         resync.stage = Stage::Marking { next: ChunkIndex(0) };
+        self.forget_answers(index);
         self.resend_writes(now, index, out);
     }
 
@@ -181,10 +190,14 @@ impl Volume {
 
     pub(crate) fn resync_listed(&mut self, now: Instant, attempt: u64, reply: Reply, out: &mut Vec<Action>) {
         let Some(resync) = self.resync.as_mut().filter(|resync| resync.attempt == attempt) else { return };
-        let (Stage::Listing { until, .. }, Reply::Changed { entries, next }) = (resync.stage, reply) else {
+        let (Stage::Listing { from, until, .. }, Reply::Changed { entries, next }) = (resync.stage, reply) else {
             self.fail_resync(now, "listing was refused", out);
             return;
         };
+        if next.is_some_and(|next| next <= from || next > until) {
+            self.fail_resync(now, PAGE_STANDS_STILL, out);
+            return;
+        }
         let after = resync.after;
         for ChangedSlots { chunk, prefix, slots } in entries {
             resync.changed_blocks += u64::from(slots.count() * BLOCKS_PER_SLOT);
@@ -272,7 +285,13 @@ impl Volume {
     }
 
     pub(crate) fn join_refused(&mut self, now: Instant, disk: DiskId, out: &mut Vec<Action>) {
-        if self.resync.as_ref().is_some_and(|resync| self.members[resync.member].disk == disk) {
+        let Some(resync) = self.resync.as_ref().filter(|resync| self.members[resync.member].disk == disk) else {
+            return;
+        };
+        if self.members[resync.member].in_sync() {
+            // A record told of it before the answer came, and then the version had moved on.
+            self.joined(now, disk, out);
+        } else {
             self.fail_resync(now, "the catalog refused to take it in", out);
         }
     }
@@ -282,7 +301,7 @@ impl Volume {
         let Some(resync) = self.resync.take() else { return };
         let disk = self.members[resync.member].disk;
         out.push(Action::Notice(Notice::ReturnAbandoned { disk, reason: reason.to_owned() }));
-        self.cancel_copies(now, |owner| owner == Owner::Resync, out);
+        self.cancel_copies(|owner| owner == Owner::Resync);
         self.members[resync.member].backoff = self.config.reconnect_max;
         self.drop_link(now, resync.member, reason, out);
         self.recheck_writes(now, out);
@@ -309,3 +328,6 @@ impl Volume {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

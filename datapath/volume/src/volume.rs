@@ -100,13 +100,15 @@ impl Volume {
     pub fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
         if let Phase::Closed(ending) = &self.phase {
             let error = if *ending == Ending::Fenced { GuestError::Fenced } else { GuestError::Closed };
-            if let Event::Guest { tag, .. } = event {
-                out.push(Action::Complete { tag, result: Err(error) });
+            match event {
+                Event::Guest { tag, .. } => out.push(Action::Complete { tag, result: Err(error) }),
+                Event::LinkUp { disk, session } => out.push(Action::Disconnect { disk, session }),
+                _ => {}
             }
             return;
         }
         match event {
-            Event::Guest { tag, op } => self.guest_arrives(now, tag, op, out),
+            Event::Guest { tag, op } => self.guest_arrives(tag, op, out),
             Event::LinkUp { disk, session } => self.link_up(now, disk, session, out),
             Event::LinkDown { disk, session, reset } => self.link_down(now, disk, session, reset, out),
             Event::Reply { disk, frame } => self.reply(now, disk, frame, out),
@@ -131,11 +133,16 @@ impl Volume {
         if matches!(self.phase, Phase::Reconciling(_)) {
             self.reconcile_step(now, out);
         }
-        self.propose_step(now, out);
+        // Before proposals, so that what a return needs of the catalog is asked at once.
         if matches!(self.phase, Phase::Serving) {
             self.resync_step(now, out);
-            self.issue_writes(now, out);
+        }
+        self.propose_step(now, out);
+        if matches!(self.phase, Phase::Serving) {
+            // Writes last: what ends above lets those run that waited for it.
             self.finish_lapsed_reads(now, out);
+            self.issue_reads(now, out);
+            self.issue_writes(now, out);
         }
     }
 
@@ -171,13 +178,13 @@ impl Volume {
         self.time_out_writes(now, out);
     }
 
-    pub(crate) fn become_serving(&mut self, now: Instant, out: &mut Vec<Action>) {
+    pub(crate) fn become_serving(&mut self, out: &mut Vec<Action>) {
         assert!(!matches!(self.phase, Phase::Serving | Phase::Closed(_)));
         self.phase = Phase::Serving;
         self.blocked = None;
         out.push(Action::Notice(Notice::Serving { reconciled_blocks: self.counters.reconciled_blocks }));
         for (tag, op) in self.guest.take_waiting() {
-            self.guest_arrives(now, tag, op, out);
+            self.guest_arrives(tag, op, out);
         }
     }
 
@@ -215,11 +222,11 @@ impl Volume {
     }
 
     /// A place in the order of overlapping requests is given up; those behind it may run.
-    pub(crate) fn leave_turn(&mut self, now: Instant, turn: TurnId, out: &mut Vec<Action>) {
+    pub(crate) fn leave_turn(&mut self, turn: TurnId) {
         let mut ready = Vec::new();
         self.turns.leave(turn, &mut ready);
         for turn in ready {
-            self.run_turn(now, turn, out);
+            self.run_turn(turn);
         }
     }
 }

@@ -25,7 +25,7 @@ struct Queued {
 
 pub(crate) struct Write {
     /// None once every in-sync replica is durable, though they are too few to acknowledge it. No crash takes it back any more, so
-    /// reads may see it; and the copies that make another replica in-sync must not wait for it, because it waits for them.
+    /// reads may see it.
     turn: Option<TurnId>,
     /// None once the guest was told that it timed out.
     op: Option<OpId>,
@@ -133,8 +133,16 @@ impl Volume {
         self.record.members_of(chunk).iter().map(|&index| usize::from(index)).filter(takes).collect()
     }
 
+    /// One whose history is damaged takes none: its prefix would grow over what it lost.
     pub(crate) fn takes_writes(&self, index: MemberIndex) -> bool {
-        self.members[index].in_sync() || self.resync.as_ref().is_some_and(|resync| resync.receives(index))
+        let member = &self.members[index];
+        let returns = self.resync.as_ref().is_some_and(|resync| resync.receives(index));
+        (member.in_sync() || returns) && !member.damaged
+    }
+
+    /// A return begins: what the member answered before is stale since, and must come to it again.
+    pub(crate) fn forget_answers(&mut self, index: MemberIndex) {
+        self.writes.inflight.values_mut().for_each(|write| write.answered &= !(1 << index));
     }
 
     /// Unanswered writes go again on a new session, in lsn order, before newer ones.
@@ -163,10 +171,10 @@ impl Volume {
         if required & !write.answered != 0 {
             return;
         }
-        if required.count_ones() < u32::from(self.record.min_replicas) {
+        if self.in_sync_of(write.range.chunk).count_ones() < u32::from(self.record.min_replicas) {
             let write = self.writes.inflight.get_mut(&lsn).expect("looked up above");
             if let Some(turn) = write.turn.take() {
-                self.leave_turn(now, turn, out);
+                self.leave_turn(turn);
             }
             return;
         }
@@ -178,7 +186,7 @@ impl Volume {
             self.guest.piece_done(op, Ok(None), out);
         }
         if let Some(turn) = write.turn {
-            self.leave_turn(now, turn, out);
+            self.leave_turn(turn);
         }
     }
 
@@ -186,8 +194,13 @@ impl Volume {
     /// whose ejection is proposed and not answered is still one), and one in its joint phase.
     fn required(&self, chunk: ChunkIndex) -> u64 {
         let joint = self.resync.as_ref().and_then(|resync| resync.joint_member());
-        let counts = |index: &&u16| self.members[usize::from(**index)].in_sync() || joint == Some(usize::from(**index));
-        self.record.members_of(chunk).iter().filter(counts).fold(0, |mask, &index| mask | 1 << index)
+        let holds = |index: &MemberIndex| self.record.members_of(chunk).contains(&(*index as u16));
+        self.in_sync_of(chunk) | joint.filter(holds).map_or(0, |index| 1 << index)
+    }
+
+    fn in_sync_of(&self, chunk: ChunkIndex) -> u64 {
+        let holders = self.record.members_of(chunk).iter();
+        holders.filter(|index| self.members[usize::from(**index)].in_sync()).fold(0, |mask, &index| mask | 1 << index)
     }
 
     /// Who is required has changed: some writes may be acknowledged now.
@@ -219,3 +232,6 @@ impl Volume {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! Proposals and records.
+
+use crate::testing::{Bench, disk};
+use crate::{Ending, Event};
+use ashlar_types::*;
+
+const IN: MemberState = MemberState::InSync;
+
+#[test]
+fn an_unanswered_proposal_is_asked_again_unchanged() {
+    let mut bench = Bench::serving(&[IN; 3]);
+    bench.withheld = Some("Eject");
+    bench.kill(1);
+    bench.settle();
+    let (first, version, change) = bench.proposals.pop_front().unwrap();
+    // It was done; its answer was lost.
+    bench.decide(version, &change);
+    for _ in 0..3 {
+        bench.event(Event::Unanswered { proposal: first });
+        bench.advance(Duration::from_millis(200));
+        let (again, same_version, same_change) = bench.proposals.pop_front().unwrap();
+        assert_eq!((again, same_version, &same_change), (first, version, &change));
+    }
+    let write = bench.write(0, 1, 7);
+    bench.settle();
+    assert!(!bench.completed.contains_key(&write));
+    let answer = bench.decide(version, &change);
+    bench.withheld = None;
+    bench.event(Event::Answer { proposal: first, answer });
+    bench.settle();
+    assert!(bench.is_done(write));
+    assert_eq!(bench.ejections(), 4);
+}
+
+#[test]
+fn a_refused_ejection_is_decided_again_by_the_new_record() {
+    let mut bench = Bench::serving(&[IN; 3]);
+    bench.withheld = Some("Eject");
+    bench.kill(1);
+    bench.settle();
+    bench.catalog.version += 1;
+    bench.catalog.last_change = None;
+    bench.catalog.members[0].state = MemberState::Out { commit: Lsn::ZERO };
+    bench.withheld = None;
+    bench.settle();
+    let again = bench.proposed.iter().filter(|(_, change)| matches!(change, Change::Eject { .. })).count();
+    assert_eq!(again, 1, "below minReplicas now");
+    let write = bench.write(0, 1, 7);
+    bench.settle();
+    assert!(!bench.completed.contains_key(&write));
+    bench.replicas[1].down = false;
+    bench.advance(Duration::from_secs(3));
+    assert!(bench.is_done(write), "the one waited for came back");
+}
+
+#[test]
+fn a_silent_replica_is_ejected() {
+    let mut bench = Bench::serving(&[IN; 3]);
+    bench.mute[2] = true;
+    let write = bench.write(0, 1, 7);
+    bench.advance(Duration::from_millis(400));
+    assert!(!bench.completed.contains_key(&write) && bench.ejections() == 0);
+    bench.advance(Duration::from_millis(200));
+    assert!(bench.is_done(write) && bench.ejections() == 1);
+}
+
+#[test]
+fn a_record_that_moves_a_member_out_takes_effect_at_once() {
+    let mut bench = Bench::serving(&[IN; 3]);
+    bench.mute[2] = true;
+    let write = bench.write(0, 1, 7);
+    bench.settle();
+    bench.catalog.version += 1;
+    bench.catalog.members[2].state = MemberState::Out { commit: Lsn::ZERO };
+    bench.catalog.declared_lost.push(disk(2));
+    bench.event(Event::Record(bench.catalog.clone()));
+    bench.settle();
+    assert!(bench.is_done(write));
+}
+
+#[test]
+fn a_record_that_does_not_fit_is_not_taken_over() {
+    let mut bench = Bench::serving(&[IN; 3]);
+    let mut fewer = VolumeRecord { version: 99, ..bench.catalog.clone() };
+    fewer.members.pop();
+    bench.event(Event::Record(fewer));
+    let mut other = VolumeRecord { version: 100, ..bench.catalog.clone() };
+    other.members.swap(0, 1);
+    bench.event(Event::Record(other));
+    let write = bench.write(0, 1, 7);
+    bench.settle();
+    assert!(bench.is_done(write));
+}
+
+#[test]
+fn a_close_that_is_answered_with_a_newer_epoch_ends_once() {
+    let mut bench = Bench::serving(&[IN; 3]);
+    bench.catalog_up = false;
+    bench.event(Event::Detach);
+    let (proposal, _, change) = bench.proposals.pop_front().unwrap();
+    assert_eq!(change, Change::CloseClean);
+    let record = VolumeRecord { epoch: Epoch::new(6).unwrap(), version: 50, ..bench.catalog.clone() };
+    bench.event(Event::Answer { proposal, answer: ChangeAnswer::Applied { record } });
+    assert_eq!(bench.ended, Some(Ending::Fenced));
+}

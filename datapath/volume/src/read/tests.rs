@@ -1,0 +1,192 @@
+//! Who is asked, and when what was answered may be shown.
+
+use crate::testing::{Bench, disk};
+use crate::{Event, GuestError, Notice};
+use ashlar_types::*;
+use ashlar_wire::Request;
+
+const IN: MemberState = MemberState::InSync;
+
+fn reads(bench: &Bench, index: usize) -> usize {
+    bench.replicas[index].log.iter().filter(|request| matches!(request, Request::Read { .. })).count()
+}
+
+/// One of three was written to by every hand, then is made to differ.
+fn written() -> Bench {
+    let mut bench = Bench::serving(&[IN; 3]);
+    let write = bench.write(0, 16, 7);
+    bench.settle();
+    assert!(bench.is_done(write));
+    bench
+}
+
+#[test]
+fn the_replica_on_this_node_is_read() {
+    let mut bench = written();
+    let read = bench.read(3, 4);
+    bench.settle();
+    assert_eq!(bench.bytes(read), [7; 4]);
+    assert_eq!((reads(&bench, 0), reads(&bench, 1), reads(&bench, 2)), (1, 0, 0));
+}
+
+#[test]
+fn a_bad_block_is_read_elsewhere_and_repaired_and_never_returned() {
+    let mut bench = written();
+    bench.replicas[0].bad.insert((ChunkIndex(0), 5));
+    let read = bench.read(0, 16);
+    bench.settle();
+    assert_eq!(bench.bytes(read), [7; 16]);
+    assert!(bench.replicas[0].bad.is_empty(), "the good bytes were written back");
+    assert!(bench.notices.contains(&Notice::Repaired { disk: disk(0), blocks: 1 }));
+    assert_eq!(reads(&bench, 1), 1, "only the bad block was asked of another");
+}
+
+#[test]
+fn a_block_that_is_bad_everywhere_is_an_error() {
+    let mut bench = written();
+    bench.replicas.iter_mut().for_each(|replica| assert!(replica.bad.insert((ChunkIndex(0), 5))));
+    let (bad, good) = (bench.read(5, 1), bench.read(6, 1));
+    let whole = bench.read(0, 16);
+    bench.settle();
+    assert_eq!(bench.completed[&bad], Err(GuestError::Lost));
+    assert_eq!(bench.completed[&whole], Err(GuestError::Lost));
+    assert_eq!(bench.bytes(good), [7]);
+    let heals = bench.write(5, 1, 9);
+    let read = bench.read(5, 1);
+    bench.settle();
+    assert!(bench.is_done(heals));
+    assert_eq!(bench.bytes(read), [9]);
+}
+
+#[test]
+fn a_block_that_may_be_good_on_a_replica_without_link_waits_for_it() {
+    let mut bench = written();
+    bench.catalog_up = false;
+    bench.replicas[0].bad.insert((ChunkIndex(0), 5));
+    bench.replicas[1].bad.insert((ChunkIndex(0), 5));
+    bench.kill(2);
+    let read = bench.read(5, 1);
+    bench.advance(Duration::from_secs(5));
+    assert!(!bench.completed.contains_key(&read));
+    bench.replicas[2].down = false;
+    bench.advance(Duration::from_secs(2));
+    bench.catalog_up = true;
+    bench.advance(Duration::from_secs(2));
+    assert!(bench.completed.contains_key(&read));
+}
+
+#[test]
+fn a_read_waits_for_leases_and_does_not_fail() {
+    let mut bench = written();
+    bench.mute = vec![false, true, true];
+    bench.catalog_up = false;
+    for index in 1..3 {
+        bench.kill(index);
+    }
+    bench.advance(Duration::from_secs(3));
+    let read = bench.read(0, 1);
+    bench.advance(Duration::from_secs(3));
+    assert!(!bench.completed.contains_key(&read), "a newer writer may have been promised by the two");
+    bench.mute = vec![false; 3];
+    bench.replicas[1].down = false;
+    bench.replicas[2].down = false;
+    bench.catalog_up = true;
+    bench.advance(Duration::from_secs(3));
+    assert_eq!(bench.bytes(read), [7]);
+}
+
+#[test]
+fn when_one_of_the_last_two_is_silent_reads_go_on() {
+    let mut bench = Bench::serving(&[IN; 2]);
+    let write = bench.write(0, 1, 7);
+    bench.settle();
+    bench.kill(1);
+    bench.advance(Duration::from_secs(10));
+    let read = bench.read(0, 1);
+    bench.settle();
+    assert!(bench.is_done(write));
+    assert_eq!(bench.bytes(read), [7]);
+}
+
+#[test]
+fn the_word_of_one_that_promised_another_is_no_lease() {
+    let mut bench = written();
+    bench.catalog_up = false;
+    bench.kill(2);
+    bench.kill(1);
+    // The link comes back, but the session does not: it may have promised to another before its disk failed.
+    bench.replicas[1].down = false;
+    bench.replicas[1].failed = true;
+    bench.advance(Duration::from_secs(4));
+    let read = bench.read(0, 1);
+    bench.settle();
+    assert!(!bench.completed.contains_key(&read));
+}
+
+#[test]
+fn with_one_replica_needed_an_ejection_in_doubt_needs_the_leases_of_both_outcomes() {
+    let mut bench = Bench::new(VolumeRecord { min_replicas: 1, ..crate::testing::record(&[IN; 3]) });
+    bench.start();
+    bench.catalog_up = false;
+    bench.kill(2);
+    bench.advance(Duration::from_secs(4));
+    let read = bench.read(0, 1);
+    bench.settle();
+    assert_eq!(bench.ejections(), 1);
+    assert!(!bench.completed.contains_key(&read), "the one that leaves may have promised a newer writer by itself");
+    bench.catalog_up = true;
+    bench.settle();
+    assert!(bench.is_done(read));
+}
+
+#[test]
+fn one_that_leaves_is_not_read_before_its_ejection_is_proposed_nor_after() {
+    let mut bench = written();
+    bench.catalog_up = false;
+    bench.mute[0] = true;
+    let read = bench.read(0, 1);
+    bench.settle();
+    // Its answer is on the way when it is given up; nothing of it may be shown.
+    bench.mute[0] = false;
+    bench.reset(0);
+    assert_eq!(bench.ejections(), 1);
+    bench.advance(Duration::from_secs(1));
+    assert_eq!(bench.bytes(read), [7]);
+    let before = reads(&bench, 0);
+    let later = bench.read(0, 1);
+    bench.settle();
+    assert!(bench.is_done(later));
+    assert_eq!(reads(&bench, 0), before, "back, but its ejection may be in the catalog");
+    bench.catalog_up = true;
+    bench.advance(Duration::from_secs(3));
+    assert_eq!(bench.state(0), IN, "it has returned");
+    let back = bench.read(0, 1);
+    bench.settle();
+    assert!(bench.is_done(back) && reads(&bench, 0) == before + 1);
+}
+
+#[test]
+fn a_late_read_is_asked_of_a_second_replica() {
+    let mut bench = written();
+    bench.mute[0] = true;
+    let read = bench.read(0, 1);
+    bench.advance(Duration::from_millis(100));
+    assert_eq!(bench.bytes(read), [7]);
+    assert_eq!(reads(&bench, 1) + reads(&bench, 2), 1);
+    bench.mute[0] = false;
+    bench.settle();
+    bench.event(Event::Tick);
+}
+
+#[test]
+fn what_one_link_may_have_unanswered_is_bounded() {
+    let mut bench = written();
+    bench.mute[0] = true;
+    let tags: Vec<_> = (0..2000).map(|i| bench.read(i * 8, 8)).collect();
+    let large: Vec<_> = (0..200).map(|i| bench.read(i * 64, 256)).collect();
+    bench.settle();
+    assert!(reads(&bench, 0) <= 512);
+    bench.mute[0] = false;
+    bench.settle();
+    assert!(tags.iter().chain(&large).all(|tag| bench.is_done(*tag)));
+}
