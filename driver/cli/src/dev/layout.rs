@@ -216,7 +216,8 @@ impl Layout {
             let length = socket.as_os_str().len();
             ensure!(
                 length <= SOCKET_PATH_BYTES_MAX,
-                "a socket like {} would have {length} bytes, and {SOCKET_PATH_BYTES_MAX} are allowed: use a shorter --dir",
+                "a socket like {} would have {length} bytes, and {SOCKET_PATH_BYTES_MAX} are allowed: \
+                 use a shorter --dir",
                 socket.display()
             );
         }

@@ -16,7 +16,8 @@ pub(super) async fn stats(shared: Arc<Shared>, request: Stats) -> Result<NodeGet
     };
     let place = match shared.kubelet.place("volume_path", &request.volume_path) {
         Ok(place) => place,
-        Err(MountError::Absent { .. }) => return Err(absent()),
+        // Where no volume can be there is none: CSI asks for NOT_FOUND, not for a judgement of the path.
+        Err(MountError::Absent { .. } | MountError::Path { .. }) => return Err(absent()),
         Err(error) => return Err(error.into()),
     };
     shared.cluster.volume(request.volume).await?;

@@ -194,6 +194,17 @@ async fn a_path_outside_the_kubelet_directory_is_an_invalid_argument() {
 }
 
 #[tokio::test]
+async fn a_volume_is_not_found_where_none_can_be() {
+    let dir = tempfile::tempdir().unwrap();
+    for volume_path in ["some/path", "/etc", "/no/such/path"] {
+        let volume_path = volume_path.to_owned();
+        let request = NodeGetVolumeStatsRequest { volume_id: ID.to_owned(), volume_path, ..Default::default() };
+        let error = service(dir.path()).node_get_volume_stats(Request::new(request)).await.unwrap_err();
+        assert_eq!(error.code(), Code::NotFound, "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_target_that_never_was_is_unpublished_already() {
     let dir = tempfile::tempdir().unwrap();
     for below in ["target", "no/such/parent"] {
