@@ -74,13 +74,17 @@ impl World {
                 server.ailment.slow_until = self.now + self.fault_rng.range(100, 4000) * MILLIS;
             }
             Class::WriteError => server.ailment.write_errors = 1,
-            Class::ReadError => server.ailment.read_errors = errors,
+            Class::ReadError => self.servers[self.rotten.index()].ailment.read_errors = errors,
             Class::FlushError => server.ailment.flush_errors = 1,
             Class::CommitError => server.ailment.commit_errors = 1,
             Class::BitFlip => {
                 let rotten = self.rotten;
                 if let Some(page) = self.servers[rotten.index()].medium.flip_bit(&mut self.fault_rng) {
                     self.trace.line(self.now, None, || format!("{rotten} loses a bit of page {page}"));
+                    // What is only in the journal is read again by replay alone.
+                    if self.fault_rng.coin() {
+                        self.crash_and_restart(rotten);
+                    }
                 }
             }
             other => unreachable!("{other:?} strikes no disk"),

@@ -9,9 +9,10 @@
 use crate::rng::Rng;
 use crate::stamp::BLOCK;
 use bytes::{Bytes, BytesMut};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 const SECTOR: usize = 512;
+const RECENT_PAGES: usize = 64;
 
 /// A page that was written and not yet flushed.
 #[derive(Clone, Debug)]
@@ -37,7 +38,9 @@ pub struct Medium {
     unsynced: Vec<Unsynced>,
     completed: u64,
     /// Pages ever written, to pick one for a bit flip in a fixed order.
-    written: BTreeMap<u64, ()>,
+    written: BTreeSet<u64>,
+    /// The pages written last: the journal's head, and what was just applied.
+    recent: VecDeque<u64>,
     pub index: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -62,7 +65,11 @@ impl Medium {
     pub fn write(&mut self, write: &InFlight) {
         self.completed += 1;
         for (page, content) in pages(write) {
-            self.written.insert(page, ());
+            self.written.insert(page);
+            self.recent.push_back(page);
+            if self.recent.len() > RECENT_PAGES {
+                self.recent.pop_front();
+            }
             self.live.insert(page, content.clone());
             if write.durable {
                 self.unsynced.retain(|earlier| earlier.page != page);
@@ -113,7 +120,7 @@ impl Medium {
                     self.durable.insert(page, torn_page(old, &content, rng));
                 }
             }
-            self.written.insert(page, ());
+            self.written.insert(page);
         }
         self.live = self.durable.clone();
         torn
@@ -124,7 +131,13 @@ impl Medium {
         if self.written.is_empty() {
             return None;
         }
-        let page = *self.written.keys().nth(rng.index(self.written.len())).filter(|page| **page != 1)?;
+        let page = match rng.coin() {
+            true => *self.written.iter().nth(rng.index(self.written.len()))?,
+            false => self.recent[rng.index(self.recent.len())],
+        };
+        if page == 1 {
+            return None;
+        }
         self.flip_in(page, rng.index(BLOCK * 8));
         Some(page)
     }
