@@ -252,7 +252,8 @@ impl Attachments {
             control::Frontend::Fuse => {
                 let mount_point: PathBuf = self.shared.config.run_dir.join("fuse").join(id.to_string());
                 let runtime = self.shared.runtime.clone();
-                let up = blocking(move || FuseLoop::bring_up(runtime, id, size, wish.read_only, &mount_point)).await;
+                let up = blocking(move || FuseLoop::bring_up(runtime, (id, epoch), size, wish.read_only, &mount_point))
+                    .await;
                 let fuse_loop = up.map_err(|error| Status::internal(with_causes(&error)))?;
                 let path = fuse_loop.device_path().display().to_string();
                 Ok((Frontend::FuseLoop(fuse_loop), device(path)))

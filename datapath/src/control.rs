@@ -13,7 +13,6 @@ use ashlar_rpc::control::registry_client::RegistryClient;
 use ashlar_rpc::control::{self, heartbeat_request::Daemon};
 use ashlar_rpc::convert;
 use ashlar_types::{Change, ChangeAnswer, Duration, Epoch, VolumeId, VolumeRecord};
-use ashlar_volume::ProposalId;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,6 +90,20 @@ impl ControlPlane {
         let addresses = reply.record.as_ref().map(|record| self.addresses(record)).unwrap_or_default();
         let answer = convert::answer_from_proto(&reply).map_err(|error| Status::internal(error.to_string()))?;
         Ok((answer, addresses))
+    }
+
+    fn log_proposal(&self, volume: VolumeId, change: &Change, answered: &Result<(ChangeAnswer, Addresses), Status>) {
+        let was_answering = self.is_answering.swap(answered.is_ok(), Ordering::Relaxed);
+        match answered {
+            Ok((answer, _)) => {
+                let applied = matches!(answer, ChangeAnswer::Applied { .. });
+                tracing::info!(%volume, ?change, applied, "proposed");
+            }
+            Err(status) if was_answering => {
+                tracing::warn!(%volume, ?change, %status, "a proposal has no answer; it is made again");
+            }
+            Err(status) => tracing::debug!(%volume, ?change, %status, "a proposal has no answer still"),
+        }
     }
 
     fn understand(&self, record: &control::VolumeRecord) -> Result<Granted, Status> {
@@ -185,14 +198,12 @@ pub(crate) async fn serve_asks(
                 let (control, runtime) = (control.clone(), runtime.clone());
                 tokio::spawn(async move {
                     let answered = control.propose(volume, epoch, version, &change).await;
-                    let was_answering = control.is_answering.swap(answered.is_ok(), Ordering::Relaxed);
-                    if let Err(status) = &answered {
-                        match was_answering {
-                            true => tracing::warn!(%volume, ?change, %status, "a proposal has no answer; asked again"),
-                            false => tracing::debug!(%volume, ?change, %status, "a proposal has no answer still"),
-                        }
-                    }
-                    report(runtime.send(proposal_command(volume, epoch, proposal, &change, answered)).await);
+                    control.log_proposal(volume, &change, &answered);
+                    let command = match answered {
+                        Ok((answer, addresses)) => Command::Answered { volume, epoch, proposal, answer, addresses },
+                        Err(_) => Command::Unanswered { volume, epoch, proposal },
+                    };
+                    report(runtime.send(command).await);
                 });
             }
             Ask::Record { volume } => {
@@ -207,22 +218,6 @@ pub(crate) async fn serve_asks(
                 });
             }
         }
-    }
-}
-
-fn proposal_command(
-    volume: VolumeId,
-    epoch: Epoch,
-    proposal: ProposalId,
-    change: &Change,
-    answered: Result<(ChangeAnswer, Addresses), Status>,
-) -> Command {
-    match answered {
-        Ok((answer, addresses)) => {
-            tracing::info!(%volume, %epoch, ?change, applied = matches!(answer, ChangeAnswer::Applied { .. }), "proposed");
-            Command::Answered { volume, epoch, proposal, answer, addresses }
-        }
-        Err(_) => Command::Unanswered { volume, epoch, proposal },
     }
 }
 

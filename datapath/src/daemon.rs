@@ -34,7 +34,7 @@ pub struct State {
 /// Runs until SIGTERM or SIGINT; no other thread may run yet. An error means that the daemon did not come up, or that a part of it failed.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     if let Err(error) = reclaim::mark_as_io_flusher() {
-        tracing::warn!(%error, "memory pressure may stall the node: cannot be marked as an I/O flusher");
+        tracing::info!(%error, "without CAP_SYS_RESOURCE this cannot be an I/O flusher; memory pressure may stall the node");
     }
     let run_dir = RunDir::open(&config.run_dir)?;
     let config = Arc::new(Config { run_dir: run_dir.path().to_owned(), ..config });

@@ -25,7 +25,7 @@ use crate::frontend::Origin;
 use crate::frontend::fuse::FuseCall;
 use crate::metrics::Metrics;
 use ashlar_reactor::{Completion, LinkId, Reactor, ReactorConfig, ReactorError, now};
-use ashlar_types::{Instant, VolumeId};
+use ashlar_types::{DiskId, Duration, Epoch, Instant, VolumeId, VolumeRecord};
 use ashlar_volume::{Event, GuestError};
 pub(crate) use command::{
     ASKS_MAX, Addresses, Ask, ClientsConnected, Command, Detached, Ended, FUSE_CALLS_MAX, OpenFailure, RuntimeHandle,
@@ -173,7 +173,7 @@ impl Runtime {
         self.volumes.contains_key(&volume).then_some(volume)
     }
 
-    fn on_disk_link(&mut self, link: LinkId, act: impl FnOnce(&mut Hosted, &mut Io, ashlar_types::DiskId)) {
+    fn on_disk_link(&mut self, link: LinkId, act: impl FnOnce(&mut Hosted, &mut Io, DiskId)) {
         let Some(&LinkOwner::Disk { volume, disk }) = self.io.links.get(&link) else { return };
         if let Some(hosted) = self.volumes.get_mut(&volume) {
             act(hosted, &mut self.io, disk);
@@ -182,8 +182,8 @@ impl Runtime {
 
     /// What other threads sent. Whatever was queued before the wake-up is there.
     fn take_calls(&mut self) -> ControlFlow<()> {
-        while let Ok(FuseCall { volume, request, reply }) = self.fuse_calls.try_recv() {
-            match self.volumes.get_mut(&volume) {
+        while let Ok(FuseCall { volume, epoch, request, reply }) = self.fuse_calls.try_recv() {
+            match self.volumes.get_mut(&volume).filter(|hosted| hosted.epoch == epoch) {
                 Some(hosted) => hosted.call(&mut self.io, Origin::Fuse(reply), request),
                 None => reply.answer(Err(GuestError::Closed)),
             }
@@ -220,9 +220,7 @@ impl Runtime {
                 None => answer(done, Detached::Gone),
             },
             Command::Answered { volume, epoch, proposal, answer, addresses } => {
-                if let Some(hosted) = self.writer(volume, epoch) {
-                    hosted.learn_addresses(addresses);
-                }
+                self.learn_addresses(volume, addresses);
                 self.feed_writer(volume, epoch, Event::Answer { proposal, answer });
             }
             Command::Unanswered { volume, epoch, proposal } => {
@@ -243,10 +241,10 @@ impl Runtime {
 
     fn open(
         &mut self,
-        record: ashlar_types::VolumeRecord,
+        record: VolumeRecord,
         addresses: Addresses,
-        io_timeout: Option<ashlar_types::Duration>,
-        done: oneshot::Sender<Result<ashlar_types::Epoch, OpenFailure>>,
+        io_timeout: Option<Duration>,
+        done: oneshot::Sender<Result<Epoch, OpenFailure>>,
     ) {
         let volume = record.volume;
         let refusal = match () {
@@ -263,12 +261,14 @@ impl Runtime {
         self.volumes.insert(volume, hosted);
     }
 
-    /// The volume, if it is still the attachment that is meant: numbers of proposals begin anew with each.
-    fn writer(&mut self, volume: VolumeId, epoch: ashlar_types::Epoch) -> Option<&mut Hosted> {
-        self.volumes.get_mut(&volume).filter(|hosted| hosted.epoch == epoch)
+    fn learn_addresses(&mut self, volume: VolumeId, addresses: Addresses) {
+        if let Some(hosted) = self.volumes.get_mut(&volume) {
+            hosted.learn_addresses(addresses);
+        }
     }
 
-    fn feed_writer(&mut self, volume: VolumeId, epoch: ashlar_types::Epoch, event: Event) {
+    /// Only if it is still the attachment that is meant: numbers of proposals begin anew with each.
+    fn feed_writer(&mut self, volume: VolumeId, epoch: Epoch, event: Event) {
         if let Some(hosted) = self.volumes.get_mut(&volume).filter(|hosted| hosted.epoch == epoch) {
             hosted.feed(&mut self.io, event);
         }

@@ -13,7 +13,7 @@
 use crate::frontend::loopdev::{LoopDevice, LoopError};
 use crate::guest::{GuestRequest, GuestResult};
 use crate::runtime::RuntimeHandle;
-use ashlar_types::{ByteCount, ByteOffset, VolumeId};
+use ashlar_types::{ByteCount, ByteOffset, Epoch, VolumeId};
 use ashlar_volume::GuestError;
 use bytes::Bytes;
 use fuser::{
@@ -49,9 +49,11 @@ const THREADS: usize = 2;
 const BUSY_TRIES: u32 = 40;
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
-/// A request of the kernel for the I/O thread.
+/// A request of the kernel for the I/O thread. It is for one attachment: a device that was taken away by force and is mounted still must
+/// not reach the next one.
 pub(crate) struct FuseCall {
     pub(crate) volume: VolumeId,
+    pub(crate) epoch: Epoch,
     pub(crate) request: GuestRequest,
     pub(crate) reply: FuseReply,
 }
@@ -111,7 +113,7 @@ impl FuseLoop {
     /// Mounts and attaches; the volume must serve already. Blocks: the kernel reads from the new device before this returns.
     pub(crate) fn bring_up(
         runtime: RuntimeHandle,
-        volume: VolumeId,
+        attachment: (VolumeId, Epoch),
         size: ByteCount,
         read_only: bool,
         mount_point: &Path,
@@ -128,7 +130,7 @@ impl FuseLoop {
             MountOption::NoAtime,
         ];
         options.n_threads = Some(THREADS);
-        let files = VolumeFiles { runtime, volume, size, read_only, since: SystemTime::now() };
+        let files = VolumeFiles { runtime, attachment, size, read_only, since: SystemTime::now() };
         let session = fuser::spawn_mount(files, mount_point, &options)
             .map_err(|source| FuseError::Mount { path: mount_point.to_owned(), source })?;
         let mut fuse_loop = FuseLoop { device: None, session: Some(session), mount_point: mount_point.to_owned() };
@@ -223,7 +225,7 @@ fn remove_mount_point(path: &Path) {
 /// What the kernel sees.
 struct VolumeFiles {
     runtime: RuntimeHandle,
-    volume: VolumeId,
+    attachment: (VolumeId, Epoch),
     size: ByteCount,
     read_only: bool,
     since: SystemTime,
@@ -257,7 +259,8 @@ impl VolumeFiles {
 
     fn call(&self, request: GuestRequest, reply: FuseReply) {
         // If the I/O thread has ended, the call is dropped here, and its reply with it: EIO.
-        if let Err(error) = self.runtime.call(FuseCall { volume: self.volume, request, reply }) {
+        let (volume, epoch) = self.attachment;
+        if let Err(error) = self.runtime.call(FuseCall { volume, epoch, request, reply }) {
             tracing::debug!(%error, "a FUSE request is answered with EIO");
         }
     }

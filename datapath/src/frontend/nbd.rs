@@ -251,3 +251,6 @@ fn number_of(error: GuestError) -> NbdError {
         GuestError::Fenced | GuestError::Lost | GuestError::TimedOut => NbdError::Io,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! The server on a real reactor and a real socket, over a volume that is an array of bytes.
+
+use super::*;
+use ashlar_reactor::{Completion, ReactorConfig};
+use ashlar_types::Instant;
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+const SIZE: usize = 4 << 20;
+
+/// What the volume answers in one turn: few, so that requests pile up.
+const ANSWERS_PER_TURN: usize = 8;
+
+/// Serves until the client is done; gives what it returned, and the most requests that were under way.
+fn serve<R: Send + 'static>(client: impl FnOnce(UnixStream) -> R + Send + 'static) -> (R, usize) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("nbd.sock");
+    let mut reactor = Reactor::new(ReactorConfig::default()).unwrap();
+    let export = Export { name: "vol".to_owned(), size: ByteCount(SIZE as u64), read_only: false };
+    let mut server = NbdServer::listen(&mut reactor, &path, export).unwrap();
+    let waker = reactor.waker();
+    let thread = std::thread::spawn(move || {
+        let result = client(UnixStream::connect(path).unwrap());
+        waker.wake();
+        result
+    });
+    let (mut content, mut waiting, mut most) = (vec![0; SIZE], VecDeque::new(), 0);
+    let mut completions = Vec::new();
+    loop {
+        let deadline = if waiting.is_empty() { Instant::FAR } else { Instant::ZERO };
+        reactor.wait(deadline, &mut completions).unwrap();
+        let mut calls = Calls::new();
+        for completion in completions.drain(..) {
+            match completion {
+                Completion::Accepted { link, .. } => assert!(server.accept(&mut reactor, link)),
+                Completion::RawBytes { link, bytes } => server.received(&mut reactor, link, bytes, &mut calls),
+                Completion::LinkDown { link, .. } => server.link_down(link),
+                Completion::Woken => {
+                    server.close(&mut reactor);
+                    return (thread.join().unwrap(), most);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        waiting.extend(calls.drain(..));
+        most = most.max(waiting.len());
+        for (origin, request) in waiting.drain(..ANSWERS_PER_TURN.min(waiting.len())).collect::<Vec<_>>() {
+            let Origin::Nbd(origin) = origin else { panic!("an NBD server makes NBD calls") };
+            server.answer(&mut reactor, origin, perform(&mut content, request), &mut calls);
+        }
+        waiting.extend(calls);
+    }
+}
+
+fn perform(content: &mut [u8], request: GuestRequest) -> GuestResult {
+    match request {
+        GuestRequest::Read { offset, bytes } => {
+            Ok(Bytes::copy_from_slice(&content[offset.0 as usize..(offset.0 + bytes.0) as usize]))
+        }
+        GuestRequest::Write { offset, data } => {
+            content[offset.0 as usize..][..data.len()].copy_from_slice(&data);
+            Ok(Bytes::new())
+        }
+        GuestRequest::Zero { .. } => Err(GuestError::NoSpace),
+        GuestRequest::Trim { .. } | GuestRequest::Flush => Ok(Bytes::new()),
+    }
+}
+
+/// Through the negotiation, with structured replies and block sizes agreed on.
+fn negotiated(mut stream: UnixStream) -> UnixStream {
+    let mut greeting = [0; 18];
+    stream.read_exact(&mut greeting).unwrap();
+    let mut hello = 3u32.to_be_bytes().to_vec();
+    for (option, data) in [(8u32, &b""[..]), (7, b"\0\0\0\0\0\x01\0\x03")] {
+        hello.extend(b"IHAVEOPT");
+        hello.extend(option.to_be_bytes());
+        hello.extend((data.len() as u32).to_be_bytes());
+        hello.extend(data);
+    }
+    stream.write_all(&hello).unwrap();
+    let mut replies = vec![0; 20 + (20 + 12) + (20 + 14) + 20];
+    stream.read_exact(&mut replies).unwrap();
+    stream
+}
+
+fn request(kind: u16, cookie: u64, offset: u64, length: u32) -> Vec<u8> {
+    let mut bytes = 0x2560_9513u32.to_be_bytes().to_vec();
+    bytes.extend([0, 0]);
+    bytes.extend(kind.to_be_bytes());
+    bytes.extend(cookie.to_be_bytes());
+    bytes.extend(offset.to_be_bytes());
+    bytes.extend(length.to_be_bytes());
+    bytes
+}
+
+/// Error and cookie of a simple reply.
+fn simple(stream: &mut UnixStream) -> (u32, u64) {
+    let mut reply = [0; 16];
+    stream.read_exact(&mut reply).unwrap();
+    assert_eq!(reply[..4], 0x6744_6698u32.to_be_bytes());
+    let error = u32::from_be_bytes(reply[4..8].try_into().unwrap());
+    (error, u64::from_be_bytes(reply[8..].try_into().unwrap()))
+}
+
+#[test]
+fn a_client_with_too_much_under_way_is_held_back_and_loses_nothing() {
+    const WRITES: u64 = 600;
+    let (read, most) = serve(|stream| {
+        let mut stream = negotiated(stream);
+        let mut sender = stream.try_clone().unwrap();
+        let writing = std::thread::spawn(move || {
+            for i in 0..WRITES {
+                sender.write_all(&request(1, i, i * 4096, 4096)).unwrap();
+                sender.write_all(&[i as u8; 4096]).unwrap();
+            }
+        });
+        let mut answered: Vec<(u32, u64)> = (0..WRITES).map(|_| simple(&mut stream)).collect();
+        writing.join().unwrap();
+        answered.sort_unstable();
+        assert_eq!(answered, (0..WRITES).map(|i| (0, i)).collect::<Vec<_>>());
+        let bytes = WRITES as u32 * 4096;
+        stream.write_all(&request(0, 7, 0, bytes)).unwrap();
+        let mut reply = vec![0; 28 + bytes as usize];
+        stream.read_exact(&mut reply).unwrap();
+        reply.split_off(28)
+    });
+    assert!(read.chunks(4096).enumerate().all(|(i, block)| block.iter().all(|&byte| byte == i as u8)));
+    assert!(most <= REQUESTS_MAX, "{most} were under way");
+}
+
+#[test]
+fn errors_of_the_volume_reach_the_client_and_goodbye_waits_for_answers() {
+    let (end, _) = serve(|stream| {
+        let mut stream = negotiated(stream);
+        let requests = [request(6, 1, 0, 4096), request(3, 2, 0, 0), request(4, 3, 0, 4096), request(2, 4, 0, 0)];
+        stream.write_all(&requests.concat()).unwrap();
+        assert_eq!([simple(&mut stream), simple(&mut stream), simple(&mut stream)], [(28, 1), (0, 2), (0, 3)]);
+        stream.read(&mut [0]).unwrap()
+    });
+    assert_eq!(end, 0, "the server closes after the last answer");
+}
+
+#[test]
+fn garbage_closes_one_connection_and_not_the_server() {
+    serve(|mut garbled| {
+        let address = garbled.peer_addr().unwrap();
+        let mut sound = negotiated(UnixStream::connect(address.as_pathname().unwrap()).unwrap());
+        garbled.read_exact(&mut [0; 18]).unwrap();
+        garbled.write_all(&[0xff; 64]).unwrap();
+        assert_eq!(garbled.read(&mut [0]).unwrap(), 0);
+        sound.write_all(&request(3, 9, 0, 0)).unwrap();
+        assert_eq!(simple(&mut sound), (0, 9));
+    });
+}
