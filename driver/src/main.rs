@@ -5,12 +5,23 @@ use ashlar_driver::control::server;
 use ashlar_driver::node_server;
 use ashlar_driver::shutdown::Shutdown;
 use clap::Parser;
+use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 /// gRPC only, never on the path of an I/O: two threads are enough.
 const THREADS: usize = 2;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ashlar-driver: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_env("ASHLAR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).json().init();

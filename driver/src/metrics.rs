@@ -56,7 +56,11 @@ impl Default for Metrics {
             nodes_alive: Gauge::default(),
             disks: Family::default(),
         };
-        registry.register("csi_requests", "CSI requests answered, by method and gRPC code", metrics.csi_requests.clone());
+        registry.register(
+            "csi_requests",
+            "CSI requests answered, by method and gRPC code",
+            metrics.csi_requests.clone(),
+        );
         registry.register("proposals", "Membership changes proposed by writers, by result", metrics.proposals.clone());
         registry.register("volumes", "Volumes", metrics.volumes.clone());
         let help = "Volumes with fewer live in-sync replicas than they should have, but at least minReplicas";

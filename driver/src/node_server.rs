@@ -38,9 +38,8 @@ pub async fn run(config: &NodeConfig, shutdown: Shutdown) -> anyhow::Result<()> 
         None => None,
     };
     let csi = async {
-        let services = Server::builder()
-            .add_service(IdentityServer::new(IdentityService))
-            .add_service(NodeServer::new(service));
+        let services =
+            Server::builder().add_service(IdentityServer::new(IdentityService)).add_service(NodeServer::new(service));
         socket.serve(services, shutdown.clone().requested()).await
     };
     let page = async {

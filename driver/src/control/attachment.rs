@@ -43,7 +43,13 @@ impl Control {
     }
 
     /// Reserves the volume and has the node's datapath bring up its device. Repeating it gives the same device.
-    pub(crate) async fn attach(&self, id: VolumeId, node: &NodeName, frontend: Frontend, read_only: bool) -> Result<Device> {
+    pub(crate) async fn attach(
+        &self,
+        id: VolumeId,
+        node: &NodeName,
+        frontend: Frontend,
+        read_only: bool,
+    ) -> Result<Device> {
         let _permit = self.in_flight.begin(id)?;
         let before = self.volume(id).await?.volume.record;
         let reserved = self.reserve(id, node).await?.volume.record;
@@ -57,7 +63,13 @@ impl Control {
         attached
     }
 
-    async fn attach_device(&self, id: VolumeId, node: &NodeName, frontend: Frontend, read_only: bool) -> Result<Device> {
+    async fn attach_device(
+        &self,
+        id: VolumeId,
+        node: &NodeName,
+        frontend: Frontend,
+        read_only: bool,
+    ) -> Result<Device> {
         let address = match self.registry.datapath(node).await {
             Some((address, true)) => address,
             _ => return Err(Error::new(ErrorKind::Unavailable, format!("the datapath of node {node} is silent"))),

@@ -46,9 +46,9 @@ impl Control {
                 health.volumes_unavailable += 1;
                 health.reasons.push(format!("volume {id} cannot be read: {error}"));
             }
-            match page.volumes.last().filter(|_| page.more) {
-                Some(last) => after = Some(last.volume.id()),
-                None => return Ok(health),
+            after = page.last;
+            if !page.more {
+                return Ok(health);
             }
         }
     }
@@ -86,18 +86,22 @@ impl Health {
         self.volumes += 1;
         let record = &seen.volume.record;
         let name = &seen.volume.name;
-        let dead: Vec<DiskId> = record.in_sync().map(|member| member.disk).filter(|disk| !online.contains(disk)).collect();
+        let dead: Vec<DiskId> =
+            record.in_sync().map(|member| member.disk).filter(|disk| !online.contains(disk)).collect();
         let live = record.fewest_in_sync_without(&dead);
         let replicas = record.chunks.iter().map(|run| run.members.len()).min().unwrap_or(0);
         if usize::from(live) >= replicas {
             return;
         }
-        let syncing = record.members.iter().filter(|member| matches!(member.state, MemberState::Syncing { .. })).count();
+        let syncing =
+            record.members.iter().filter(|member| matches!(member.state, MemberState::Syncing { .. })).count();
         let resync = if syncing > 0 { format!(", {syncing} syncing") } else { String::new() };
         if live < record.min_replicas {
             self.volumes_unavailable += 1;
             let min = record.min_replicas;
-            self.reasons.push(format!("volume {name} has {live} live in-sync replicas, minReplicas is {min}: writes wait{resync}"));
+            self.reasons.push(format!(
+                "volume {name} has {live} live in-sync replicas, minReplicas is {min}: writes wait{resync}"
+            ));
         } else {
             self.volumes_degraded += 1;
             self.reasons.push(format!("volume {name} has {live} of {replicas} replicas in-sync and alive{resync}"));

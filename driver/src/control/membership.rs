@@ -28,7 +28,13 @@ impl Control {
     }
 
     /// A writer's proposal. Asked again unchanged, it is answered as the first time.
-    pub(crate) async fn propose(&self, id: VolumeId, epoch: Epoch, version: u64, change: &Change) -> Result<ChangeAnswer> {
+    pub(crate) async fn propose(
+        &self,
+        id: VolumeId,
+        epoch: Epoch,
+        version: u64,
+        change: &Change,
+    ) -> Result<ChangeAnswer> {
         let mut answer = None;
         self.change_record(id, |seen| {
             let record = &seen.volume.record;
@@ -96,9 +102,11 @@ impl Control {
         loop {
             let page = self.catalog.volumes(after, PAGE_MAX).await?;
             if let Some((id, error)) = page.unreadable.into_iter().next() {
-                return Err(Error::precondition(format!("volume {id} cannot be read, whether it has the disk is unknown: {error}")));
+                return Err(Error::precondition(format!(
+                    "volume {id} cannot be read, whether it has the disk is unknown: {error}"
+                )));
             }
-            after = page.volumes.last().map(|seen| seen.volume.id());
+            after = page.last;
             found.extend(page.volumes.into_iter().filter(|seen| seen.volume.record.member(disk).is_some()));
             if !page.more {
                 return Ok(found);

@@ -6,7 +6,7 @@
 use super::Control;
 use super::daemons::{CALL_TIMEOUT, refused, timed};
 use super::registry::DiskHealth;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use ashlar_catalog::Tombstone;
 use ashlar_rpc::control::DeleteReplicaRequest;
 use ashlar_types::{DiskId, NodeName, VolumeId};
@@ -68,9 +68,13 @@ impl Control {
             return Ok(Vec::new());
         }
         let disks = self.registry.disks().await;
-        let own: BTreeSet<DiskId> = disks.iter().filter(|view| view.disk.node == *node).map(|view| view.disk.id).collect();
-        let volumes: BTreeSet<VolumeId> =
-            tombstones.iter().filter(|tombstone| own.contains(&tombstone.disk)).map(|tombstone| tombstone.volume).collect();
+        let own: BTreeSet<DiskId> =
+            disks.iter().filter(|view| view.disk.node == *node).map(|view| view.disk.id).collect();
+        let volumes: BTreeSet<VolumeId> = tombstones
+            .iter()
+            .filter(|tombstone| own.contains(&tombstone.disk))
+            .map(|tombstone| tombstone.volume)
+            .collect();
         Ok(volumes.iter().map(ToString::to_string).collect())
     }
 
@@ -80,13 +84,10 @@ impl Control {
             volume: tombstone.volume.to_string(),
             epoch: tombstone.epoch.number(),
         };
-        match self.daemons.chunkserver(address)?.delete_replica(timed(request, CALL_TIMEOUT)).await {
-            Ok(_) => {}
-            // There is no such replica: as it should be.
-            Err(status) if status.code() == tonic::Code::NotFound => {}
-            Err(status) => return Err(refused("chunkserver", status)),
-        }
-        self.catalog.drop_tombstone(tombstone).await.map_err(|error| Error::new(ErrorKind::Unavailable, error.to_string()))?;
+        // Only "done" counts: "not found" is about a disk that the chunkserver does not have, and the replica is on the disk.
+        let answer = self.daemons.chunkserver(address)?.delete_replica(timed(request, CALL_TIMEOUT)).await;
+        answer.map_err(|status| refused("chunkserver", status))?;
+        self.catalog.drop_tombstone(tombstone).await?;
         tracing::info!(volume = %tombstone.volume, disk = %tombstone.disk, "replica deleted");
         Ok(())
     }

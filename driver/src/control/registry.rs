@@ -61,8 +61,13 @@ enum Liveness {
     /// There is no such daemon, as far as is known.
     Unknown,
     /// Last heard of at this instant (or expected since), on the clock of people, 0 if never.
-    Alive { since: Instant, heard_ms: u64 },
-    Silent { heard_ms: u64 },
+    Alive {
+        since: Instant,
+        heard_ms: u64,
+    },
+    Silent {
+        heard_ms: u64,
+    },
 }
 
 /// Which of a node's daemons.
@@ -194,9 +199,9 @@ impl Registry {
         let state = self.state.lock().await;
         let entry = state.disks.get(&disk).ok_or_else(|| Error::not_found(format_args!("disk {disk}")))?;
         match state.disk_view(entry).map(|view| view.health) {
-            Some(DiskHealth::Online) => {
-                Err(Error::precondition(format!("disk {disk} is online: stop its chunkserver before it is declared lost")))
-            }
+            Some(DiskHealth::Online) => Err(Error::precondition(format!(
+                "disk {disk} is online: stop its chunkserver before it is declared lost"
+            ))),
             _ => Ok(()),
         }
     }
@@ -206,7 +211,8 @@ impl Registry {
         let entry = state.disks.get_mut(&disk).ok_or_else(|| Error::not_found(format_args!("disk {disk}")))?;
         if entry.disk.fate != DiskFate::Lost {
             let lost = Disk { fate: DiskFate::Lost, ..entry.disk.clone() };
-            let event = Event::new(super::wall_clock_ms(), "disk-lost", format!("disk {disk} declared lost")).of_disk(disk);
+            let event =
+                Event::new(super::wall_clock_ms(), "disk-lost", format!("disk {disk} declared lost")).of_disk(disk);
             catalog.put_disk(&lost, vec![event.of_node(&lost.node)]).await?;
             entry.disk = lost;
         }
@@ -226,7 +232,7 @@ impl Registry {
     }
 
     /// Marks who has been silent for too long; returns when the next one will have been.
-    async fn end_silent(&self, catalog: &Catalog, now: Instant) -> Option<Instant> {
+    pub(crate) async fn end_silent(&self, catalog: &Catalog, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock().await;
         let mut events = Vec::new();
         let mut next: Option<Instant> = None;

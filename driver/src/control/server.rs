@@ -115,7 +115,7 @@ pub async fn run(config: &ControlConfig, shutdown: Shutdown) -> anyhow::Result<(
     config.check()?;
     let server = ControlServer::bind(config).await?;
     let state = server.state(config)?;
-    tracing::info!(cluster = %server.control.catalog.cluster(), listen = ?state.listen, "control plane serves");
+    tracing::info!(cluster = %server.control.catalog.cluster(), listen = %server.address()?, "control plane serves");
     let _state_file = match &config.state_file {
         Some(path) => Some(state.write(path).with_context(|| format!("write state file {}", path.display()))?),
         None => None,

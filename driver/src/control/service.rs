@@ -1,10 +1,10 @@
 //! The gRPC services of the control plane: requests are checked field by field, handed to the functions beside this file, and answered.
 
+use super::Control;
 use super::attachment::DetachMode;
 use super::present::{disk_to_proto, event_to_proto, node_to_proto, use_from_proto};
 use super::registry::Report;
 use super::volumes::{NewVolume, SizeRange};
-use super::Control;
 use crate::csi::params;
 use crate::error::{Error, Result};
 use ashlar_catalog::{Event, EventFeed};
@@ -41,7 +41,8 @@ fn new_volume(request: CreateVolumeRequest) -> Result<NewVolume> {
     let mut keep = |fault: Error| faults.push(fault.message);
     let name = field("name", &request.name).map_err(&mut keep).ok();
     let size = SizeRange::exactly(ByteCount(request.size_bytes)).map_err(&mut keep).ok();
-    let node = (!request.node.is_empty()).then(|| field::<NodeName>("node", &request.node).map_err(&mut keep).ok()).flatten();
+    let node =
+        (!request.node.is_empty()).then(|| field::<NodeName>("node", &request.node).map_err(&mut keep).ok()).flatten();
     let mut allowed_nodes: Vec<NodeName> =
         request.allowed_nodes.iter().filter_map(|node| field("allowed_nodes", node).map_err(&mut keep).ok()).collect();
     allowed_nodes.sort();
@@ -104,7 +105,8 @@ impl Cluster for Service {
     async fn attach_volume(&self, request: Request<AttachVolumeRequest>) -> Answer<Device> {
         let request = request.into_inner();
         let node: NodeName = field("node", &request.node)?;
-        let frontend = Frontend::try_from(request.frontend).map_err(|_| Error::invalid("frontend is not one of ours"))?;
+        let frontend =
+            Frontend::try_from(request.frontend).map_err(|_| Error::invalid("frontend is not one of ours"))?;
         let id = self.0.find_volume(&request.volume).await?.volume.id();
         Ok(Response::new(self.0.attach(id, &node, frontend, request.read_only).await?))
     }

@@ -6,8 +6,8 @@ use crate::error::{Error, ErrorKind, Result};
 use ashlar_catalog::{CatalogErrorKind, Event, StoredVolume, UseState, Volume, VolumePage};
 use ashlar_plan::placement::{self, Ask, Capacity};
 use ashlar_types::{
-    BLOCK_BYTES, ByteCount, ChunkIndex, ChunkRun, Epoch, Geometry, Member, MemberState, NodeName, VOLUME_BYTES_MAX, VolumeId,
-    VolumeName, VolumeRecord,
+    BLOCK_BYTES, ByteCount, ChunkIndex, ChunkRun, Epoch, Geometry, Member, MemberState, NodeName, VOLUME_BYTES_MAX,
+    VolumeId, VolumeName, VolumeRecord,
 };
 use std::collections::BTreeMap;
 
@@ -147,13 +147,15 @@ impl Control {
     pub(crate) async fn list_volumes(&self, token: &str, limit: usize) -> Result<(VolumePage, Option<VolumeId>)> {
         let after = match token {
             "" => None,
-            token => Some(token.parse().map_err(|_| Error::new(ErrorKind::BadToken, "starting_token is not one of ours"))?),
+            token => {
+                Some(token.parse().map_err(|_| Error::new(ErrorKind::BadToken, "starting_token is not one of ours"))?)
+            }
         };
         let page = self.catalog.volumes(after, limit).await?;
         for (id, error) in &page.unreadable {
             tracing::error!(volume = %id, %error, "volume left out of a listing");
         }
-        let next = page.volumes.last().map(|seen| seen.volume.id()).filter(|_| page.more);
+        let next = page.last.filter(|_| page.more);
         Ok((page, next))
     }
 
@@ -181,12 +183,21 @@ impl Control {
     }
 
     /// blank → formatting → used, and blank → used for a volume that gets no filesystem. Repeating a step that was taken changes nothing.
-    pub(crate) async fn set_use(&self, id: VolumeId, from: UseState, to: UseState, fs_type: &str) -> Result<StoredVolume> {
+    pub(crate) async fn set_use(
+        &self,
+        id: VolumeId,
+        from: UseState,
+        to: UseState,
+        fs_type: &str,
+    ) -> Result<StoredVolume> {
         if fs_type.len() > FS_TYPE_BYTES_MAX || !fs_type.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(Error::invalid("fs_type is not the name of a filesystem"));
         }
         let step = (from, to);
-        if !matches!(step, (UseState::Blank, UseState::Formatting | UseState::Used) | (UseState::Formatting, UseState::Used)) {
+        if !matches!(
+            step,
+            (UseState::Blank, UseState::Formatting | UseState::Used) | (UseState::Formatting, UseState::Used)
+        ) {
             return Err(Error::invalid(format!("use goes blank -> formatting -> used, not {from:?} -> {to:?}")));
         }
         for _ in 0..COMMIT_TRIES_MAX {
@@ -215,7 +226,9 @@ impl Control {
         let claims = self.catalog.claims().await?;
         let candidates = self.registry.candidates(&claims).await;
         let capacity = placement::capacity(params.replicas, first_nodes, &candidates);
-        let whole = |bytes: ByteCount| ByteCount(bytes.0.min(VOLUME_BYTES_MAX) / ashlar_types::SLOT_BYTES * ashlar_types::SLOT_BYTES);
+        let whole = |bytes: ByteCount| {
+            ByteCount(bytes.0.min(VOLUME_BYTES_MAX) / ashlar_types::SLOT_BYTES * ashlar_types::SLOT_BYTES)
+        };
         Ok(Capacity { largest: whole(capacity.largest), ..capacity })
     }
 }
@@ -232,7 +245,9 @@ fn same_volume(new: &NewVolume, found: StoredVolume) -> Result<StoredVolume> {
         _ => differences.push("its parameters are different".to_owned()),
     }
     let allowed = &found.volume.allowed_nodes;
-    let usable = allowed.is_empty() || new.allowed_nodes.is_empty() || new.allowed_nodes.iter().any(|node| allowed.contains(node));
+    let usable = allowed.is_empty()
+        || new.allowed_nodes.is_empty()
+        || new.allowed_nodes.iter().any(|node| allowed.contains(node));
     if !usable {
         differences.push("it may be used on other nodes".to_owned());
     }

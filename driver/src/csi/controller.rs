@@ -91,8 +91,10 @@ impl ControllerService {
             return Err(Error::invalid_all(&faults));
         }
         let volume = self.find(&request.volume_id).await?;
-        let node: NodeName =
-            request.node_id.parse().map_err(|_| Error::not_found(format_args!("node {}", request::shown(&request.node_id))))?;
+        let node: NodeName = request
+            .node_id
+            .parse()
+            .map_err(|_| Error::not_found(format_args!("node {}", request::shown(&request.node_id))))?;
         self.control.attach(volume.volume.id(), &node, Frontend::Unspecified, false).await?;
         Ok(ControllerPublishVolumeResponse { publish_context: HashMap::new() })
     }
@@ -101,7 +103,9 @@ impl ControllerService {
         request::required("volume_id", &request.volume_id)?;
         // A volume that does not exist is published nowhere.
         let Ok(id) = request.volume_id.parse::<VolumeId>() else { return Ok(ControllerUnpublishVolumeResponse {}) };
-        let Some(seen) = self.control.catalog.volume(id).await? else { return Ok(ControllerUnpublishVolumeResponse {}) };
+        let Some(seen) = self.control.catalog.volume(id).await? else {
+            return Ok(ControllerUnpublishVolumeResponse {});
+        };
         let held_there = seen.volume.record.holder.as_ref().is_some_and(|holder| holder.as_str() == request.node_id);
         if request.node_id.is_empty() || held_there {
             self.control.detach(id, DetachMode::CleanOrSilent).await?;
@@ -117,7 +121,12 @@ impl ControllerService {
         self.find(&request.volume_id).await?;
         let mut faults = request::capability_faults(&request.volume_capabilities);
         faults.extend(super::params::parse(&request.parameters).err().unwrap_or_default());
-        faults.extend(request.mutable_parameters.keys().map(|key| format!("mutable parameter {:?} is not known", request::shown(key))));
+        faults.extend(
+            request
+                .mutable_parameters
+                .keys()
+                .map(|key| format!("mutable parameter {:?} is not known", request::shown(key))),
+        );
         if !faults.is_empty() {
             return Ok(ValidateVolumeCapabilitiesResponse { confirmed: None, message: faults.join("; ") });
         }
@@ -180,7 +189,8 @@ impl ControllerService {
 
 /// A volume for Kubernetes. Without a limit on its nodes it may be used on every node, also on those that come later.
 fn present(seen: &StoredVolume) -> Volume {
-    let segment = |node: &NodeName| Topology { segments: HashMap::from([(TOPOLOGY_NODE.to_owned(), node.to_string())]) };
+    let segment =
+        |node: &NodeName| Topology { segments: HashMap::from([(TOPOLOGY_NODE.to_owned(), node.to_string())]) };
     Volume {
         capacity_bytes: i64::try_from(seen.volume.record.size.0).unwrap_or(i64::MAX),
         volume_id: seen.volume.id().to_string(),

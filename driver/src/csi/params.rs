@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn everything_that_is_wrong_is_reported_at_once() {
-        let faults = parsed(&[("replicas", "9"), ("minReplicas", "-1"), ("Replicas", "3"), ("type", "fast")]).unwrap_err();
+        let faults =
+            parsed(&[("replicas", "9"), ("minReplicas", "-1"), ("Replicas", "3"), ("type", "fast")]).unwrap_err();
         assert_eq!(faults.len(), 4, "{faults:?}");
         assert_eq!(parsed(&[("replicas", "2"), ("minReplicas", "3")]).unwrap_err().len(), 1);
     }

@@ -59,8 +59,12 @@ impl Report {
             "" => None,
             zone => Some(zone.parse().map_err(|error| Error::invalid(format!("zone: {error}")))?),
         };
-        bounded("events", request.events.len(), EVENTS_MAX)?;
-        let events = request.events.into_iter().map(|event| checked_event(event, &node)).collect();
+        // News that does not fit must not make the daemon look silent: the newest are taken.
+        let left_out = request.events.len().saturating_sub(EVENTS_MAX);
+        if left_out > 0 {
+            tracing::warn!(%node, left_out, "events of a report left out");
+        }
+        let events = request.events.into_iter().skip(left_out).map(|event| checked_event(event, &node)).collect();
         let daemon = match request.daemon.ok_or_else(|| Error::invalid("daemon is missing"))? {
             heartbeat_request::Daemon::Chunkserver(beat) => {
                 bounded("disks", beat.disks.len(), DISKS_MAX)?;
@@ -125,13 +129,6 @@ impl State {
             node.zone.clone_from(&report.zone);
         }
         let mut news = News { node: node.clone(), disks: Vec::new(), durable: false, events: Vec::new() };
-        match &report.daemon {
-            DaemonReport::Chunkserver { data, rpc, disks } => {
-                (node.chunkserver_data, node.chunkserver_rpc) = (data.clone(), rpc.clone());
-                disks.iter().for_each(|disk| self.news_of_disk(report, disk, &mut news));
-            }
-            DaemonReport::Datapath { rpc, .. } => node.datapath_rpc = rpc.clone(),
-        }
         let now_ms = wall_clock_ms();
         if known.is_none() {
             let text = format!("node {} reports for the first time", report.node);
@@ -144,6 +141,13 @@ impl State {
         if silent {
             let text = format!("{} of node {} is back", report.daemon().name(), report.node);
             news.events.push(Event::new(now_ms, "back", text).of_node(&report.node));
+        }
+        match &report.daemon {
+            DaemonReport::Chunkserver { data, rpc, disks } => {
+                (node.chunkserver_data, node.chunkserver_rpc) = (data.clone(), rpc.clone());
+                disks.iter().for_each(|disk| self.news_of_disk(report, disk, &mut news));
+            }
+            DaemonReport::Datapath { rpc, .. } => node.datapath_rpc = rpc.clone(),
         }
         news.durable |= known.is_none_or(|known| known.node != node);
         news.node = node;
@@ -203,7 +207,9 @@ impl State {
 fn disk_event(kept: Option<&Disk>, next: &Disk) -> Option<Event> {
     let (kind, text) = match (kept.map(|kept| &kept.fate), &next.fate) {
         (None, _) => ("disk-new", format!("disk {} reports for the first time", next.id)),
-        (Some(DiskFate::Usable), DiskFate::Failed { reason }) => ("disk-failed", format!("disk {} failed: {reason}", next.id)),
+        (Some(DiskFate::Usable), DiskFate::Failed { reason }) => {
+            ("disk-failed", format!("disk {} failed: {reason}", next.id))
+        }
         (Some(DiskFate::Lost), DiskFate::Usable) => ("disk-back", format!("disk {}, declared lost, is back", next.id)),
         (Some(DiskFate::Failed { .. }), DiskFate::Usable) => ("disk-back", format!("disk {} is in use again", next.id)),
         _ => return None,
@@ -212,7 +218,11 @@ fn disk_event(kept: Option<&Disk>, next: &Disk) -> Option<Event> {
 }
 
 fn bounded(what: &str, count: usize, max: usize) -> Result<()> {
-    if count <= max { Ok(()) } else { Err(Error::invalid(format!("{count} {what}, at most {max} are allowed in one report"))) }
+    if count <= max {
+        Ok(())
+    } else {
+        Err(Error::invalid(format!("{count} {what}, at most {max} are allowed in one report")))
+    }
 }
 
 fn checked_address(field: &str, text: String) -> Result<String> {

@@ -37,7 +37,9 @@ pub(super) fn new_volume(request: CreateVolumeRequest, known_nodes: &[Node]) -> 
     }
     faults.extend(capability_faults(&request.volume_capabilities));
     let params = params::parse(&request.parameters).map_err(|more| faults.extend(more)).ok();
-    faults.extend(request.mutable_parameters.keys().map(|key| format!("mutable parameter {:?} is not known", shown(key))));
+    faults.extend(
+        request.mutable_parameters.keys().map(|key| format!("mutable parameter {:?} is not known", shown(key))),
+    );
     if request.volume_content_source.is_some() {
         faults.push("volume_content_source is not offered".to_owned());
     }
@@ -52,7 +54,8 @@ pub(super) fn new_volume(request: CreateVolumeRequest, known_nodes: &[Node]) -> 
         }
         other => Some(other),
     };
-    let (Some(name), Some(size), Some(params), Some(places), true) = (name, size, params, places, faults.is_empty()) else {
+    let (Some(name), Some(size), Some(params), Some(places), true) = (name, size, params, places, faults.is_empty())
+    else {
         return Err(Error::invalid_all(&faults));
     };
     let Places { first_nodes, allowed_nodes } = places?;
@@ -96,7 +99,10 @@ fn places(requirement: &TopologyRequirement, known_nodes: &[Node]) -> Result<Pla
 /// The known nodes that a topology describes.
 pub(super) fn nodes_in(topology: &Topology, known_nodes: &[Node]) -> Result<Vec<NodeName>> {
     if let Some(key) = topology.segments.keys().find(|key| ![TOPOLOGY_NODE, TOPOLOGY_ZONE].contains(&key.as_str())) {
-        return Err(Error::invalid(format!("topology key {:?} is not one of ours: {TOPOLOGY_NODE}, {TOPOLOGY_ZONE}", shown(key))));
+        return Err(Error::invalid(format!(
+            "topology key {:?} is not one of ours: {TOPOLOGY_NODE}, {TOPOLOGY_ZONE}",
+            shown(key)
+        )));
     }
     let wanted = |node: &&Node| {
         let of = |key: &str, is: Option<&str>| topology.segments.get(key).is_none_or(|asked| is == Some(asked));
@@ -117,7 +123,11 @@ fn faults_of(capability: &VolumeCapability) -> Vec<String> {
         Some(AccessType::Block(_)) => {}
         Some(AccessType::Mount(mount)) => {
             if !mount.fs_type.is_empty() && !FILESYSTEMS.contains(&mount.fs_type.as_str()) {
-                faults.push(format!("fs_type {:?} is not offered, offered are {}", shown(&mount.fs_type), FILESYSTEMS.join(" and ")));
+                faults.push(format!(
+                    "fs_type {:?} is not offered, offered are {}",
+                    shown(&mount.fs_type),
+                    FILESYSTEMS.join(" and ")
+                ));
             }
         }
     }
@@ -160,7 +170,8 @@ mod tests {
         let preferred = vec![topology(&[(TOPOLOGY_NODE, "b")])];
         let all = places(&TopologyRequirement { requisite: requisite.clone(), preferred }, &known).unwrap();
         assert_eq!((names(&all.first_nodes), names(&all.allowed_nodes)), (vec!["b"], vec![]));
-        let one = places(&TopologyRequirement { requisite: requisite[..1].to_vec(), preferred: vec![] }, &known).unwrap();
+        let one =
+            places(&TopologyRequirement { requisite: requisite[..1].to_vec(), preferred: vec![] }, &known).unwrap();
         assert_eq!((names(&one.first_nodes), names(&one.allowed_nodes)), (vec!["a"], vec!["a"]));
     }
 
@@ -169,7 +180,10 @@ mod tests {
         let known = [node("a", "x"), node("b", "y"), node("c", "y")];
         assert_eq!(names(&nodes_in(&topology(&[(TOPOLOGY_ZONE, "y")]), &known).unwrap()), ["b", "c"]);
         assert_eq!(names(&nodes_in(&topology(&[(TOPOLOGY_ZONE, "y"), (TOPOLOGY_NODE, "c")]), &known).unwrap()), ["c"]);
-        assert_eq!(nodes_in(&topology(&[("kubernetes.io/zone", "y")]), &known).unwrap_err().kind, ErrorKind::InvalidArgument);
+        assert_eq!(
+            nodes_in(&topology(&[("kubernetes.io/zone", "y")]), &known).unwrap_err().kind,
+            ErrorKind::InvalidArgument
+        );
         let unknown = TopologyRequirement { requisite: vec![topology(&[(TOPOLOGY_NODE, "z")])], preferred: vec![] };
         assert_eq!(places(&unknown, &known).unwrap_err().kind, ErrorKind::Exhausted);
     }

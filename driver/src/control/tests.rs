@@ -1,0 +1,230 @@
+//! The control plane on a real catalog, with daemons that this file plays.
+
+mod attachments;
+mod memberships;
+mod services;
+mod volumes;
+
+use super::attachment::DetachMode;
+use super::registry::Report;
+use super::service::Service;
+use super::volumes::{NewVolume, SizeRange};
+use super::*;
+use crate::csi::params;
+use ashlar_catalog::{MetaStore, RocksStore};
+use ashlar_rpc::control::chunkserver_server::{Chunkserver, ChunkserverServer};
+use ashlar_rpc::control::datapath_server::{Datapath, DatapathServer};
+use ashlar_rpc::control::{self as proto, heartbeat_request};
+use ashlar_types::{ByteCount, Change, ClusterId, DiskId, NodeName};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::mpsc;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+pub(crate) const GIB: u64 = 1 << 30;
+/// Nobody listens there.
+const NOWHERE: &str = "127.0.0.1:9";
+
+/// A control plane with nodes that have reported.
+pub(crate) struct World {
+    pub(crate) control: Arc<Control>,
+    directory: tempfile::TempDir,
+}
+
+pub(crate) fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+/// Disk of node `n<number>`.
+pub(crate) fn disk(number: u128) -> DiskId {
+    DiskId::from_u128(number)
+}
+
+async fn open(directory: &Path) -> Arc<Control> {
+    let store = MetaStore::Rocks(RocksStore::open(directory).await.unwrap());
+    let catalog = Catalog::open(store, None, ClusterId::from_u128(1)).await.unwrap();
+    Arc::new(Control::new(catalog, Duration::from_secs(1), Metrics::default()).await.unwrap())
+}
+
+impl World {
+    /// `nodes` nodes n1, n2, ..., each with one disk of 100 GiB and a datapath that nobody answers for.
+    pub(crate) async fn with_nodes(nodes: u128) -> World {
+        let directory = tempfile::tempdir().unwrap();
+        let control = open(directory.path()).await;
+        let world = World { control, directory };
+        for number in 1..=nodes {
+            world.chunkserver_reports(number, NOWHERE).await;
+            world.datapath_reports(&format!("n{number}"), NOWHERE).await;
+        }
+        world
+    }
+
+    /// Kills nothing and waits for nothing: a new process on the same catalog.
+    pub(crate) async fn restarted(self) -> World {
+        let World { control, directory } = self;
+        drop(Arc::into_inner(control).expect("nobody else uses the control plane"));
+        World { control: open(directory.path()).await, directory }
+    }
+
+    pub(crate) async fn report(&self, request: proto::HeartbeatRequest) -> Result<bool> {
+        self.control.registry.report(&self.control.catalog, Report::check(request)?).await
+    }
+
+    pub(crate) async fn chunkserver_reports(&self, number: u128, rpc: &str) -> bool {
+        self.report(chunkserver_beat(number, rpc)).await.unwrap()
+    }
+
+    pub(crate) async fn datapath_reports(&self, name: &str, rpc: &str) {
+        let beat = proto::DatapathBeat { rpc_address: rpc.to_owned(), volumes: vec![] };
+        let daemon = Some(heartbeat_request::Daemon::Datapath(beat));
+        self.report(proto::HeartbeatRequest { node: name.to_owned(), daemon, ..Default::default() }).await.unwrap();
+    }
+
+    pub(crate) async fn create(&self, name: &str) -> StoredVolume {
+        self.control.create_volume(wish(name, GIB)).await.unwrap()
+    }
+
+    pub(crate) async fn kinds_of_events(&self) -> Vec<String> {
+        let (events, _) = self.control.catalog.events(None, usize::MAX).await.unwrap();
+        events.into_iter().map(|event| event.kind).collect()
+    }
+}
+
+pub(crate) fn chunkserver_beat(number: u128, rpc: &str) -> proto::HeartbeatRequest {
+    let reported = proto::Disk {
+        id: disk(number).to_string(),
+        capacity_bytes: 100 * GIB,
+        free_bytes: 100 * GIB,
+        state: proto::DiskState::Online as i32,
+        ..Default::default()
+    };
+    let beat = proto::ChunkserverBeat {
+        data_address: format!("127.0.0.1:{}", 7000 + number),
+        rpc_address: rpc.to_owned(),
+        disks: vec![reported],
+    };
+    let daemon = Some(heartbeat_request::Daemon::Chunkserver(beat));
+    proto::HeartbeatRequest { node: format!("n{number}"), daemon, ..Default::default() }
+}
+
+pub(crate) fn wish(name: &str, size: u64) -> NewVolume {
+    NewVolume {
+        name: name.parse().unwrap(),
+        size: SizeRange::exactly(ByteCount(size)).unwrap(),
+        params: params::parse(&BTreeMap::new()).unwrap(),
+        parameters: BTreeMap::new(),
+        first_nodes: vec![],
+        allowed_nodes: vec![],
+    }
+}
+
+/// A datapath that takes an epoch on attach and closes cleanly on detach.
+struct PlayedDatapath {
+    control: Arc<Control>,
+    node: NodeName,
+    refuses: Option<Status>,
+    detached: AtomicUsize,
+}
+
+#[tonic::async_trait]
+impl Datapath for PlayedDatapath {
+    async fn attach(
+        &self,
+        request: Request<proto::DatapathAttachRequest>,
+    ) -> std::result::Result<Response<proto::Device>, Status> {
+        if let Some(status) = &self.refuses {
+            return Err(status.clone());
+        }
+        let request = request.into_inner();
+        let record = self.control.grant(request.volume.parse().unwrap(), &self.node).await?;
+        let device =
+            proto::Device { path: "/dev/x".to_owned(), frontend: request.frontend, epoch: record.epoch.number() };
+        Ok(Response::new(device))
+    }
+
+    async fn detach(
+        &self,
+        request: Request<proto::DatapathDetachRequest>,
+    ) -> std::result::Result<Response<proto::DatapathDetachResponse>, Status> {
+        self.detached.fetch_add(1, Ordering::SeqCst);
+        let id: VolumeId = request.into_inner().volume.parse().unwrap();
+        let record = self.control.volume(id).await?.volume.record;
+        if record.epoch.number() == 0 {
+            return Err(Status::not_found("not attached here"));
+        }
+        self.control.propose(id, record.epoch, record.version, &Change::CloseClean).await?;
+        Ok(Response::new(proto::DatapathDetachResponse {}))
+    }
+
+    async fn list(
+        &self,
+        _request: Request<proto::DatapathListRequest>,
+    ) -> std::result::Result<Response<proto::DatapathListResponse>, Status> {
+        Ok(Response::new(proto::DatapathListResponse::default()))
+    }
+}
+
+impl World {
+    /// Plays the datapath of a node, which reports.
+    async fn play_datapath(&self, name: &str, refuses: Option<Status>) -> Arc<PlayedDatapath> {
+        let played = Arc::new(PlayedDatapath {
+            control: self.control.clone(),
+            node: node(name),
+            refuses,
+            detached: AtomicUsize::new(0),
+        });
+        let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = incoming.local_addr().unwrap().to_string();
+        let server = tonic::transport::Server::builder().add_service(DatapathServer::from_arc(played.clone()));
+        tokio::spawn(server.serve_with_incoming(incoming));
+        self.datapath_reports(name, &address).await;
+        played
+    }
+
+    /// Plays the chunkserver of a node, which refuses the first `refusals` deletions; tells of each request.
+    async fn play_chunkserver(
+        &self,
+        number: u128,
+        refusals: usize,
+    ) -> mpsc::UnboundedReceiver<proto::DeleteReplicaRequest> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let played = PlayedChunkserver { refusals: AtomicUsize::new(refusals), asked: sender };
+        let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = incoming.local_addr().unwrap().to_string();
+        let server = tonic::transport::Server::builder().add_service(ChunkserverServer::new(played));
+        tokio::spawn(server.serve_with_incoming(incoming));
+        if self.chunkserver_reports(number, &address).await {
+            self.control.reap.notify_one();
+        }
+        receiver
+    }
+}
+
+struct PlayedChunkserver {
+    refusals: AtomicUsize,
+    asked: mpsc::UnboundedSender<proto::DeleteReplicaRequest>,
+}
+
+#[tonic::async_trait]
+impl Chunkserver for PlayedChunkserver {
+    async fn delete_replica(
+        &self,
+        request: Request<proto::DeleteReplicaRequest>,
+    ) -> std::result::Result<Response<proto::DeleteReplicaResponse>, Status> {
+        let _test_is_over = self.asked.send(request.into_inner());
+        match self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => Err(Status::unavailable("not now")),
+            Err(_) => Ok(Response::new(proto::DeleteReplicaResponse {})),
+        }
+    }
+
+    async fn status(
+        &self,
+        _request: Request<proto::ChunkserverStatusRequest>,
+    ) -> std::result::Result<Response<proto::ChunkserverStatus>, Status> {
+        Ok(Response::new(proto::ChunkserverStatus::default()))
+    }
+}
