@@ -315,7 +315,8 @@ impl Attachments {
         }
     }
 
-    /// Drains and closes the volume. If that cannot be done in time and `mode` allows it, lets go of it as a crash would.
+    /// Drains and closes the volume. If that cannot be done in time and `mode` allows it, lets go of it as a crash
+    /// would.
     async fn close(&self, id: VolumeId, mode: DetachMode) -> Result<(), Status> {
         let (done, closed) = oneshot::channel();
         self.send(Command::Detach { volume: id, done }).await?;

@@ -1,7 +1,7 @@
 //! What a datapath is told: flags, environment and one TOML file, parsed and checked once, before anything is opened.
 //!
-//! A flag wins over the environment, the environment over the file. Until ports are authenticated, addresses are loopback, or the operator
-//! says by a flag with an ugly name that anything goes.
+//! A flag wins over the environment, the environment over the file. Until ports are authenticated, addresses are
+//! loopback, or the operator says by a flag with an ugly name that anything goes.
 
 use ashlar_types::{NodeName, ZoneName};
 use clap::Args;
@@ -69,7 +69,7 @@ pub enum ConfigError {
     #[error("--{flag} {value:?}: {reason}")]
     Invalid { flag: &'static str, value: String, reason: String },
     #[error(
-        "--{flag} {address} is not a loopback address; nothing there is authenticated (--insecure-allow-any-address overrides)"
+        "--{flag} {address}: only loopback is allowed, as nothing is authenticated; or --insecure-allow-any-address"
     )]
     NotLoopback { flag: &'static str, address: String },
 }

@@ -1,8 +1,8 @@
-//! The control plane as this datapath sees it: grants, proposals, records and heartbeats. Runs on the gRPC thread; a guest's request never
-//! waits for any of it (C3), but for an ejection.
+//! The control plane as this datapath sees it: grants, proposals, records and heartbeats. Runs on the gRPC thread; a
+//! guest's request never waits for any of it (C3), but for an ejection.
 //!
-//! - Every call has a deadline. A proposal without an answer, for whatever reason, is `Unanswered`: it may or may not have happened, and the
-//!   volume proposes it again unchanged.
+//! - Every call has a deadline. A proposal without an answer, for whatever reason, is `Unanswered`: it may or may not
+//!   have happened, and the volume proposes it again unchanged.
 //! - Events are kept until a heartbeat that carried them was answered; at most [`EVENTS_MAX`], the oldest go first.
 
 use crate::attachments::Attachments;
@@ -40,7 +40,8 @@ pub(crate) struct ControlPlane {
     config: Arc<Config>,
     membership: MembershipClient<Channel>,
     registry: RegistryClient<Channel>,
-    /// The last proposal had an answer. Proposals are made again several times a second: only the first failure is a warning.
+    /// The last proposal had an answer. Proposals are made again several times a second: only the first failure is a
+    /// warning.
     is_answering: Arc<AtomicBool>,
 }
 
@@ -125,7 +126,7 @@ impl ControlPlane {
                     addresses.insert(disk, address);
                 }
                 (Ok(_), Ok(address)) => {
-                    tracing::warn!(disk = member.disk, %address, "a chunkserver is not on loopback, which is not allowed");
+                    tracing::warn!(disk = member.disk, %address, "a chunkserver is not on loopback: not used");
                 }
                 _ => tracing::warn!(disk = member.disk, address = member.address, "a member's address makes no sense"),
             }
@@ -170,7 +171,8 @@ impl EventLog {
         self.with(|events| events.iter().take(EVENTS_PER_BEAT_MAX).cloned().collect())
     }
 
-    /// Forgets what was confirmed; true if there is more. Only the task that beats removes, except where the log overflows.
+    /// Forgets what was confirmed; true if there is more. Only the task that beats removes, except where the log
+    /// overflows.
     fn confirm(&self, count: usize) -> bool {
         self.with(|events| {
             events.drain(..count.min(events.len()));

@@ -31,10 +31,11 @@ pub struct State {
     pub run_dir: String,
 }
 
-/// Runs until SIGTERM or SIGINT; no other thread may run yet. An error means that the daemon did not come up, or that a part of it failed.
+/// Runs until SIGTERM or SIGINT; no other thread may run yet. An error means that the daemon did not come up, or that
+/// a part of it failed.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     if let Err(error) = reclaim::mark_as_io_flusher() {
-        tracing::info!(%error, "without CAP_SYS_RESOURCE this cannot be an I/O flusher; memory pressure may stall the node");
+        tracing::info!(%error, "memory pressure may stall the node: CAP_SYS_RESOURCE is missing");
     }
     let run_dir = RunDir::open(&config.run_dir)?;
     let config = Arc::new(Config { run_dir: run_dir.path().to_owned(), ..config });

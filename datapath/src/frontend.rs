@@ -5,7 +5,8 @@
 //! | NBD | a Unix socket, `nbd+unix:///?socket=PATH` | on the I/O thread, over the reactor's raw links |
 //! | FUSE + loop | `/dev/loopN` on a file that FUSE serves | FUSE threads hand them to the I/O thread |
 //!
-//! ublk takes its place beside these two: a queue per I/O thread on the same ring, with requests handed to the same [`Origin`].
+//! ublk takes its place beside these two: a queue per I/O thread on the same ring, with requests handed to the same
+//! [`Origin`].
 
 pub(crate) mod fuse;
 pub(crate) mod leftovers;

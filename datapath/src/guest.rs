@@ -6,9 +6,10 @@
 //! ```
 //!
 //! - A read of parts of blocks reads the blocks and is cut.
-//! - While a request is in Reading, every later request that changes something waits in `held`, in order: what it wrote would otherwise be
-//!   overwritten with what was read before. Earlier ones are no danger, and later ones none once the write was handed to the volume: the
-//!   volume keeps operations that overlap in the order in which they were given.
+//! - While a request is in Reading, every later request that changes something waits in `held`, in order: what it
+//!   wrote would otherwise be overwritten with what was read before. Earlier ones are no danger, and later ones none
+//!   once the write was handed to the volume: the volume keeps operations that overlap in the order in which they
+//!   were given.
 //! - `held.len() + waiting.len()` is at most what the front-ends let in.
 
 use ashlar_types::{BLOCK_BYTES, BlockCount, BlockIndex, ByteCount, ByteOffset};
@@ -82,7 +83,8 @@ const LAST: u64 = 1;
 const WHOLE: u64 = 2;
 
 impl GuestTable {
-    /// Takes a request and appends what the volume is to do for it now. `Some`: there is nothing to do, the request is answered.
+    /// Takes a request and appends what the volume is to do for it now. `Some`: there is nothing to do, the request
+    /// is answered.
     pub(crate) fn submit(
         &mut self,
         key: RequestKey,

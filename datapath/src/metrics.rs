@@ -4,7 +4,7 @@
 
 use ashlar_types::{Duration, VolumeId};
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,22 +22,43 @@ const REQUEST_BYTES_MAX: usize = 8 << 10;
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Kind of a guest's request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(non_camel_case_types)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Operation {
-    read,
-    write,
-    discard,
-    flush,
+    Read,
+    Write,
+    Discard,
+    Flush,
 }
 
 /// State of a member, as a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(non_camel_case_types)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum State {
-    in_sync,
-    syncing,
-    out,
+    InSync,
+    Syncing,
+    Out,
+}
+
+impl EncodeLabelValue for Operation {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        let name = match self {
+            Operation::Read => "read",
+            Operation::Write => "write",
+            Operation::Discard => "discard",
+            Operation::Flush => "flush",
+        };
+        name.encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for State {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        let name = match self {
+            State::InSync => "in-sync",
+            State::Syncing => "syncing",
+            State::Out => "out",
+        };
+        name.encode(encoder)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -152,10 +173,10 @@ impl Metrics {
             }
         };
         VolumeMetrics {
-            read: operation(Operation::read),
-            write: operation(Operation::write),
-            discard: operation(Operation::discard),
-            flush: operation(Operation::flush),
+            read: operation(Operation::Read),
+            write: operation(Operation::Write),
+            discard: operation(Operation::Discard),
+            flush: operation(Operation::Flush),
             in_flight: self.in_flight.get_or_create_owned(&label),
             ejections: self.ejections.get_or_create_owned(&label),
             repaired: self.repaired.get_or_create_owned(&label),
@@ -219,10 +240,10 @@ impl Metrics {
 impl VolumeMetrics {
     pub(crate) fn operation(&self, operation: Operation) -> &OperationMetrics {
         match operation {
-            Operation::read => &self.read,
-            Operation::write => &self.write,
-            Operation::discard => &self.discard,
-            Operation::flush => &self.flush,
+            Operation::Read => &self.read,
+            Operation::Write => &self.write,
+            Operation::Discard => &self.discard,
+            Operation::Flush => &self.flush,
         }
     }
 
@@ -235,14 +256,14 @@ impl VolumeMetrics {
 impl Drop for VolumeMetrics {
     fn drop(&mut self) {
         let label = VolumeLabel { volume: self.volume.clone() };
-        for operation in [Operation::read, Operation::write, Operation::discard, Operation::flush] {
+        for operation in [Operation::Read, Operation::Write, Operation::Discard, Operation::Flush] {
             let label = OperationLabel { volume: self.volume.clone(), operation };
             self.all.operations.remove(&label);
             self.all.errors.remove(&label);
             self.all.bytes.remove(&label);
             self.all.latency.remove(&label);
         }
-        for state in [State::in_sync, State::syncing, State::out] {
+        for state in [State::InSync, State::Syncing, State::Out] {
             self.all.members.remove(&StateLabel { volume: self.volume.clone(), state });
         }
         self.all.in_flight.remove(&label);
@@ -264,12 +285,12 @@ mod tests {
         let volume = metrics.for_volume(VolumeId::from_u128(7));
         volume.write.operations.inc();
         volume.write.latency.observe(0.001);
-        volume.set_members(State::in_sync, 3);
+        volume.set_members(State::InSync, 3);
         let text = metrics.text().unwrap();
         let id = VolumeId::from_u128(7).to_string();
         for expected in [
             format!("ashlar_datapath_operations_total{{volume=\"{id}\",operation=\"write\"}} 1"),
-            format!("ashlar_datapath_members{{volume=\"{id}\",state=\"in_sync\"}} 3"),
+            format!("ashlar_datapath_members{{volume=\"{id}\",state=\"in-sync\"}} 3"),
             format!("ashlar_datapath_latency_seconds_count{{volume=\"{id}\",operation=\"write\"}} 1"),
         ] {
             assert!(text.contains(&expected), "{expected} in {text}");

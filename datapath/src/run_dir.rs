@@ -6,7 +6,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// A Unix socket's path has 107 bytes at most (unix(7)); the longest below the run directory is "/nbd/" with a volume id and ".sock".
+/// A Unix socket's path has 107 bytes at most (unix(7)); the longest below the run directory is "/nbd/" with a volume
+/// id and ".sock".
 const PATH_BYTES_MAX: usize = 107 - "/nbd/00000000-0000-0000-0000-000000000000.sock".len();
 
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +16,7 @@ pub(crate) enum RunDirError {
     Io { step: &'static str, path: PathBuf, source: io::Error },
     #[error("the run directory {} is in use by another process", .0.display())]
     InUse(PathBuf),
-    #[error("the run directory {} has a name longer than {PATH_BYTES_MAX} bytes, too long for sockets in it", .0.display())]
+    #[error("the run directory {} is too long for sockets in it: {PATH_BYTES_MAX} bytes at most", .0.display())]
     TooLong(PathBuf),
 }
 

@@ -1,5 +1,5 @@
-//! The I/O thread: one loop that owns a reactor and the volumes on it. Nothing on the way of a guest's request leaves the thread, but for
-//! the front-end's own hop.
+//! The I/O thread: one loop that owns a reactor and the volumes on it. Nothing on the way of a guest's request leaves
+//! the thread, but for the front-end's own hop.
 //!
 //! ```text
 //!      ┌──────────────────────────────── turn ────────────────────────────────┐
@@ -8,7 +8,8 @@
 //!        └─────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! - A volume belongs to one thread. Several threads are several of these loops, each with the volumes that were given to it.
+//! - A volume belongs to one thread. Several threads are several of these loops, each with the volumes that were
+//!   given to it.
 //! - A chunkserver that is hosted here becomes one more owner of links and of file operations, beside the volumes.
 //! - A panic of this thread ends the process: a writer that lost its state must not look alive.
 

@@ -1,14 +1,16 @@
-//! A directory with one file, `volume`, that is the volume; a loop device on that file is the block device of kernels without ublk.
+//! A directory with one file, `volume`, that is the volume; a loop device on that file is the block device of kernels
+//! without ublk.
 //!
 //! ```text
 //!   /dev/loopN ─► loop driver (direct I/O) ─► FUSE ─► FUSE thread ─FuseCall─► I/O thread ─► volume
 //!                                                         reply ◄──────────────┘
 //! ```
 //!
-//! - Everything that names and attributes can be asked is answered on the FUSE thread; reads and changes go to the I/O thread, which
-//!   answers them itself. The kernel bounds how many are under way ([`BACKGROUND_MAX`]).
+//! - Everything that names and attributes can be asked is answered on the FUSE thread; reads and changes go to the
+//!   I/O thread, which answers them itself. The kernel bounds how many are under way ([`BACKGROUND_MAX`]).
 //! - A reply that is dropped answers EIO (fuser does it), so no request is ever left without an answer.
-//! - The page cache takes no part (`FOPEN_DIRECT_IO`): what the volume acknowledged is durable, and what it returns is checked.
+//! - The page cache takes no part (`FOPEN_DIRECT_IO`): what the volume acknowledged is durable, and what it returns
+//!   is checked.
 
 use crate::frontend::loopdev::{LoopDevice, LoopError};
 use crate::guest::{GuestRequest, GuestResult};
@@ -38,19 +40,21 @@ const FILE: INodeNo = INodeNo(2);
 /// Names and attributes never change while the file system is mounted.
 const TTL: Duration = Duration::from_secs(3600);
 const WRITE_BYTES_MAX: u32 = 1 << 20;
-/// Requests that the kernel may have under way without anybody waiting for each: what the loop driver's direct I/O uses.
+/// Requests that the kernel may have under way without anybody waiting for each: what the loop driver's direct I/O
+/// uses.
 const BACKGROUND_MAX: u16 = 128;
 const _: () = assert!(BACKGROUND_MAX as usize <= crate::runtime::FUSE_CALLS_MAX);
 /// Longest range of one punch or zero call.
 const ZERO_BYTES_MAX: u64 = 1 << 40;
 /// Two, so that copying one request out of the kernel does not hold up the next.
 const THREADS: usize = 2;
-/// How long taking down waits for something that has the file or the device open for a moment (udev looks at every new device).
+/// How long taking down waits for something that has the file or the device open for a moment (udev looks at every
+/// new device).
 const BUSY_TRIES: u32 = 40;
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
-/// A request of the kernel for the I/O thread. It is for one attachment: a device that was taken away by force and is mounted still must
-/// not reach the next one.
+/// A request of the kernel for the I/O thread. It is for one attachment: a device that was taken away by force and is
+/// mounted still must not reach the next one.
 pub(crate) struct FuseCall {
     pub(crate) volume: VolumeId,
     pub(crate) epoch: Epoch,
@@ -110,7 +114,8 @@ pub(crate) struct FuseLoop {
 }
 
 impl FuseLoop {
-    /// Mounts and attaches; the volume must serve already. Blocks: the kernel reads from the new device before this returns.
+    /// Mounts and attaches; the volume must serve already. Blocks: the kernel reads from the new device before this
+    /// returns.
     pub(crate) fn bring_up(
         runtime: RuntimeHandle,
         attachment: (VolumeId, Epoch),
@@ -173,7 +178,8 @@ impl FuseLoop {
         self.unmount()
     }
 
-    /// Lets go of a device that is in use: it vanishes by itself when its last user is gone, and answers with errors until then.
+    /// Lets go of a device that is in use: it vanishes by itself when its last user is gone, and answers with errors
+    /// until then.
     pub(crate) fn abandon(self) {
         if let Some(device) = &self.device
             && let Err(error) = device.detach_when_unused()

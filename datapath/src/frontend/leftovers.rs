@@ -1,5 +1,6 @@
-//! What a predecessor that was killed left behind in the run directory: loop devices on files that nobody serves any more, dead mounts,
-//! sockets. Cleaned up before anything is served, under the lock of the run directory, so that no living datapath loses anything.
+//! What a predecessor that was killed left behind in the run directory: loop devices on files that nobody serves any
+//! more, dead mounts, sockets. Cleaned up before anything is served, under the lock of the run directory, so that no
+//! living datapath loses anything.
 
 use crate::frontend::loopdev::devices_below;
 use nix::mount::{MntFlags, umount2};

@@ -1,7 +1,8 @@
 //! Loop devices, by way of `losetup`, checked against what the kernel says in sysfs.
 //!
-//! A device of this module has direct I/O and 4096-byte sectors, or it does not exist: with buffered I/O a write would be acknowledged out
-//! of the page cache, and a smaller sector would make every database page a read-modify-write.
+//! A device of this module has direct I/O and 4096-byte sectors, or it does not exist: with buffered I/O a write
+//! would be acknowledged out of the page cache, and a smaller sector would make every database page a
+//! read-modify-write.
 
 use ashlar_types::{BLOCK_BYTES, ByteCount};
 use std::ffi::OsStr;

@@ -1,8 +1,8 @@
-//! An NBD server for one volume, on a Unix socket, run by the I/O thread. `negotiation` and `transmission` know the protocol; here is who
-//! is connected, and how much each may have under way.
+//! An NBD server for one volume, on a Unix socket, run by the I/O thread. `negotiation` and `transmission` know the
+//! protocol; here is who is connected, and how much each may have under way.
 //!
-//! - A connection has at most [`REQUESTS_MAX`] requests and about [`REQUEST_BYTES_MAX`] bytes under way. At the bound nothing more is read
-//!   from it, so its client is held back by its own socket.
+//! - A connection has at most [`REQUESTS_MAX`] requests and about [`REQUEST_BYTES_MAX`] bytes under way. At the bound
+//!   nothing more is read from it, so its client is held back by its own socket.
 //! - A reply is sent once per request, in the order in which the volume answers.
 //! - An origin whose connection is gone is answered into the void: the name of a link is never reused.
 

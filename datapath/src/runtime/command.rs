@@ -1,4 +1,5 @@
-//! What crosses between the I/O thread and the others. Every channel is bounded, and nobody waits while holding something.
+//! What crosses between the I/O thread and the others. Every channel is bounded, and nobody waits while holding
+//! something.
 //!
 //! ```text
 //!   gRPC thread ──Command──► I/O thread ──Ask──► gRPC thread

@@ -1,7 +1,7 @@
 //! What is counted about the guest requests of one volume, the longest gap above all.
 //!
-//! A gap is a time in which a write waits and none completes: it begins with the last completion, or with the arrival of the first write
-//! when none was under way.
+//! A gap is a time in which a write waits and none completes: it begins with the last completion, or with the arrival
+//! of the first write when none was under way.
 
 use ashlar_types::{Duration, Instant};
 

@@ -6,8 +6,8 @@
 //!       └── answer ◄── Complete ◄──┘  └── Reply, LinkUp, LinkDown, Answer, Tick
 //! ```
 //!
-//! Events go through one queue: what follows from an action (a connection that fails at once, the second half of a partial write) is the
-//! next event, never a call into the core from within a call.
+//! Events go through one queue: what follows from an action (a connection that fails at once, the second half of a
+//! partial write) is the next event, never a call into the core from within a call.
 
 use super::command::{Addresses, Ask, ClientsConnected, Detached, OpenFailure, answer};
 use super::figures::GuestFigures;
@@ -163,13 +163,13 @@ impl Hosted {
         let key = RequestKey(self.next_key);
         self.next_key += 1;
         let (operation, bytes) = match &request {
-            GuestRequest::Read { bytes, .. } => (Operation::read, bytes.0),
-            GuestRequest::Write { data, .. } => (Operation::write, data.len() as u64),
-            GuestRequest::Zero { .. } | GuestRequest::Trim { .. } => (Operation::discard, 0),
-            GuestRequest::Flush => (Operation::flush, 0),
+            GuestRequest::Read { bytes, .. } => (Operation::Read, bytes.0),
+            GuestRequest::Write { data, .. } => (Operation::Write, data.len() as u64),
+            GuestRequest::Zero { .. } | GuestRequest::Trim { .. } => (Operation::Discard, 0),
+            GuestRequest::Flush => (Operation::Flush, 0),
         };
         let began = now();
-        if operation == Operation::write {
+        if operation == Operation::Write {
             self.figures.gap.write_arrived(began);
         }
         self.metrics.in_flight.inc();
@@ -216,7 +216,7 @@ impl Hosted {
         figures.operations.inc();
         figures.latency.observe(now.since(pending.began).as_secs_f64());
         self.metrics.in_flight.dec();
-        if pending.operation == Operation::write {
+        if pending.operation == Operation::Write {
             self.figures.gap.write_completed(now);
         }
         if !is_ok {
@@ -225,16 +225,16 @@ impl Hosted {
         }
         figures.bytes.inc_by(pending.bytes);
         match pending.operation {
-            Operation::read => {
+            Operation::Read => {
                 self.figures.reads += 1;
                 self.figures.read_bytes += pending.bytes;
             }
-            Operation::write => {
+            Operation::Write => {
                 self.waits_for_replicas = false;
                 self.figures.writes += 1;
                 self.figures.written_bytes += pending.bytes;
             }
-            Operation::discard | Operation::flush => {}
+            Operation::Discard | Operation::Flush => {}
         }
     }
 

@@ -7,7 +7,8 @@ use std::collections::{HashMap, VecDeque};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-/// Asks that wait because the channel is full. Beyond, events are dropped and counted; proposals never are: a volume has few at a time.
+/// Asks that wait because the channel is full. Beyond, events are dropped and counted; proposals never are: a volume
+/// has few at a time.
 const WAITING_EVENTS_MAX: usize = 4096;
 /// How soon to try again to hand over what waits.
 pub(super) const HAND_OVER_PAUSE: Duration = Duration::from_millis(10);

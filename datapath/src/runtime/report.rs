@@ -19,9 +19,9 @@ impl Hosted {
         self.metrics.gap_seconds.set(longest_gap.as_secs_f64());
         self.metrics.commit.set(status.commit.raw() as i64);
         let count = |wanted: fn(&MemberState) -> bool| status.members.iter().filter(|m| wanted(&m.state)).count();
-        self.metrics.set_members(State::in_sync, count(|state| matches!(state, MemberState::InSync)));
-        self.metrics.set_members(State::syncing, count(|state| matches!(state, MemberState::Syncing { .. })));
-        self.metrics.set_members(State::out, count(|state| matches!(state, MemberState::Out { .. })));
+        self.metrics.set_members(State::InSync, count(|state| matches!(state, MemberState::InSync)));
+        self.metrics.set_members(State::Syncing, count(|state| matches!(state, MemberState::Syncing { .. })));
+        self.metrics.set_members(State::Out, count(|state| matches!(state, MemberState::Out { .. })));
         let phase = match self.ended {
             Some(Ending::Fenced) => PHASE_FENCED,
             _ if status.serving && self.waits_for_replicas => PHASE_BELOW_MIN_REPLICAS,

@@ -1,4 +1,5 @@
-//! The newstyle negotiation of one connection, from the server's greeting to the transmission phase. Pure: bytes in, bytes out.
+//! The newstyle negotiation of one connection, from the server's greeting to the transmission phase. Pure: bytes in,
+//! bytes out.
 //!
 //! ```text
 //!  greeting ──► ClientFlags ──► Options ──┬─ GO, EXPORT_NAME ──► transmission

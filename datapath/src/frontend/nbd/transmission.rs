@@ -1,7 +1,7 @@
 //! The transmission phase: requests out of a client's bytes, and replies as bytes. Pure.
 //!
-//! A request that cannot be understood ends the connection, because where the next one begins is then unknown; one that is understood but
-//! not allowed is answered with an error.
+//! A request that cannot be understood ends the connection, because where the next one begins is then unknown; one
+//! that is understood but not allowed is answered with an error.
 
 use super::input::Input;
 use super::negotiation::{Agreement, Export};
