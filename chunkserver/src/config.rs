@@ -1,6 +1,8 @@
-//! Flags, environment and file, parsed once into a validated configuration. Nothing is opened here but the configuration file.
+//! Flags, environment and file, parsed once into a validated configuration. Nothing is opened here but the
+//! configuration file.
 //!
-//! A flag wins over its environment variable, both win over the file. Every value of the file has the name of its flag.
+//! A flag wins over its environment variable, both win over the file. Every value of the file has the name of
+//! its flag.
 
 mod arguments;
 

@@ -1,11 +1,12 @@
 //! Makes an Ashlar disk of an empty file or block device, and never of anything else.
 //!
-//! Order: lock → every byte is zero → write zeros everywhere → flush → index → superblock → flush file and directory. The superblock is last,
-//! so a disk whose formatting was cut off is no disk; what is left of it is zeros, and formatting may be tried again.
+//! Order: lock → every byte is zero → write zeros everywhere → flush → index → superblock → flush file and
+//! directory. The superblock is last, so a disk whose formatting was cut off is no disk; what is left of it is
+//! zeros, and formatting may be tried again.
 //!
-//! Every byte is written although it is zero already: a file's unwritten extents double the cost of each first durable write to them, as
-//! the file system must then journal the change of the extent too. Cost: one sequential pass of writing (and of reading, where
-//! something was there before).
+//! Every byte is written although it is zero already: a file's unwritten extents double the cost of each first
+//! durable write to them, as the file system must then journal the change of the extent too. Cost: one
+//! sequential pass of writing (and of reading, where something was there before).
 
 use crate::Error;
 use crate::config::FormatConfig;
@@ -153,7 +154,8 @@ fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> 
 fn write_zeros(medium: &Medium, size: ByteCount) -> Result<(), Error> {
     let path = medium.path();
     if !medium.is_device() {
-        // One allocation instead of thousands keeps the file in few extents, and says at once when there is no room for it.
+        // One allocation instead of thousands keeps the file in few extents, and says at once when there is no
+        // room for it.
         match fallocate(medium.file(), FallocateFlags::empty(), 0, size.0 as i64) {
             Ok(()) | Err(nix::errno::Errno::EOPNOTSUPP) => {}
             Err(errno) => return Err(Error::file("allocate", path)(errno.into())),

@@ -1,5 +1,5 @@
-//! Tells the control plane that this chunkserver lives, what its disks are, and what happened to them; deletes what it says should not
-//! be here.
+//! Tells the control plane that this chunkserver lives, what its disks are, and what happened to them; deletes
+//! what it says should not be here.
 //!
 //! - A beat is sent only after the host's loop has answered: a chunkserver whose loop stands still falls silent.
 //! - An event is told until a beat that carried it was answered; the host keeps the newest ones.
@@ -123,8 +123,8 @@ impl Heartbeat {
         }
     }
 
-    /// Deletes the replicas of the volumes on every disk that has them. A replica that a newer writer opened meanwhile is refused by
-    /// its engine, and stays.
+    /// Deletes the replicas of the volumes on every disk that has them. A replica that a newer writer opened
+    /// meanwhile is refused by its engine, and stays.
     async fn delete_volumes(&self, volumes: &[String], snapshot: &HostSnapshot) -> Result<(), HostGone> {
         for text in volumes {
             let Ok(volume) = text.parse::<VolumeId>() else {

@@ -1,4 +1,5 @@
-//! The durable index of one disk: a RocksDB beside the disk. Keys and values are the engine's; this file stores them in order.
+//! The durable index of one disk: a RocksDB beside the disk. Keys and values are the engine's; this file stores
+//! them in order.
 //!
 //! ```text
 //! column family   key            value
@@ -8,11 +9,11 @@
 //!                 "node"         name of the node on which the disk was formatted, for people; may be missing
 //! ```
 //!
-//! - An index belongs to the disk whose id it holds. A disk with another's index, or with none, would serve nonsense as data, so both
-//!   are refused; an index is made by `format` only.
+//! - An index belongs to the disk whose id it holds. A disk with another's index, or with none, would serve
+//!   nonsense as data, so both are refused; an index is made by `format` only.
 //! - A commit is one write batch with a sync: all of it is durable when it returns, or none.
-//! - A log that is damaged in its middle is an error. RocksDB's default would drop what follows the damage, and with it commits for
-//!   which the journal has been trimmed already.
+//! - A log that is damaged in its middle is an error. RocksDB's default would drop what follows the damage, and
+//!   with it commits for which the journal has been trimmed already.
 
 mod writer;
 

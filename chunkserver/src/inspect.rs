@@ -1,4 +1,5 @@
-//! What is on a disk that no process uses. Nothing is changed: the journal is replayed in memory, as the next start would replay it.
+//! What is on a disk that no process uses. Nothing is changed: the journal is replayed in memory, as the next
+//! start would replay it.
 
 mod offline;
 mod report;

@@ -51,7 +51,8 @@ fn start_logging(format: LogFormat) {
     }
 }
 
-/// A thread that has panicked leaves an invariant broken that the others rely on. What is durable is safe; the process starts again.
+/// A thread that has panicked leaves an invariant broken that the others rely on. What is durable is safe; the
+/// process starts again.
 fn abort_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

@@ -1,4 +1,5 @@
-//! Prometheus metrics at `/metrics`. A scrape takes a snapshot of the host and puts it into words; nothing is counted here.
+//! Prometheus metrics at `/metrics`. A scrape takes a snapshot of the host and puts it into words; nothing is
+//! counted here.
 
 mod server;
 

@@ -1,4 +1,5 @@
-//! The daemon: disks and data port on the main thread's reactor, the control API, metrics, heartbeat and signals on a second thread.
+//! The daemon: disks and data port on the main thread's reactor, the control API, metrics, heartbeat and
+//! signals on a second thread.
 //!
 //! ```text
 //!  main thread     reactor ── Host ── engines          everything on the path of an I/O
@@ -13,6 +14,7 @@ use crate::control::{ControlPlan, ControlThread};
 use crate::disk::{Access, DiskFailure, OpenDisk};
 use crate::serve::{FailedDisk, Host, drive};
 use ashlar_reactor::{Reactor, ReactorConfig};
+use ashlar_types::DiskId;
 use serde::Serialize;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -53,30 +55,16 @@ pub fn run(config: &RunConfig) -> Result<(), Error> {
     let data_address = host.listen(&mut reactor, config.listen)?;
     let rpc = listen(config.rpc_listen)?;
     let metrics = config.metrics_listen.map(listen).transpose()?;
-    let ready = Ready {
-        pid: std::process::id(),
-        cluster: config.cluster.to_string(),
-        node: config.node.to_string(),
-        data_address,
-        rpc_address: local_address(&rpc)?,
-        metrics_address: metrics.as_ref().map(local_address).transpose()?,
-        disks: host
-            .disk_states()
-            .map(|(id, path, failure)| ReadyDisk {
-                id: id.map(|id| id.to_string()),
-                path: path.to_path_buf(),
-                failure: failure.map(str::to_owned),
-            })
-            .collect(),
-    };
-    let plan = ControlPlan { config: config.clone(), data_address, rpc_address: ready.rpc_address, rpc, metrics };
+    let rpc_address = local_address(&rpc)?;
+    let metrics_address = metrics.as_ref().map(local_address).transpose()?;
+    let ready = Ready::new(config, &host, data_address, rpc_address, metrics_address);
+    let plan = ControlPlan { config: config.clone(), data_address, rpc_address, rpc, metrics };
     let control = ControlThread::start(plan, handle)?;
     if let Some(path) = &config.ready_file {
         write_ready(path, &ready)?;
     }
-    tracing::info!(
-        node = %config.node, data = %data_address, rpc = %ready.rpc_address, disks = ready.disks.len(), "chunkserver is up"
-    );
+    let disks = ready.disks.len();
+    tracing::info!(node = %config.node, data = %data_address, rpc = %rpc_address, disks, "chunkserver is up");
     drive(&mut host, &mut reactor)?;
     // The indexes are closed, and the locks of the disks given back, before the process says goodbye.
     drop(host);
@@ -84,6 +72,31 @@ pub fn run(config: &RunConfig) -> Result<(), Error> {
     control.end();
     tracing::info!("chunkserver ended");
     Ok(())
+}
+
+impl Ready {
+    fn new(
+        config: &RunConfig,
+        host: &Host,
+        data_address: SocketAddr,
+        rpc_address: SocketAddr,
+        metrics_address: Option<SocketAddr>,
+    ) -> Ready {
+        let disk = |(id, path, failure): (Option<DiskId>, &Path, Option<&str>)| ReadyDisk {
+            id: id.map(|id| id.to_string()),
+            path: path.to_path_buf(),
+            failure: failure.map(str::to_owned),
+        };
+        Ready {
+            pid: std::process::id(),
+            cluster: config.cluster.to_string(),
+            node: config.node.to_string(),
+            data_address,
+            rpc_address,
+            metrics_address,
+            disks: host.disk_states().map(disk).collect(),
+        }
+    }
 }
 
 /// Opens every disk that can be opened. An error only if none can.

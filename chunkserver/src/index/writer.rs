@@ -1,7 +1,7 @@
 //! The thread that commits to the indexes: a commit waits for the device, and the reactor's thread never does.
 //!
-//! Bounds: an engine has at most one commit outstanding, so at most one job and one answer per disk are queued; both queues have a
-//! place for each, and no send ever waits.
+//! Bounds: an engine has at most one commit outstanding, so at most one job and one answer per disk are queued;
+//! both queues have a place for each, and no send ever waits.
 
 use super::Index;
 use crate::Error;

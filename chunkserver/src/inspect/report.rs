@@ -41,8 +41,8 @@ pub(crate) struct ReplicaReport {
     stale_slots: u64,
 }
 
-/// The content of one replica. A block of zeros reads like one that was never written, so it is left out: replicas that read the same
-/// have the same digest.
+/// The content of one replica. A block of zeros reads like one that was never written, so it is left out:
+/// replicas that read the same have the same digest.
 #[derive(Debug, Serialize)]
 pub(crate) struct VolumeDigest {
     volume: String,

@@ -1,4 +1,5 @@
-//! How other threads talk to a host: commands through a bounded channel, each answered once. Whoever asks waits; the host never does.
+//! How other threads talk to a host: commands through a bounded channel, each answered once. Whoever asks
+//! waits; the host never does.
 
 use ashlar_engine::EngineStatus;
 use ashlar_reactor::Waker;

@@ -1,4 +1,5 @@
-//! The disks of a process on one reactor: what completes becomes an engine's event, what an engine asks for becomes an operation.
+//! The disks of a process on one reactor: what completes becomes an engine's event, what an engine asks for
+//! becomes an operation.
 //!
 //! ```text
 //!              frame, link                     Event                    Read, Write, Flush
@@ -8,10 +9,12 @@
 //!                                                       └──► Reply, CloseLink ──► reactor
 //! ```
 //!
-//! - One thread owns all of it. A host is driven: its owner waits on the reactor and hands over what completes, so that a node daemon can
-//!   drive a datapath on the same reactor. What is not the host's, [`Host::handle`] gives back.
+//! - One thread owns all of it. A host is driven: its owner waits on the reactor and hands over what completes,
+//!   so that a node daemon can drive a datapath on the same reactor. What is not the host's, [`Host::handle`]
+//!   gives back.
 //! - The host decides nothing about replicas. It decides which disk a link is about, and when a link is over.
-//! - Everything is bounded by others: links by the reactor, requests and operations by the engines, answers not taken by `Links`.
+//! - Everything is bounded by others: links by the reactor, requests and operations by the engines, answers not
+//!   taken by `Links`.
 
 use super::handle::{DeleteError, EVENTS_MAX, HostCommand, HostEvent, HostHandle, HostSnapshot, LinkCounts};
 use super::hosted::{FailedDisk, HostedDisk, is_host_token, operation_of, token_of};
@@ -31,7 +34,8 @@ use tokio::sync::{mpsc, oneshot};
 
 mod admission;
 
-/// How long a host that ends waits for its disks to become quiet. What is not done by then, replay does at the next start.
+/// How long a host that ends waits for its disks to become quiet. What is not done by then, replay does at the
+/// next start.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
 type DeleteAnswer = oneshot::Sender<Result<(), DeleteError>>;

@@ -168,8 +168,8 @@ fn a_full_disk_refuses_writes_and_keeps_what_it_has() {
     for number in 0..written {
         assert_eq!(client.read(number * 256, 256), data);
     }
-    // What is there can be written again: no new place is needed for small writes. In a new session, as in the old one nothing may
-    // pass the write that was refused.
+    // What is there can be written again: no new place is needed for small writes. In a new session, as in the
+    // old one nothing may pass the write that was refused.
     let mut client = Client::open(daemon.address("data_address"), disks.ids[0], 2);
     client.done(write(2, 1, 0, &content(8, 1)));
     assert_eq!(client.read(0, 1), content(8, 1));

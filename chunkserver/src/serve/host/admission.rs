@@ -104,7 +104,8 @@ impl Host {
         self.event(reactor, disk, Event::Request { link: ashlar_engine::LinkId(link.as_u64()), frame });
     }
 
-    /// Ends a link whose peer broke the protocol. Nothing that it sent is answered any more: who sends garbage cannot be trusted to read.
+    /// Ends a link whose peer broke the protocol. Nothing that it sent is answered any more: who sends garbage
+    /// cannot be trusted to read.
     fn end_faulty(&mut self, reactor: &mut Reactor, link: LinkId, error: &dyn Display) {
         self.note_protocol_error(reactor.now(), error);
         let disk = self.links.remove(link).and_then(|gone| gone.disk);
