@@ -4,7 +4,7 @@ use crate::Action;
 use crate::member::{Asked, Link, Member, MemberIndex, Purpose};
 use crate::membership::ejects;
 use crate::volume::{Phase, Volume};
-use ashlar_types::{BlockIndex, Change, DiskId, Duration, Instant, RequestId, SessionId};
+use ashlar_types::{BlockIndex, Change, DiskId, Duration, Instant, MemberState, RequestId, SessionId};
 use ashlar_wire::{Frame, Open, Opened, Refusal, Reply, ReplyFrame, Request, Status};
 
 /// Answers between two looks at how slow a replica is.
@@ -206,6 +206,8 @@ impl Volume {
         // What it would be given up for is over, unless it is incomplete as a whole or being ejected already.
         member.suspect = None;
         member.damaged = takes_writes && opened.syncing;
+        // A return that was cut off leaves it syncing by the catalog: one that is out and yet incomplete was damaged.
+        member.copy_whole |= opened.syncing && matches!(member.state, MemberState::Out { .. });
         if member.damaged {
             member.suspect = Some("replica is incomplete".to_owned());
         }

@@ -92,6 +92,8 @@ pub(crate) struct Member {
     pub(crate) leaving: bool,
     /// Its history is unknown: everything must be copied when it returns.
     pub(crate) damaged: bool,
+    /// It was damaged since it left: it returns as if new, whatever its commit point. Until it has joined.
+    pub(crate) copy_whole: bool,
     pub(crate) latency: Latency,
     pub(crate) slow_ejections: Vec<Instant>,
 }
@@ -113,6 +115,7 @@ impl Member {
             suspect: None,
             leaving: false,
             damaged: false,
+            copy_whole: false,
             latency: Latency::default(),
             slow_ejections: Vec::new(),
         }

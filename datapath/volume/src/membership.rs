@@ -235,6 +235,7 @@ impl Volume {
         let member = &mut self.members[index];
         member.suspect = None;
         member.leaving = false;
+        member.copy_whole |= member.damaged;
         member.damaged = false;
         self.reconcile_lost_member();
     }

@@ -119,7 +119,9 @@ impl Volume {
     /// It is syncing by the catalog: from the answer on every new write goes to it.
     fn begin_sync(&mut self, now: Instant, out: &mut Vec<Action>) {
         let resync = self.resync.as_mut().expect("the caller looked");
-        let MemberState::Syncing { commit: after } = self.members[resync.member].state else { return };
+        let member = &self.members[resync.member];
+        let MemberState::Syncing { commit } = member.state else { return };
+        let after = if member.copy_whole { Lsn::ZERO } else { commit };
         resync.after = after;
         resync.stage = Stage::Beginning;
         self.ask_target(now, Request::BeginSync { after }, out);
@@ -277,6 +279,7 @@ impl Volume {
         self.counters.resynced_blocks += copied_blocks;
         out.push(Action::Notice(Notice::InSync { disk, copied_blocks, changed_blocks }));
         let member = &mut self.members[resync.member];
+        member.copy_whole = false;
         if !member.is_open() {
             member.suspect = Some("link lost while joining".to_owned());
         }

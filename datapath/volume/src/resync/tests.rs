@@ -275,10 +275,32 @@ fn one_whose_journal_was_damaged_is_copied_whole() {
         bench.replicas[2].distrust();
         bench.replicas[2].blocks.clear();
         bench.replicas[2].stamps.clear();
+        bench.replicas[2].log.clear();
+        bench.replicas[2].refuse = Some(("MarkStale", Status::NoSpace));
         bench.advance(Duration::from_secs(6));
         assert_eq!(bench.state(2), IN, "{:?}", bench.notices);
         assert!(same(&bench), "older than its commit point, and gone: {was_out}");
+        let begun = bench.replicas[2].log.iter().filter(|request| name(request) == "BeginSync").cloned();
+        assert_eq!(
+            begun.collect::<Vec<_>>(),
+            [Request::BeginSync { after: Lsn::ZERO }, Request::BeginSync { after: Lsn::ZERO }]
+        );
     }
+}
+
+#[test]
+fn one_that_says_that_it_lost_more_than_what_came_after_is_copied_whole() {
+    let mut bench = one_is_out();
+    bench.catalog.version += 1;
+    bench.catalog.members[2].state = MemberState::Syncing { commit: Lsn::from_raw(100) };
+    bench.event(Event::Record(bench.catalog.clone()));
+    bench.replicas[2].distrust();
+    bench.replicas[2].blocks.clear();
+    bench.replicas[2].stamps.clear();
+    bench.replicas[2].down = false;
+    bench.advance(Duration::from_secs(6));
+    assert_eq!(bench.state(2), IN, "{:?}", bench.notices);
+    assert!(same(&bench));
 }
 
 #[test]
