@@ -10,9 +10,13 @@ use crate::rng::Rng;
 use crate::stamp::BLOCK;
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
 
 const SECTOR: usize = 512;
-const RECENT_PAGES: usize = 64;
+const RECENT_PAGES: usize = 256;
+/// Batches of the journal whose pages, and those of the writes beside them, lose no bits.
+const NEWEST_BATCHES: usize = 3;
+const JOURNAL_PAGES: Range<u64> = 256..256 + crate::format::JOURNAL_BYTES / BLOCK as u64;
 
 /// A page that was written and not yet flushed.
 #[derive(Clone, Debug)]
@@ -41,6 +45,9 @@ pub struct Medium {
     written: BTreeSet<u64>,
     /// The pages written last: the journal's head, and what was just applied.
     recent: VecDeque<u64>,
+    /// Page ranges of the latest durable writes. A flip in the newest batch of the journal looks like a write that was torn by the crash,
+    /// and no disk can tell them apart by itself; these are spared.
+    newest: VecDeque<Range<u64>>,
     pub index: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -64,6 +71,9 @@ impl Medium {
     /// The device completes a write.
     pub fn write(&mut self, write: &InFlight) {
         self.completed += 1;
+        if write.durable {
+            self.note_newest(write);
+        }
         for (page, content) in pages(write) {
             self.written.insert(page);
             self.recent.push_back(page);
@@ -77,6 +87,16 @@ impl Medium {
             } else {
                 self.unsynced.push(Unsynced { page, content, completed: self.completed });
             }
+        }
+    }
+
+    fn note_newest(&mut self, write: &InFlight) {
+        let first = write.offset / BLOCK as u64;
+        let count: usize = write.parts.iter().map(|part| part.len() / BLOCK).sum();
+        self.newest.push_back(first..first + count as u64);
+        let batches = |newest: &VecDeque<Range<u64>>| newest.iter().filter(|r| JOURNAL_PAGES.contains(&r.start)).count();
+        while batches(&self.newest) > NEWEST_BATCHES {
+            self.newest.pop_front();
         }
     }
 
@@ -135,7 +155,7 @@ impl Medium {
             true => *self.written.iter().nth(rng.index(self.written.len()))?,
             false => self.recent[rng.index(self.recent.len())],
         };
-        if page == 1 {
+        if page == 1 || self.newest.iter().any(|range| range.contains(&page)) {
             return None;
         }
         self.flip_in(page, rng.index(BLOCK * 8));

@@ -157,7 +157,7 @@ impl Scenario {
             calls_lost_ppm: if lossy { rng.below(200_000) as u32 } else { 0 },
             answers_lost_ppm: if lossy { rng.below(300_000) as u32 } else { 0 },
             depth: rng.range(1, 8) as u32,
-            think: rng.range(5, 30) * MILLIS,
+            think: rng.range(2, 16) * MILLIS,
             read_share_ppm: rng.range(200_000, 700_000) as u32,
             discard_share_ppm: if rng.coin() { rng.below(150_000) as u32 } else { 0 },
             blocks_max: if small { 12 } else { *rng.pick(&[1, 2, 4, 8, 24, 48]) },
