@@ -1,6 +1,7 @@
 //! Flags and environment variables, parsed and checked once, before anything is opened.
 //!
-//! Until ports are authenticated a daemon listens on loopback only; another address needs a flag whose name says what it is.
+//! Until ports are authenticated a daemon listens on loopback only; another address needs a flag whose name says what
+//! it is.
 
 use ashlar_types::{ClusterId, NodeName, ZoneName};
 use clap::{Args, Parser, Subcommand};
@@ -45,7 +46,8 @@ pub struct ControlConfig {
     #[arg(long, env = "ASHLAR_CLUSTER")]
     pub cluster: Option<ClusterId>,
     /// How often daemons report, in milliseconds; three missed reports make a daemon silent.
-    #[arg(long, env = "ASHLAR_HEARTBEAT_MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(50..=60_000))]
+    #[arg(long, env = "ASHLAR_HEARTBEAT_MS", default_value_t = 1000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(50..=60_000))]
     pub heartbeat_ms: u64,
     /// Listen on an address that is not loopback although nobody who connects is authenticated.
     #[arg(long, env = "ASHLAR_INSECURE_ALLOW_ANY_ADDRESS")]

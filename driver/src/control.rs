@@ -6,8 +6,8 @@
 //!  chunkserver ─►  └► registry ──┴─► daemons (gRPC to datapaths, chunkservers)│
 //!                        └ silence ─► events                 reaper ──────────┘ deletes replicas of deleted volumes
 //! ```
-//! Rules of change are pure (`ashlar-plan`); each becomes one compare-and-swap transaction, tried again when another change came first.
-//! Nothing here is waited for by an I/O, but to attach, to eject and to take a member in (C3).
+//! Rules of change are pure (`ashlar-plan`); each becomes one compare-and-swap transaction, tried again when another
+//! change came first. Nothing here is waited for by an I/O, but to attach, to eject and to take a member in (C3).
 
 pub(crate) mod attachment;
 pub(crate) mod daemons;

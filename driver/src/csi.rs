@@ -1,7 +1,7 @@
 //! The Container Storage Interface on a Unix socket: Identity with Controller (control mode) or with Node (node mode).
 //!
-//! The socket has mode 0600 in a directory of mode 0700, and a peer that is neither root nor our own user is disconnected before a byte
-//! of it is read.
+//! The socket has mode 0600 in a directory of mode 0700, and a peer that is neither root nor our own user is
+//! disconnected before a byte of it is read.
 
 pub mod controller;
 pub mod identity;
@@ -61,8 +61,8 @@ impl Drop for Socket {
     }
 }
 
-/// Makes what is missing with mode 0700. A directory that exists keeps its mode if nobody else may enter it, and is refused otherwise
-/// unless it belongs to a kubelet's layout, where the socket's own mode protects it.
+/// Makes what is missing with mode 0700. A directory that exists, such as one of the kubelet's, keeps its mode: there the
+/// socket's own mode and the check of its peers protect it.
 fn make_private_directory(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }

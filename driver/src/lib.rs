@@ -8,7 +8,8 @@
 //! | [`mount`] | filesystems, mounts and devices of the node service |
 //! | [`metrics`] | counters and gauges, and the page that shows them |
 //!
-//! `ashlar-driver control` is one process per cluster (on the embedded catalog); `ashlar-driver node` runs on each node.
+//! `ashlar-driver control` is one process per cluster (on the embedded catalog); `ashlar-driver node` runs on each
+//! node.
 #![forbid(unsafe_code)]
 
 pub mod config;

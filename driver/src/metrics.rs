@@ -1,5 +1,5 @@
-//! Prometheus metrics of the driver, and the page that shows them. Gauges are read from the control plane when the page is asked for, so an
-//! idle driver does nothing.
+//! Prometheus metrics of the driver, and the page that shows them. Gauges are read from the control plane when the
+//! page is asked for, so an idle driver does nothing.
 
 mod page;
 

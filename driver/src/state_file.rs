@@ -1,5 +1,5 @@
-//! The state file: where a daemon listens, for whoever started it. Written whole (temporary file, then rename) once everything listens,
-//! so that its presence means "ready"; removed on a clean exit.
+//! The state file: where a daemon listens, for whoever started it. Written whole (temporary file, then rename) once
+//! everything listens, so that its presence means "ready"; removed on a clean exit.
 
 use ashlar_types::ClusterId;
 use serde::Serialize;

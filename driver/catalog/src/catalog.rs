@@ -24,8 +24,8 @@ struct ClusterDocument {
 }
 
 impl Catalog {
-    /// Opens the cluster's catalog. A new one becomes the cluster `expected`, or `fresh` if none is expected; one of another cluster than
-    /// expected is refused.
+    /// Opens the cluster's catalog. A new one becomes the cluster `expected`, or `fresh` if none is expected; one of
+    /// another cluster than expected is refused.
     pub async fn open(
         store: MetaStore,
         expected: Option<ClusterId>,
@@ -61,7 +61,8 @@ impl Catalog {
         &self.store
     }
 
-    /// Commits the transaction and, in it, the events that tell of it. [`CatalogErrorKind::Conflict`] when a comparison fails.
+    /// Commits the transaction and, in it, the events that tell of it. [`CatalogErrorKind::Conflict`] when a
+    /// comparison fails.
     pub(crate) async fn commit(&self, transaction: Transaction, events: Vec<Event>) -> Result<Revision, CatalogError> {
         if events.is_empty() {
             return committed(self.store.commit(transaction).await?);

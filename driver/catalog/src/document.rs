@@ -3,8 +3,8 @@
 //! ```json
 //! {"format":1,"body":{...}}
 //! ```
-//! A higher format than is known is refused as newer, an unknown field or a value that does not parse as corrupt: the control plane
-//! never acts on a record that it understands in part.
+//! A higher format than is known is refused as newer, an unknown field or a value that does not parse as corrupt: the
+//! control plane never acts on a record that it understands in part.
 
 pub(crate) mod record;
 pub(crate) mod text;

@@ -25,7 +25,8 @@ pub enum CatalogErrorKind {
     Unavailable,
 }
 
-/// Shown with its cause, in one line. The cause is therefore not offered as a `source` as well, which would be shown twice.
+/// Shown with its cause, in one line. The cause is therefore not offered as a `source` as well, which would be shown
+/// twice.
 #[derive(Debug)]
 pub struct CatalogError {
     kind: CatalogErrorKind,

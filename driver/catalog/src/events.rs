@@ -1,4 +1,5 @@
-//! Events: what happened, in order, the newest [`EVENTS_KEPT`]. An event is committed in the transaction whose change it tells of.
+//! Events: what happened, in order, the newest [`EVENTS_KEPT`]. An event is committed in the transaction whose change
+//! it tells of.
 
 use crate::document::{decode, decode_value, encode, text};
 use crate::{Catalog, CatalogError, KeyRange, MetaStore, Revision, Transaction, Watch, keys};

@@ -12,7 +12,8 @@
 //! | `tombstone/<disk>/<volume>` | a replica that is still to be deleted |
 //! | `event/<sequence>` and `event-tail` | the newest events, and the sequence of the last |
 //!
-//! Ids are UUID text, numbers 16 hex digits, so that keys sort as what they name does. Names hold no `/` (checked by their types).
+//! Ids are UUID text, numbers 16 hex digits, so that keys sort as what they name does. Names hold no `/` (checked by
+//! their types).
 
 use ashlar_types::{DiskId, NodeName, VolumeId, VolumeName};
 

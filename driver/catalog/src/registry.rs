@@ -1,5 +1,5 @@
-//! The registry: nodes and disks that have ever reported, with what must be known of them while they are silent, and the claims on disks.
-//! Who is alive is not here: liveness is kept in memory by the control plane.
+//! The registry: nodes and disks that have ever reported, with what must be known of them while they are silent, and
+//! the claims on disks. Who is alive is not here: liveness is kept in memory by the control plane.
 
 use crate::document::{decode, encode, text};
 use crate::{Catalog, CatalogError, Event, KeyRange, MetaStore, Revision, Transaction, keys};
@@ -106,8 +106,8 @@ impl Catalog {
         found.ranges[0].iter().map(decode).collect()
     }
 
-    /// Keeps what a daemon reported of its node, in one transaction with the events that tell of it. Only the one that owns the registry in memory calls
-    /// this, so the newest report wins and nothing is compared.
+    /// Keeps what a daemon reported of its node, in one transaction with the events that tell of it. Only the one that
+    /// owns the registry in memory calls this, so the newest report wins and nothing is compared.
     pub async fn register(&self, node: &Node, disks: &[Disk], events: Vec<Event>) -> Result<(), CatalogError> {
         let transaction = Transaction::default().put(keys::node(&node.name), encode(node));
         let put_disk = |transaction: Transaction, disk: &Disk| transaction.put(keys::disk(disk.id), encode(disk));

@@ -1,10 +1,12 @@
 //! MetaStore on RocksDB: the catalog of a single control plane, embedded.
 //!
-//! One thread owns the database and takes one request after the other, so that comparing and writing are one step, and no gRPC task
-//! ever waits in a system call. The thread sleeps until a request comes or a lease runs out; an idle catalog uses no CPU.
+//! One thread owns the database and takes one request after the other, so that comparing and writing are one step, and
+//! no gRPC task ever waits in a system call. The thread sleeps until a request comes or a lease runs out; an idle
+//! catalog uses no CPU.
 //!
-//! Column families: `data` (key → 8 bytes mod_revision, 8 bytes lease, value; little-endian), `leases` (8 bytes id, big-endian → 8 bytes
-//! ttl in ms) and `meta` (`format`, `revision`, `lease`). Each transaction is one synced write batch with the new revision in it.
+//! Column families: `data` (key → 8 bytes mod_revision, 8 bytes lease, value; little-endian), `leases` (8 bytes id,
+//! big-endian → 8 bytes ttl in ms) and `meta` (`format`, `revision`, `lease`). Each transaction is one synced write
+//! batch with the new revision in it.
 
 use crate::store::{KeyRange, LeaseId, Outcome, Reading, Revision, Transaction, Watch};
 use crate::{CatalogError, CatalogErrorKind};

@@ -1,5 +1,6 @@
-//! MetaStore: the seam below the catalog. An ordered key-value store with compare-and-swap transactions, reads of several ranges at
-//! one revision, watches and leases; no more than etcd offers, so that etcd can be the second variant.
+//! MetaStore: the seam below the catalog. An ordered key-value store with compare-and-swap transactions, reads of
+//! several ranges at one revision, watches and leases; no more than etcd offers, so that etcd can be the second
+//! variant.
 //!
 //! ```text
 //! revision   1          2                    3
@@ -167,7 +168,8 @@ impl KeyRange {
     }
 }
 
-/// The first key that sorts after every key with this prefix. Keys are ASCII, so the last character can be raised by one.
+/// The first key that sorts after every key with this prefix. Keys are ASCII, so the last character can be raised by
+/// one.
 fn after_prefix(prefix: &str) -> String {
     assert!(prefix.is_ascii() && !prefix.is_empty());
     let (head, last) = prefix.split_at(prefix.len() - 1);
@@ -201,7 +203,8 @@ impl Transaction {
     }
 }
 
-/// Changes as they are committed. Bounded: one who reads too slowly gets [`CatalogErrorKind::Compacted`] and begins with a new reading.
+/// Changes as they are committed. Bounded: one who reads too slowly gets [`CatalogErrorKind::Compacted`] and begins
+/// with a new reading.
 #[derive(Debug)]
 pub struct Watch {
     prefix: String,

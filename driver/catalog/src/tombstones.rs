@@ -1,5 +1,5 @@
-//! Tombstones: replicas of deleted volumes that a chunkserver has not yet confirmed to be gone. A tombstone keeps the space claimed, so
-//! that it is not promised again before it is free.
+//! Tombstones: replicas of deleted volumes that a chunkserver has not yet confirmed to be gone. A tombstone keeps the
+//! space claimed, so that it is not promised again before it is free.
 
 use crate::document::{decode, text};
 use crate::registry::read_claims;

@@ -1,5 +1,5 @@
-//! Volumes: what was asked for, the use, and the membership record. A volume is two values that change apart, `volume/<id>` and
-//! `record/<id>`, and a chunk table in pages; all are read at one revision.
+//! Volumes: what was asked for, the use, and the membership record. A volume is two values that change apart,
+//! `volume/<id>` and `record/<id>`, and a chunk table in pages; all are read at one revision.
 
 use crate::document::record::{RUNS_PER_PAGE, RecordDocument, RunDocument};
 use crate::document::{decode, encode, text};
@@ -98,8 +98,9 @@ impl Volume {
 }
 
 impl Catalog {
-    /// Keeps a new volume, takes its name and claims its space, in one transaction. `claimed` is what the placement was decided on: a disk
-    /// that was promised to someone else meanwhile makes a [`CatalogErrorKind::Conflict`]; a name that is taken, [`CatalogErrorKind::Exists`].
+    /// Keeps a new volume, takes its name and claims its space, in one transaction. `claimed` is what the placement
+    /// was decided on: a disk that was promised to someone else meanwhile makes a [`CatalogErrorKind::Conflict`]; a
+    /// name that is taken, [`CatalogErrorKind::Exists`].
     pub async fn create_volume(
         &self,
         volume: &Volume,
@@ -181,7 +182,8 @@ impl Catalog {
         Ok(page)
     }
 
-    /// Puts `next` in the place of the record that `seen` was read with (C1), together with the events that tell of it.
+    /// Puts `next` in the place of the record that `seen` was read with (C1), together with the events that tell of
+    /// it.
     pub async fn change_record(
         &self,
         seen: &StoredVolume,
@@ -218,7 +220,8 @@ impl Catalog {
         Ok(StoredVolume { volume, volume_revision, ..*seen })
     }
 
-    /// Deletes the volume and frees its name; each replica becomes a tombstone, which keeps its claim until the replica is gone.
+    /// Deletes the volume and frees its name; each replica becomes a tombstone, which keeps its claim until the
+    /// replica is gone.
     pub async fn delete_volume(&self, seen: &StoredVolume, event: Event) -> Result<Vec<Tombstone>, CatalogError> {
         let volume = &seen.volume;
         let id = volume.id();

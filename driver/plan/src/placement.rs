@@ -2,11 +2,13 @@
 //!
 //! Rules, in this order:
 //! 1. no two replicas on one node;
-//! 2. the first replica on the first node asked for that has room (local reads), or, unless the ask is strict, on the disk with most room;
+//! 2. the first replica on the first node asked for that has room (local reads), or, unless the ask is strict, on the
+//!    disk with most room;
 //! 3. each further replica in a zone that has none yet, where there is one with room;
 //! 4. of the disks left, the one with most room; of equals, the lowest id.
 //!
-//! Rule 1 alone decides whether a placement exists: any node that is left will do, so taking greedily never runs into a dead end.
+//! Rule 1 alone decides whether a placement exists: any node that is left will do, so taking greedily never runs into
+//! a dead end.
 
 use ashlar_types::{ByteCount, DiskId, NodeName, ZoneName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,8 +85,8 @@ pub fn place<'a>(ask: &Ask, candidates: &'a [Candidate]) -> Result<Vec<&'a Candi
     Ok(chosen)
 }
 
-/// What could be placed, with the first replica on one of `first_nodes` (any if empty). A volume of `largest` bytes can be placed, one
-/// of more cannot.
+/// What could be placed, with the first replica on one of `first_nodes` (any if empty). A volume of `largest` bytes
+/// can be placed, one of more cannot.
 pub fn capacity(replicas: u8, first_nodes: &[NodeName], candidates: &[Candidate]) -> Capacity {
     assert!(replicas > 0);
     let allowed = |node: &NodeName| first_nodes.is_empty() || first_nodes.contains(node);
@@ -136,7 +138,8 @@ fn fits(largest: &BTreeMap<&NodeName, u64>, allowed: &dyn Fn(&NodeName) -> bool,
     first && fitting >= usize::from(replicas)
 }
 
-/// Volumes of `bytes` together: each node holds a volume once at most, so it helps with `bytes` at most; the allowed ones hold each volume.
+/// Volumes of `bytes` together: each node holds a volume once at most, so it helps with `bytes` at most; the allowed
+/// ones hold each volume.
 fn spreads(sum: &BTreeMap<&NodeName, u64>, allowed: &dyn Fn(&NodeName) -> bool, replicas: u8, bytes: u64) -> bool {
     let capped = |room: &u64| u128::from((*room).min(bytes));
     let all: u128 = sum.values().map(capped).sum();

@@ -1,7 +1,7 @@
 //! Attachment: which node holds a volume, and bringing its device up and down by way of the node's datapath.
 //!
-//! The holder is reserved in the catalog first; safety does not hang on it but on the epoch and the fence (DESIGN §5.1), so taking a volume from
-//! a node that does not answer is always possible.
+//! The holder is reserved in the catalog first; safety does not hang on it but on the epoch and the fence (DESIGN
+//! §5.1), so taking a volume from a node that does not answer is always possible.
 
 use super::daemons::{ATTACH_TIMEOUT, DETACH_TIMEOUT, refused, timed};
 use super::membership::{event, seen_allows};
@@ -88,7 +88,8 @@ impl Control {
         self.release(id, "released", unused).await
     }
 
-    /// Has the node's datapath drain and close the device, and frees the volume. A volume that nobody holds is no error.
+    /// Has the node's datapath drain and close the device, and frees the volume. A volume that nobody holds is no
+    /// error.
     pub(crate) async fn detach(&self, id: VolumeId, mode: DetachMode) -> Result<()> {
         let _permit = self.in_flight.begin(id)?;
         let record = self.volume(id).await?.volume.record;
@@ -108,7 +109,8 @@ impl Control {
             }
             (Err(error), _) => return Err(error),
         }
-        // After a clean close nobody holds the volume any more, unless it was attached again meanwhile, under a higher epoch.
+        // After a clean close nobody holds the volume any more, unless it was attached again meanwhile, under a higher
+        // epoch.
         let kind = if mode == DetachMode::Force { "force-detached" } else { "released" };
         let same = |seen: &StoredVolume| {
             let now = &seen.volume.record;

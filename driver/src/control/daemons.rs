@@ -1,5 +1,5 @@
-//! gRPC to the daemons of the nodes: datapaths and chunkservers. A link is made when first needed and kept; a daemon that moved to another
-//! address gets a new one.
+//! gRPC to the daemons of the nodes: datapaths and chunkservers. A link is made when first needed and kept; a daemon
+//! that moved to another address gets a new one.
 
 use crate::error::{Error, ErrorKind, Result};
 use ashlar_rpc::control::chunkserver_client::ChunkserverClient;

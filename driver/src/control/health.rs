@@ -1,7 +1,7 @@
 //! Health of the cluster: figures, and each reason for which it is not healthy.
 //!
-//! "unavailable": a volume has fewer in-sync replicas on living chunkservers than minReplicas, its writes wait. "degraded": anything else
-//! that is not as it should be.
+//! "unavailable": a volume has fewer in-sync replicas on living chunkservers than minReplicas, its writes wait.
+//! "degraded": anything else that is not as it should be.
 
 use super::Control;
 use super::registry::{DiskHealth, DiskView, NodeView};

@@ -1,5 +1,5 @@
-//! Membership under the writer's epoch: grants, proposals, and disks declared lost. The rules are `ashlar_plan::membership`; here each
-//! decision is committed by compare-and-swap and told as an event.
+//! Membership under the writer's epoch: grants, proposals, and disks declared lost. The rules are
+//! `ashlar_plan::membership`; here each decision is committed by compare-and-swap and told as an event.
 
 use super::{Control, Decision, wall_clock_ms};
 use crate::error::{Error, Result};
@@ -65,7 +65,8 @@ impl Control {
         Ok(answer)
     }
 
-    /// Declares a disk lost for every volume that has it. Nothing is changed unless all of them allow it; returns the volumes concerned.
+    /// Declares a disk lost for every volume that has it. Nothing is changed unless all of them allow it; returns the
+    /// volumes concerned.
     pub(crate) async fn declare_disk_lost(&self, disk: DiskId, proof: bool) -> Result<Vec<VolumeId>> {
         self.registry.check_may_be_lost(disk).await?;
         let concerned = self.volumes_with(disk).await?;

@@ -1,5 +1,5 @@
-//! The reaper: has chunkservers delete the replicas of deleted volumes, until each has confirmed. A tombstone in the catalog stands for each replica
-//! that is left, so a restart on any side loses none.
+//! The reaper: has chunkservers delete the replicas of deleted volumes, until each has confirmed. A tombstone in the
+//! catalog stands for each replica that is left, so a restart on any side loses none.
 //!
 //! It sleeps until there is a tombstone; one whose chunkserver is silent waits for that chunkserver to come back.
 
@@ -43,8 +43,8 @@ pub(crate) async fn run(control: Arc<Control>) {
 }
 
 impl Control {
-    /// Tries each tombstone once; returns how many are left that may succeed when tried again. Those of silent chunkservers are not counted: their
-    /// return wakes the reaper.
+    /// Tries each tombstone once; returns how many are left that may succeed when tried again. Those of silent
+    /// chunkservers are not counted: their return wakes the reaper.
     async fn reap_all(&self) -> Result<usize> {
         let tombstones = self.catalog.tombstones().await?;
         let disks = self.registry.disks().await;
@@ -54,7 +54,7 @@ impl Control {
             let reachable = reachable.filter(|view| matches!(view.health, DiskHealth::Online | DiskHealth::Failed));
             let Some(view) = reachable else { continue };
             if let Err(error) = self.delete_replica(tombstone, &view.chunkserver_rpc).await {
-                tracing::warn!(volume = %tombstone.volume, disk = %tombstone.disk, %error, "delete replica, will be tried again");
+                tracing::warn!(volume = %tombstone.volume, disk = %tombstone.disk, %error, "delete replica, to be retried");
                 left += 1;
             }
         }
@@ -84,7 +84,8 @@ impl Control {
             volume: tombstone.volume.to_string(),
             epoch: tombstone.epoch.number(),
         };
-        // Only "done" counts: "not found" is about a disk that the chunkserver does not have, and the replica is on the disk.
+        // Only "done" counts: "not found" is about a disk that the chunkserver does not have, and the replica is on
+        // the disk.
         let answer = self.daemons.chunkserver(address)?.delete_replica(timed(request, CALL_TIMEOUT)).await;
         answer.map_err(|status| refused("chunkserver", status))?;
         self.catalog.drop_tombstone(tombstone).await?;

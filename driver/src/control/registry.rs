@@ -1,8 +1,8 @@
-//! The registry in memory: which daemons are alive, what they last reported, and where they listen. What must outlive a restart (nodes,
-//! addresses, disks and their fate) is kept in the catalog before it is believed here.
+//! The registry in memory: which daemons are alive, what they last reported, and where they listen. What must outlive
+//! a restart (nodes, addresses, disks and their fate) is kept in the catalog before it is believed here.
 //!
-//! A daemon is alive while its last report is younger than three intervals. After a restart of the control plane every daemon gets that
-//! long to report before it is called silent.
+//! A daemon is alive while its last report is younger than three intervals. After a restart of the control plane every
+//! daemon gets that long to report before it is called silent.
 //!
 //! ```text
 //!            report              no report for 3 intervals

@@ -1,4 +1,5 @@
-//! The gRPC services of the control plane: requests are checked field by field, handed to the functions beside this file, and answered.
+//! The gRPC services of the control plane: requests are checked field by field, handed to the functions beside this
+//! file, and answered.
 
 use super::Control;
 use super::attachment::DetachMode;

@@ -1,4 +1,5 @@
-//! Volumes: create, find, list, delete, and the use state (P8). The CSI controller and the control API call the same functions.
+//! Volumes: create, find, list, delete, and the use state (P8). The CSI controller and the control API call the same
+//! functions.
 
 use super::{COMMIT_TRIES_MAX, Control, raced, wall_clock_ms};
 use crate::csi::params::{self, Params};
@@ -83,7 +84,7 @@ impl Control {
                 Err(error) if matches!(error.kind(), CatalogErrorKind::Conflict | CatalogErrorKind::Exists) => {}
                 Err(error) => return Err(error.into()),
                 Ok(created) => {
-                    tracing::info!(volume = %created.volume.id(), name = %new.name, size = %volume.record.size, "volume created");
+                    tracing::info!(volume = %created.volume.id(), name = %new.name, "volume created");
                     return Ok(created);
                 }
             }
@@ -142,8 +143,8 @@ impl Control {
         found.ok_or_else(|| Error::not_found(format_args!("volume {name}")))
     }
 
-    /// A page of volumes, and the token of the next one. A token is the id of the last volume shown, so that it stays good when that one is
-    /// deleted.
+    /// A page of volumes, and the token of the next one. A token is the id of the last volume shown, so that it stays
+    /// good when that one is deleted.
     pub(crate) async fn list_volumes(&self, token: &str, limit: usize) -> Result<(VolumePage, Option<VolumeId>)> {
         let after = match token {
             "" => None,
@@ -182,7 +183,8 @@ impl Control {
         Err(raced(id))
     }
 
-    /// blank → formatting → used, and blank → used for a volume that gets no filesystem. Repeating a step that was taken changes nothing.
+    /// blank → formatting → used, and blank → used for a volume that gets no filesystem. Repeating a step that was
+    /// taken changes nothing.
     pub(crate) async fn set_use(
         &self,
         id: VolumeId,

@@ -1,7 +1,7 @@
 //! CSI Controller: volumes from Kubernetes' point of view, over the same functions as the control API.
 //!
-//! Offered: create, delete, publish, unpublish, validate, list with published nodes, capacity. Everything else answers UNIMPLEMENTED and is
-//! not advertised. Secrets and contexts are never looked at, so they cannot be logged.
+//! Offered: create, delete, publish, unpublish, validate, list with published nodes, capacity. Everything else answers
+//! UNIMPLEMENTED and is not advertised. Secrets and contexts are never looked at, so they cannot be logged.
 
 mod request;
 

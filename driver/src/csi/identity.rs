@@ -1,4 +1,5 @@
-//! CSI Identity: who the driver is and what it offers as a whole. The same on the controller's and on the nodes' socket.
+//! CSI Identity: who the driver is and what it offers as a whole. The same on the controller's and on the nodes'
+//! socket.
 
 use super::DRIVER_NAME;
 use ashlar_rpc::csi::identity_server::Identity;

@@ -1,4 +1,5 @@
-//! StorageClass parameters, as one typed struct. Unknown keys are refused, and everything that is wrong is reported at once.
+//! StorageClass parameters, as one typed struct. Unknown keys are refused, and everything that is wrong is reported at
+//! once.
 //!
 //! | parameter | values | default | meaning |
 //! | --- | --- | --- | --- |

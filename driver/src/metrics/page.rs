@@ -1,4 +1,5 @@
-//! The metrics page: HTTP/1.1, one request per connection, `GET /metrics` only. Read-only, and apart from the control API's port.
+//! The metrics page: HTTP/1.1, one request per connection, `GET /metrics` only. Read-only, and apart from the control
+//! API's port.
 
 use super::Metrics;
 use crate::control::Control;

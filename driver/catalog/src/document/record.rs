@@ -1,5 +1,5 @@
-//! The membership record as it is kept: `record/<id>` holds everything but the chunk table, which is in pages of its own, so that a
-//! change of membership writes one small value whatever the volume's size (C2).
+//! The membership record as it is kept: `record/<id>` holds everything but the chunk table, which is in pages of its
+//! own, so that a change of membership writes one small value whatever the volume's size (C2).
 
 use super::text;
 use crate::{CatalogError, CatalogErrorKind};

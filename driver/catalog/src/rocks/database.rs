@@ -185,7 +185,8 @@ fn options() -> Options {
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_paranoid_checks(true);
-    // A torn record at the end of the log was never acknowledged. A bad one before the end is corruption, and opening fails.
+    // A torn record at the end of the log was never acknowledged. A bad one before the end is corruption, and opening
+    // fails.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_total_wal_size(WAL_BYTES_MAX);

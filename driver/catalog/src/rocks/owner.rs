@@ -1,4 +1,5 @@
-//! The owner of the database: one loop that takes a request, compares, writes, and tells the watchers. Also the only one that lets leases run out.
+//! The owner of the database: one loop that takes a request, compares, writes, and tells the watchers. Also the only
+//! one that lets leases run out.
 
 use super::database::{Batch, Database};
 use super::{Answer, Request};
@@ -70,12 +71,13 @@ impl Owner {
         runtime.block_on(async {
             loop {
                 let next_end = self.leases.values().map(|lease| lease.ends).min();
+                let ended = tokio::time::sleep_until(next_end.unwrap_or_else(Instant::now));
                 tokio::select! {
                     request = queue.recv() => match request {
                         Some(request) => self.handle(request),
                         None => return,
                     },
-                    () = tokio::time::sleep_until(next_end.unwrap_or_else(Instant::now)), if next_end.is_some() => self.end_leases(),
+                    () = ended, if next_end.is_some() => self.end_leases(),
                 }
             }
         });

@@ -159,7 +159,8 @@ impl State {
         if let Some(known) = known.filter(|known| known.disk.node != report.node)
             && self.nodes.get(&known.disk.node).is_some_and(|owner| owner.chunkserver.is_alive())
         {
-            tracing::error!(disk = %disk.id, node = %report.node, owner = %known.disk.node, "disk is reported by two nodes, ignored");
+            let owner = &known.disk.node;
+            tracing::error!(disk = %disk.id, node = %report.node, %owner, "disk is reported by two nodes, ignored");
             return;
         }
         let kept = known.map(|known| &known.disk);

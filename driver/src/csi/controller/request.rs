@@ -1,4 +1,5 @@
-//! What a CSI request asks for, checked: names, sizes, capabilities, topology. Everything that is wrong is reported together.
+//! What a CSI request asks for, checked: names, sizes, capabilities, topology. Everything that is wrong is reported
+//! together.
 
 use super::super::{TOPOLOGY_NODE, TOPOLOGY_ZONE};
 use crate::control::volumes::{NewVolume, SizeRange};
