@@ -57,6 +57,9 @@ impl Volume {
             Owner::Job(job) => self.job_source(job, copy.tried),
             Owner::Resync => self.copy_source(what, copy.tried),
         };
+        if let (Owner::Job(job), None) = (owner, source) {
+            self.source_unreadable(job);
+        }
         let Some(source) = source.filter(|&index| self.members[index].is_open()) else {
             self.owner_failed(now, owner, "no replica has good content of a slot to copy", out);
             return;

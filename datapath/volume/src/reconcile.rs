@@ -7,16 +7,17 @@
 //!
 //!  job: [VoidStale(source)] then for each target: ListChanged(source, after c) → MarkStale(target) → ListStale(target) → copies → CompleteChunk
 //! ```
-//! Invariants: the source is the complete replica with the longest prefix; c = min(its prefix, the target's own); a target becomes
+//! Invariants: the source is the readable complete replica with the longest prefix; c = min(its prefix, the target's own); a target becomes
 //! complete, at the source's prefix, only after its durable marks are gone.
 
 use crate::Action;
+use crate::config::MEMBERS_MAX;
 use crate::copy::Owner;
 use crate::member::{CopyWhat, MemberIndex, Purpose};
 use crate::volume::{Phase, Volume};
 use ashlar_types::{ChunkIndex, Instant, Lsn, SlotIndex, SlotSet};
 use ashlar_wire::{ChunkReport, Refusal, Reply, Request};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Chunks worked on at once.
 const JOBS_MAX: usize = 8;
@@ -59,6 +60,8 @@ struct Job {
 #[derive(Default)]
 pub(crate) struct Reconcile {
     stage: Stage,
+    /// Replicas that could not give a slot of a chunk when they were its source. Kept from attempt to attempt.
+    unreadable: BTreeSet<(ChunkIndex, MemberIndex)>,
     reports: BTreeMap<ChunkIndex, BTreeMap<MemberIndex, ChunkReport>>,
     waiting: VecDeque<Job>,
     jobs: BTreeMap<usize, Job>,
@@ -98,7 +101,8 @@ impl Volume {
     /// Reports of an earlier attempt are never used again: something may have been in flight when they were made.
     fn open_afresh(&mut self, now: Instant, out: &mut Vec<Action>) {
         let next_job = self.reconcile().next_job;
-        self.phase = Phase::Reconciling(Reconcile { next_job, ..Reconcile::default() });
+        let unreadable = std::mem::take(&mut self.reconcile().unreadable);
+        self.phase = Phase::Reconciling(Reconcile { next_job, unreadable, ..Reconcile::default() });
         self.cancel_copies(|owner| matches!(owner, Owner::Job(_)));
         for index in 0..self.members.len() {
             if self.members[index].in_sync() && self.members[index].session().is_some() {
@@ -168,9 +172,13 @@ impl Volume {
         let holders = holders.filter(|&index| self.members[index].in_sync());
         let states: Vec<(MemberIndex, ChunkReport)> =
             holders.map(|index| (index, reports.get(&index).copied().unwrap_or(empty))).collect();
-        let (source, best) =
-            *states.iter().max_by_key(|(index, report)| (report.complete, report.prefix, std::cmp::Reverse(*index)))?;
-        let differs = |(_, report): &&(MemberIndex, ChunkReport)| !report.complete || report.prefix != best.prefix;
+        let rank = |&&(index, report): &&(MemberIndex, ChunkReport)| {
+            (self.source_class(report, index), report.complete, report.prefix, std::cmp::Reverse(index))
+        };
+        let (source, best) = *states.iter().max_by_key(rank)?;
+        let differs = |(_, report): &&(MemberIndex, ChunkReport)| {
+            !best.complete || !report.complete || report.prefix != best.prefix
+        };
         let others = states.iter().filter(|(index, _)| *index != source);
         let targets: Vec<_> = others.filter(differs).map(|&(index, report)| (index, report.prefix)).collect();
         if targets.is_empty() && best.complete {
@@ -182,6 +190,29 @@ impl Volume {
         let stage = if best.complete { JobStage::Listing } else { JobStage::Voiding };
         let (slots, copies_inflight) = (VecDeque::new(), 0);
         Some(Job { chunk, source, equals, prefix: best.prefix, targets, stage, slots, copies_inflight })
+    }
+
+    /// Which replicas may be the source: first those that can be read. Where the longest one has a block that nobody can read, the next
+    /// longest takes its place, at its own prefix: what it lacks was never acknowledged. One that does not know what it lacks comes last.
+    fn source_class(&self, report: ChunkReport, index: MemberIndex) -> u8 {
+        let Phase::Reconciling(reconcile) = &self.phase else { panic!("not reconciling") };
+        let in_doubt = self.members[index].damaged || !report.complete && report.prefix == Lsn::ZERO;
+        match in_doubt {
+            true => 0,
+            false if reconcile.unreadable.contains(&(report.chunk, index)) => 1,
+            false => 2,
+        }
+    }
+
+    /// No replica as long as the job's source has good content of one of its slots.
+    pub(crate) fn source_unreadable(&mut self, id: usize) {
+        if let Phase::Reconciling(reconcile) = &mut self.phase
+            && let Some(job) = reconcile.jobs.get(&id)
+        {
+            let (chunk, equals) = (job.chunk, job.equals);
+            let indexes = (0..MEMBERS_MAX).filter(|index| equals & (1 << index) != 0);
+            reconcile.unreadable.extend(indexes.map(|index| (chunk, index)));
+        }
     }
 
     fn work(&mut self, now: Instant, out: &mut Vec<Action>) {
