@@ -26,6 +26,7 @@ mod read;
 mod reconcile;
 mod resync;
 mod status;
+mod tail;
 #[cfg(test)]
 mod testing;
 mod volume;

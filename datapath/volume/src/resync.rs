@@ -1,7 +1,7 @@
 //! Return of a disk that was out: changed blocks only, while the guest goes on (DESIGN §6, "Return" and "Becoming in-sync").
 //!
 //! ```text
-//!  Proposing ─BeginReturn─► Beginning ─BeginSync durable─► Listing(source) ◄─► Marking(target) ──┐
+//!  Proposing ─BeginReturn─► (tail) ─► Beginning ─BeginSync durable─► Listing(source) ◄─► Marking(target) ──┐
 //!                             every write not yet acknowledged goes to it, then every new one     │
 //!  in-sync ◄─Join applied─ Joining ◄─FinishSync durable─ Finishing ◄─nothing stale─ Finding ◄─► Copying
 //!                             └──── joint: new writes wait for it ────┘
@@ -14,6 +14,7 @@
 use crate::copy::Owner;
 use crate::links::PAGE_STANDS_STILL;
 use crate::member::{CopyWhat, MemberIndex, Purpose};
+use crate::tail::Tail;
 use crate::volume::Volume;
 use crate::{Action, Notice};
 use ashlar_types::{BLOCKS_PER_SLOT, Change, ChunkIndex, ChunkRun, DiskId, Instant, Lsn, MemberState, SlotIndex};
@@ -23,6 +24,10 @@ use std::collections::VecDeque;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Proposing,
+    OwnReport { from: ChunkIndex },
+    SourceReport { from: ChunkIndex, until: ChunkIndex, source: MemberIndex },
+    TailListing { next: ChunkIndex, source: MemberIndex },
+    TailMarking { next: ChunkIndex, source: MemberIndex },
     Beginning,
     Listing { from: ChunkIndex, until: ChunkIndex, source: MemberIndex },
     Marking { next: ChunkIndex },
@@ -35,7 +40,8 @@ pub(crate) enum Stage {
 pub(crate) struct Resync {
     attempt: u64,
     member: MemberIndex,
-    after: Lsn,
+    pub(crate) after: Lsn,
+    pub(crate) tail: Tail,
     pub(crate) stage: Stage,
     marks: VecDeque<Request>,
     marks_inflight: usize,
@@ -48,7 +54,16 @@ pub(crate) struct Resync {
 impl Resync {
     /// Whether new writes go to the member.
     pub(crate) fn receives(&self, index: MemberIndex) -> bool {
-        self.member == index && !matches!(self.stage, Stage::Proposing | Stage::Beginning)
+        let before = matches!(
+            self.stage,
+            Stage::Proposing
+                | Stage::OwnReport { .. }
+                | Stage::SourceReport { .. }
+                | Stage::TailListing { .. }
+                | Stage::TailMarking { .. }
+                | Stage::Beginning
+        );
+        self.member == index && !before
     }
 
     /// The member that acknowledgements wait for besides those in-sync.
@@ -58,6 +73,10 @@ impl Resync {
 
     pub(crate) fn member(&self) -> MemberIndex {
         self.member
+    }
+
+    pub(crate) fn attempt(&self) -> u64 {
+        self.attempt
     }
 }
 
@@ -71,6 +90,8 @@ impl Volume {
             Stage::Proposing => self.begin_sync(now, out),
             Stage::Marking { next } => self.mark(now, next, out),
             Stage::Copying { next } => self.copy(now, next, out),
+            Stage::OwnReport { .. } | Stage::SourceReport { .. } => {}
+            Stage::TailListing { .. } | Stage::TailMarking { .. } => {}
             Stage::Beginning | Stage::Listing { .. } | Stage::Finding { .. } => {}
             Stage::Finishing | Stage::Joining => {}
         }
@@ -90,6 +111,7 @@ impl Volume {
             attempt: self.counters.resync_attempts,
             member: index,
             after: commit,
+            tail: Tail::default(),
             stage: Stage::Proposing,
             marks: VecDeque::new(),
             marks_inflight: 0,
@@ -100,7 +122,7 @@ impl Volume {
         });
     }
 
-    fn resync_mut(&mut self) -> &mut Resync {
+    pub(crate) fn resync_mut(&mut self) -> &mut Resync {
         self.resync.as_mut().expect("the caller looked")
     }
 
@@ -123,11 +145,22 @@ impl Volume {
         let MemberState::Syncing { commit } = member.state else { return };
         let after = if member.copy_whole { Lsn::ZERO } else { commit };
         resync.after = after;
+        if member.copy_whole {
+            self.ask_begin_sync(now, out);
+        } else {
+            self.check_tail(now, ChunkIndex(0), out);
+        }
+    }
+
+    pub(crate) fn ask_begin_sync(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let resync = self.resync_mut();
         resync.stage = Stage::Beginning;
+        resync.tail = Tail::default();
+        let after = resync.after;
         self.ask_target(now, Request::BeginSync { after }, out);
     }
 
-    fn ask_target(&mut self, now: Instant, request: Request, out: &mut Vec<Action>) {
+    pub(crate) fn ask_target(&mut self, now: Instant, request: Request, out: &mut Vec<Action>) {
         let resync = self.resync_mut();
         let (index, attempt) = (resync.member, resync.attempt);
         self.send(now, index, Purpose::Resync(attempt), request, out);
@@ -136,6 +169,10 @@ impl Volume {
     pub(crate) fn resync_answered(&mut self, now: Instant, attempt: u64, reply: Reply, out: &mut Vec<Action>) {
         let Some(resync) = self.resync.as_mut().filter(|resync| resync.attempt == attempt) else { return };
         match (resync.stage, reply) {
+            (Stage::OwnReport { from }, Reply::Reported { entries, next }) => {
+                self.tail_reported(now, from, &entries, next, out)
+            }
+            (Stage::TailMarking { .. }, Reply::Done) => self.tail_marked(now, out),
             (Stage::Beginning, Reply::Done) => self.begin_listing(now, out),
             // It has lost more than what came after the commit point: its journal was damaged. Then it is as if it were new.
             (Stage::Beginning, Reply::Refused(Refusal { status: Status::Incomplete, .. }))
@@ -171,16 +208,11 @@ impl Volume {
 
     /// Asks a source for what it stamps after the commit point, run by run: another run may have other holders.
     fn list_changed(&mut self, now: Instant, from: ChunkIndex, out: &mut Vec<Action>) {
-        let target = self.resync_mut().member as u16;
-        let end = |run: &ChunkRun| ChunkIndex(run.first.0 + run.count);
-        let Some(run) = self.record.chunks.iter().find(|run| end(run) > from && run.members.contains(&target)) else {
+        let Some((from, until, holders)) = self.run_from(from) else {
             self.find_stale(now, ChunkIndex(0), false, out);
             return;
         };
-        let (from, until) = (from.max(run.first), end(run));
-        let holders = run.members.iter().map(|&index| usize::from(index));
-        let sources = holders.filter(|&index| self.members[index].serves_reads());
-        let Some(source) = sources.max_by_key(|&index| (self.members[index].distance, index)) else {
+        let Some(source) = self.farthest(holders) else {
             self.fail_resync(now, "no source", out);
             return;
         };
@@ -190,11 +222,32 @@ impl Volume {
         self.send(now, source, Purpose::ResyncList(attempt), Request::ListChanged { from, until, after }, out);
     }
 
+    /// The next run of chunks that the returning disk holds, from this chunk on, and who else holds it.
+    pub(crate) fn run_from(&self, from: ChunkIndex) -> Option<(ChunkIndex, ChunkIndex, &[u16])> {
+        let target = self.resync.as_ref()?.member as u16;
+        let end = |run: &ChunkRun| ChunkIndex(run.first.0 + run.count);
+        let run = self.record.chunks.iter().find(|run| end(run) > from && run.members.contains(&target))?;
+        Some((from.max(run.first), end(run), &run.members))
+    }
+
+    /// A source for the return: the replica on this node serves the database.
+    pub(crate) fn farthest(&self, holders: &[u16]) -> Option<MemberIndex> {
+        let sources =
+            holders.iter().map(|&index| usize::from(index)).filter(|&index| self.members[index].serves_reads());
+        sources.max_by_key(|&index| (self.members[index].distance, index))
+    }
+
     pub(crate) fn resync_listed(&mut self, now: Instant, attempt: u64, reply: Reply, out: &mut Vec<Action>) {
         let Some(resync) = self.resync.as_mut().filter(|resync| resync.attempt == attempt) else { return };
-        let (Stage::Listing { from, until, .. }, Reply::Changed { entries, next }) = (resync.stage, reply) else {
-            self.fail_resync(now, "listing was refused", out);
-            return;
+        let (from, until, entries, next) = match (resync.stage, reply) {
+            (Stage::Listing { from, until, .. }, Reply::Changed { entries, next }) => (from, until, entries, next),
+            (Stage::SourceReport { .. }, Reply::Reported { entries, next }) => {
+                return self.source_reported(now, &entries, next, out);
+            }
+            (Stage::TailListing { .. }, Reply::Changed { entries, .. }) => {
+                return self.tail_listed(now, &entries, out);
+            }
+            _ => return self.fail_resync(now, "listing was refused", out),
         };
         if next.is_some_and(|next| next <= from || next > until) {
             self.fail_resync(now, PAGE_STANDS_STILL, out);
@@ -327,6 +380,9 @@ impl Volume {
             Stage::Joining if resync.member == index && self.proposals.is_joining(disk) => {}
             _ if resync.member == index => self.fail_resync(now, "link lost", out),
             Stage::Listing { from, source, .. } if source == index => self.list_changed(now, from, out),
+            Stage::SourceReport { source, .. } | Stage::TailListing { source, .. } if source == index => {
+                self.fail_resync(now, "the source is lost", out)
+            }
             _ => {}
         }
     }
