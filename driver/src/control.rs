@@ -82,6 +82,17 @@ impl Control {
     }
 }
 
+/// Carries an operation of several steps through to its end, whether or not its caller still waits: one that is dropped
+/// half-way would leave a reservation that nobody gives back.
+pub(crate) async fn to_the_end<T: Send + 'static>(
+    operation: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match tokio::spawn(operation).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::new(ErrorKind::Internal, format!("an operation ended without a result: {error}"))),
+    }
+}
+
 pub(crate) fn raced(subject: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Busy, format!("{subject}: other changes came first {COMMIT_TRIES_MAX} times, try again"))
 }

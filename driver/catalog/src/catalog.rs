@@ -7,6 +7,9 @@ use ashlar_types::ClusterId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
+/// How often a transaction is tried when only the ring of events had moved on.
+const TAIL_TRIES_MAX: usize = 4;
+
 /// Durable state of one cluster. Shared by every service of the control plane.
 #[derive(Debug)]
 pub struct Catalog {
@@ -68,24 +71,24 @@ impl Catalog {
             return committed(self.store.commit(transaction).await?);
         }
         let mut tail = self.tail.lock().await;
-        let (transaction, next) = tail.append(transaction, events);
-        match self.store.commit(transaction).await {
-            Ok(Outcome::Committed(revision)) => {
+        for _ in 0..TAIL_TRIES_MAX {
+            let (with_events, next) = tail.append(transaction.clone(), events.clone());
+            let outcome = self.store.commit(with_events).await;
+            if let Ok(Outcome::Committed(revision)) = outcome {
                 *tail = next.at(revision);
-                Ok(revision)
+                return Ok(revision);
             }
-            // The tail may be what has changed, or the answer may be lost: either way what is stored counts.
-            Ok(Outcome::Conflict) => {
-                *tail = EventTail::read(&self.store).await?;
-                Err(conflict("the catalog has changed meanwhile"))
-            }
-            Err(error) => {
-                if let Ok(stored) = EventTail::read(&self.store).await {
-                    *tail = stored;
-                }
-                Err(error)
+            // The tail may be what has changed: by a caller that went away before it had its answer, or by an answer
+            // that was lost. What is stored counts.
+            let stored = EventTail::read(&self.store).await?;
+            let moved = stored != *tail;
+            *tail = stored;
+            match outcome {
+                Ok(_) if moved => {}
+                other => return committed(other?),
             }
         }
+        Err(conflict("the ring of events has changed meanwhile"))
     }
 
     pub(crate) async fn read_one(&self, key: String) -> Result<Option<crate::KeyValue>, CatalogError> {

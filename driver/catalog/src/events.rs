@@ -33,7 +33,7 @@ pub struct Event {
 }
 
 /// Where the ring of events ends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EventTail {
     last: u64,
     /// Of the tail's key; `None` before the first event.

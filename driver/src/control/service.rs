@@ -1,11 +1,11 @@
 //! The gRPC services of the control plane: requests are checked field by field, handed to the functions beside this
 //! file, and answered.
 
-use super::Control;
 use super::attachment::DetachMode;
 use super::present::{disk_to_proto, event_to_proto, node_to_proto, use_from_proto};
 use super::registry::Report;
 use super::volumes::{NewVolume, SizeRange};
+use super::{Control, to_the_end};
 use crate::csi::params;
 use crate::error::{Error, Result};
 use ashlar_catalog::{Event, EventFeed};
@@ -109,7 +109,9 @@ impl Cluster for Service {
         let frontend =
             Frontend::try_from(request.frontend).map_err(|_| Error::invalid("frontend is not one of ours"))?;
         let id = self.0.find_volume(&request.volume).await?.volume.id();
-        Ok(Response::new(self.0.attach(id, &node, frontend, request.read_only).await?))
+        let control = self.0.clone();
+        let attach = async move { control.attach(id, &node, frontend, request.read_only).await };
+        Ok(Response::new(to_the_end(attach).await?))
     }
 
     async fn detach_volume(&self, request: Request<DetachVolumeRequest>) -> Answer<DetachVolumeResponse> {
@@ -123,7 +125,8 @@ impl Cluster for Service {
             }
         }
         let mode = if request.force { DetachMode::Force } else { DetachMode::Clean };
-        self.0.detach(seen.volume.id(), mode).await?;
+        let (control, id) = (self.0.clone(), seen.volume.id());
+        to_the_end(async move { control.detach(id, mode).await }).await?;
         Ok(Response::new(DetachVolumeResponse {}))
     }
 

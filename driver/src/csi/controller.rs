@@ -6,8 +6,8 @@
 mod request;
 
 use super::{TOPOLOGY_NODE, status::code};
-use crate::control::Control;
 use crate::control::attachment::DetachMode;
+use crate::control::{Control, to_the_end};
 use crate::error::{Error, ErrorKind, Result};
 use ashlar_catalog::StoredVolume;
 use ashlar_rpc::control::Frontend;
@@ -108,7 +108,8 @@ impl ControllerService {
         };
         let held_there = seen.volume.record.holder.as_ref().is_some_and(|holder| holder.as_str() == request.node_id);
         if request.node_id.is_empty() || held_there {
-            self.control.detach(id, DetachMode::CleanOrSilent).await?;
+            let control = self.control.clone();
+            to_the_end(async move { control.detach(id, DetachMode::CleanOrSilent).await }).await?;
         }
         Ok(ControllerUnpublishVolumeResponse {})
     }

@@ -48,6 +48,21 @@ async fn events_are_numbered_kept_and_followed() {
 }
 
 #[tokio::test]
+async fn a_caller_that_goes_away_in_mid_commit_disturbs_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let catalog = Catalog::open(store(directory.path()).await, None, A).await.unwrap();
+    for _ in 0..20 {
+        // Polled once: the transaction is with the store, its answer is never taken.
+        let gone = tokio::time::timeout(std::time::Duration::ZERO, catalog.append_events(vec![event("gone")])).await;
+        catalog.append_events(vec![event("stays")]).await.unwrap();
+        drop(gone);
+    }
+    let (all, _) = catalog.events(None, usize::MAX).await.unwrap();
+    assert_eq!(all.iter().filter(|event| event.text == "stays").count(), 20);
+    assert!(all.windows(2).all(|pair| pair[0].sequence + 1 == pair[1].sequence));
+}
+
+#[tokio::test]
 async fn the_ring_of_events_is_bounded() {
     let directory = tempfile::tempdir().unwrap();
     let catalog = Catalog::open(store(directory.path()).await, None, A).await.unwrap();

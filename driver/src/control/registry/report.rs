@@ -15,8 +15,9 @@ const VOLUMES_MAX: usize = 4096;
 const EVENTS_MAX: usize = 256;
 const REASON_CHARS_MAX: usize = 200;
 
-// A node, its disks, and for each of them an event that pushes an older one out of the ring.
-const _: () = assert!(1 + DISKS_MAX + 2 * (DISKS_MAX + 2) + 1 <= TRANSACTION_OPS_MAX);
+/// A node, its disks, for each of them an event that pushes an older one out of the ring, and the ring's tail.
+const OPS_MAX: usize = 1 + DISKS_MAX + 2 * (DISKS_MAX + 2) + 1;
+const _: () = assert!(OPS_MAX <= TRANSACTION_OPS_MAX);
 
 /// A heartbeat that was checked.
 #[derive(Debug)]
