@@ -6,7 +6,7 @@ use ashlar_rpc::control::{Event, EventsRequest, cluster_client::ClusterClient};
 use ashlar_tests::wait_until;
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// An event and when it was heard of, on the demo's clock.
@@ -16,7 +16,7 @@ pub struct Heard {
     pub event: Event,
 }
 
-/// Follows one volume until the control plane goes.
+/// Follows one volume from now until the control plane goes.
 pub struct Watch {
     heard: Arc<Mutex<Vec<Heard>>>,
 }
@@ -25,6 +25,7 @@ impl Watch {
     pub fn start(control_url: &str, volume_id: &str, clock: Clock) -> Result<Watch> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+        let since_ms = SystemTime::now().duration_since(UNIX_EPOCH).context("a clock after 1970")?.as_millis() as u64;
         let request = EventsRequest { volume: volume_id.to_owned(), max_entries: 0, follow: true };
         let mut stream = runtime.block_on(async {
             let mut client =
@@ -36,6 +37,9 @@ impl Watch {
         std::thread::spawn(move || {
             // The stream ends with the control plane, which the story kills.
             while let Ok(Some(event)) = runtime.block_on(stream.message()) {
+                if event.time_ms < since_ms {
+                    continue;
+                }
                 clock.say(&shown(&event));
                 kept.lock().expect("no user panics").push(Heard { clock: clock.seconds(), event });
             }
