@@ -29,6 +29,24 @@ struct Direct {
     data: Bytes,
 }
 
+/// Whole slots at adjoining places: one durable write, so that the disk flushes once for all of them.
+struct Run {
+    first: Place,
+    parts: Vec<Bytes>,
+}
+
+fn adjoining(directs: Vec<Direct>) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for Direct { place, data } in directs {
+        assert_eq!(data.len() as u64, SLOT_BYTES);
+        match runs.last_mut() {
+            Some(run) if run.first.0 + run.parts.len() as u32 == place.0 => run.parts.push(data),
+            _ => runs.push(Run { first: place, parts: vec![data] }),
+        }
+    }
+    runs
+}
+
 impl Engine {
     pub(crate) fn admit(&mut self, front: &mut Waiting, out: &mut Vec<Action>) -> Verdict {
         match &mut front.work {
@@ -250,14 +268,14 @@ impl Engine {
 
     fn add_record(&mut self, entry: Entry, directs: Vec<Direct>, out: &mut Vec<Action>) {
         self.pending.expect_record(&entry.record);
-        let sequence = self.journal.add(entry, directs.len() as u32);
+        let runs = adjoining(directs);
+        let sequence = self.journal.add(entry, runs.len() as u32);
         self.checkpoint.last_change = self.now;
-        for Direct { place, data } in directs {
-            assert_eq!(data.len() as u64, SLOT_BYTES);
-            self.counters.direct_bytes += SLOT_BYTES;
+        for Run { first, parts } in runs {
+            self.counters.direct_bytes += parts.len() as u64 * SLOT_BYTES;
             let op = self.begin_op(Op::Direct(sequence));
-            let offset = place.offset(self.data_offset());
-            out.push(Action::Write { op, offset, parts: vec![data], durable: true });
+            let offset = first.offset(self.data_offset());
+            out.push(Action::Write { op, offset, parts, durable: true });
         }
     }
 
