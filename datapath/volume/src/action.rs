@@ -77,7 +77,8 @@ pub enum Notice {
 
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Make a link to the disk's chunkserver; answered by `LinkUp` or `LinkDown`. At most one is asked for or stands per disk.
+    /// Make a link to the disk's chunkserver; answered by `LinkUp` or `LinkDown`. At most one is asked for or stands
+    /// per disk.
     Connect {
         disk: DiskId,
     },

@@ -15,7 +15,8 @@ pub struct Config {
     pub lease: Duration,
     /// A link that has been quiet for this long is asked for a sign of life.
     pub ping_interval: Duration,
-    /// Least silence, with a request unanswered, after which a replica is ejected. The bound is this or 20 × p99, whichever is more.
+    /// Least silence, with a request unanswered, after which a replica is ejected. The bound is this or 20 × p99,
+    /// whichever is more.
     pub silence_min: Duration,
     pub silence_max: Duration,
     /// First and longest pause between two attempts to connect.
@@ -63,7 +64,8 @@ impl Config {
             marks_inflight_max: 64,
             io_timeout: None,
         };
-        // What goes over one link at worst, with one large read asked block by block: a chunkserver ends a session that has more.
+        // What goes over one link at worst, with one large read asked block by block: a chunkserver ends a session
+        // that has more.
         let reads = config.reads_inflight_max + BLOCKS_PER_FRAME_MAX as usize;
         let requests =
             config.writes_inflight_max + reads + config.copies_inflight_max * 2 + config.marks_inflight_max + 1;
@@ -72,8 +74,8 @@ impl Config {
         config
     }
 
-    /// How long a new writer waits after the last promise before it may go on without the rest: a lease and a quarter, which covers
-    /// clocks that run at different rates.
+    /// How long a new writer waits after the last promise before it may go on without the rest: a lease and a
+    /// quarter, which covers clocks that run at different rates.
     pub(crate) fn fence_wait(&self) -> Duration {
         self.lease * 5 / 4
     }

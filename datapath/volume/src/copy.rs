@@ -1,6 +1,7 @@
-//! Copying one slot from a source to a replica that lacks it. A copy waits for no write and holds up none: every write that the source
-//! may show has been sent to the target, on the link on which the `Fill` follows, so its blocks are fresh there and the `Fill` leaves
-//! them alone. (A copy that waited for a write would wait for ever where that write needs the very replica that returns.)
+//! Copying one slot from a source to a replica that lacks it. A copy waits for no write and holds up none: every
+//! write that the source may show has been sent to the target, on the link on which the `Fill` follows, so its blocks
+//! are fresh there and the `Fill` leaves them alone. (A copy that waited for a write would wait for ever where that
+//! write needs the very replica that returns.)
 //!
 //! ```text
 //!   reading(source) ──Slot──► filling(target) ──Done──► counted by its owner
@@ -114,7 +115,8 @@ impl Volume {
         }
     }
 
-    /// The link over which it was read or filled is gone. A lost source is replaced; a lost target ends its owner, who cancels.
+    /// The link over which it was read or filled is gone. A lost source is replaced; a lost target ends its owner,
+    /// who cancels.
     pub(crate) fn copy_interrupted(&mut self, now: Instant, id: CopyId, out: &mut Vec<Action>) {
         let Some(copy) = self.copies.copies.get(&id) else { return };
         if copy.owner == Owner::Resync && copy.stage == Stage::Reading {

@@ -1,5 +1,6 @@
-//! The fence: nothing is served before every in-sync replica has promised our epoch; or enough have, the leases that an older writer may
-//! hold have run out since the last promise, and then the catalog has moved the rest out (DESIGN §5.2).
+//! The fence: nothing is served before every in-sync replica has promised our epoch; or enough have, the leases that
+//! an older writer may hold have run out since the last promise, and then the catalog has moved the rest out (DESIGN
+//! §5.2).
 //!
 //! ```text
 //!   all in-sync promised, nobody declared lost ─────────────────────────────► pass

@@ -1,4 +1,5 @@
-//! Guest requests: cut into pieces of one chunk and one frame, each of which takes its turn; complete when all pieces are.
+//! Guest requests: cut into pieces of one chunk and one frame, each of which takes its turn; complete when all pieces
+//! are.
 //!
 //! Invariant: `op.pieces_left` = pieces of the op that are queued, waiting for their turn, or in flight.
 
@@ -197,7 +198,8 @@ impl Volume {
         }
     }
 
-    /// Nothing that it conflicts with is before it any more. It is issued when the event that brought this about has been handled.
+    /// Nothing that it conflicts with is before it any more. It is issued when the event that brought this about has
+    /// been handled.
     pub(crate) fn run_turn(&mut self, turn: TurnId) {
         match self.guest.pieces.remove(&turn).expect("a turn runs once") {
             Piece::Read { op, part, range } => self.queue_read(turn, op, part, range),

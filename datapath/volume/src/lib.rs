@@ -1,5 +1,5 @@
-//! The replication core of one attached volume: events in, actions out. No clock, socket, file, thread or random source: the same code
-//! runs on io_uring in production and in the simulator.
+//! The replication core of one attached volume: events in, actions out. No clock, socket, file, thread or random
+//! source: the same code runs on io_uring in production and in the simulator.
 //!
 //! ```text
 //!   guest ops ─┐                                             ┌─► Send to chunkservers
@@ -7,8 +7,9 @@
 //!   replies   ─┤        then maintain()                      ├─► Propose to the control plane
 //!   answers   ─┘        next_deadline() → Tick               └─► Notice for people
 //! ```
-//! One file a concern: `fence` and `reconcile` before it serves; `guest`, `overlap`, `write`, `read` while it does; `links` and `member`
-//! for the other side; `membership`, `resync` and `copy` for who takes part. Rules by number: DESIGN.md §5 and §6.
+//! One file a concern: `fence` and `reconcile` before it serves; `guest`, `overlap`, `write`, `read` while it does;
+//! `links` and `member` for the other side; `membership`, `resync` and `copy` for who takes part. Rules by number:
+//! DESIGN.md §5 and §6.
 #![forbid(unsafe_code)]
 
 mod action;

@@ -129,7 +129,8 @@ impl Volume {
         self.dispatch(now, index, asked.purpose, frame.message, out);
     }
 
-    /// Any answer that only a replica which counts us as the writer gives renews the lease, dated from when the request was sent.
+    /// Any answer that only a replica which counts us as the writer gives renews the lease, dated from when the
+    /// request was sent.
     fn take_asked(&mut self, now: Instant, index: MemberIndex, request: RequestId, reply: &Reply) -> Option<Asked> {
         let lease = self.config.lease;
         let member = &mut self.members[index];
@@ -176,8 +177,8 @@ impl Volume {
         }
     }
 
-    /// A request that a sound replica does not refuse. What was sent after it on the same link may or may not stand, so the link ends
-    /// and everything unanswered goes again in order.
+    /// A request that a sound replica does not refuse. What was sent after it on the same link may or may not stand,
+    /// so the link ends and everything unanswered goes again in order.
     pub(crate) fn refused(&mut self, now: Instant, index: MemberIndex, refusal: &Refusal, out: &mut Vec<Action>) {
         let reason = format!("{:?}: {}", refusal.status, refusal.reason);
         let member = &mut self.members[index];
@@ -240,8 +241,8 @@ impl Volume {
         }
     }
 
-    /// Slow is a fault: a replica that for a second holds back the others is given up before it times out. At most three times in ten
-    /// minutes, so that a cluster that is slow as a whole does not tear itself apart.
+    /// Slow is a fault: a replica that for a second holds back the others is given up before it times out. At most
+    /// three times in ten minutes, so that a cluster that is slow as a whole does not tear itself apart.
     fn judge_slowness(&mut self, now: Instant, index: MemberIndex) {
         let others = self.members.iter().enumerate().filter(|(other, member)| *other != index && member.serves_reads());
         let next_slowest = others.map(|(_, member)| member.latency.mean()).max().unwrap_or(Duration::MAX);
@@ -258,9 +259,9 @@ impl Volume {
         }
     }
 
-    /// Reads may be completed: see DESIGN §5.3. Leases of |in-sync| − minReplicas + 1 members meet every set that could have promised a
-    /// newer epoch. While a change of membership is in doubt that must hold of the sets before and after it, and besides everybody who
-    /// stays must hold one.
+    /// Reads may be completed: see DESIGN §5.3. Leases of |in-sync| − minReplicas + 1 members meet every set that
+    /// could have promised a newer epoch. While a change of membership is in doubt that must hold of the sets before
+    /// and after it, and besides everybody who stays must hold one.
     pub(crate) fn leases_hold(&self, now: Instant) -> bool {
         let enough = |counts: &dyn Fn(&Member) -> bool| {
             let set = || self.members.iter().filter(|member| counts(member));

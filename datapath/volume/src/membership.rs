@@ -1,7 +1,8 @@
-//! Changes of membership: one proposal at a time, asked again unchanged until it is answered, and what follows from its answer.
+//! Changes of membership: one proposal at a time, asked again unchanged until it is answered, and what follows from
+//! its answer.
 //!
-//! Rules: leave before publish (a replica serves no read from before its ejection is proposed), publish before use (a member counts as
-//! in-sync only once the catalog is known to say so), an answer that was lost means "maybe".
+//! Rules: leave before publish (a replica serves no read from before its ejection is proposed), publish before use (a
+//! member counts as in-sync only once the catalog is known to say so), an answer that was lost means "maybe".
 
 use crate::volume::{Phase, Volume};
 use crate::{Action, Ending, GuestError, Notice, ProposalId};
@@ -65,7 +66,8 @@ impl Volume {
         out.push(Action::Propose { proposal: id, epoch: self.epoch, version, change });
     }
 
-    /// Asks again what is unanswered, or proposes what is wanted most: safety first, then service, then return, then rest.
+    /// Asks again what is unanswered, or proposes what is wanted most: safety first, then service, then return, then
+    /// rest.
     pub(crate) fn propose_step(&mut self, now: Instant, out: &mut Vec<Action>) {
         if let Some(outstanding) = &mut self.proposals.outstanding {
             if outstanding.again_at <= now {
@@ -91,7 +93,8 @@ impl Volume {
         }
     }
 
-    /// Ejects what is suspect, as far as every chunk keeps `min_replicas`; the rest is waited for: its content is still whole.
+    /// Ejects what is suspect, as far as every chunk keeps `min_replicas`; the rest is waited for: its content is
+    /// still whole.
     fn eject_suspects(&mut self, now: Instant, out: &mut Vec<Action>) {
         if self.members.iter().all(|member| member.suspect.is_none()) {
             return;
@@ -101,7 +104,8 @@ impl Volume {
         let mut damaged = false;
         for member in self.members.iter().filter(|member| member.in_sync()) {
             let Some(reason) = &member.suspect else { continue };
-            // One whose history is unknown leaves with commit point zero, alone: the point counts for all that leave together.
+            // One whose history is unknown leaves with commit point zero, alone: the point counts for all that leave
+            // together.
             if damaged || (member.damaged && !disks.is_empty()) {
                 continue;
             }
@@ -228,7 +232,8 @@ impl Volume {
         }
     }
 
-    /// The catalog has the member out: its session ends, and what it still has to say does not count. It returns over a new one.
+    /// The catalog has the member out: its session ends, and what it still has to say does not count. It returns over
+    /// a new one.
     fn gone_out(&mut self, now: Instant, index: usize, out: &mut Vec<Action>) {
         self.withdraw_reads(now, index, out);
         self.drop_link(now, index, "ejected", out);

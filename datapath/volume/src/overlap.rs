@@ -1,7 +1,8 @@
 //! Who waits for whom: guest requests that touch the same blocks take turns, in order of arrival.
 //!
-//! Two entries conflict if they share a block and at least one of them changes it. An entry runs when no earlier one that it conflicts
-//! with is left; so a later request never overtakes an earlier one that waits (fairness), and no read sees a write in flight (P4).
+//! Two entries conflict if they share a block and at least one of them changes it. An entry runs when no earlier one
+//! that it conflicts with is left; so a later request never overtakes an earlier one that waits (fairness), and no
+//! read sees a write in flight (P4).
 //!
 //! Invariant: `entry.blockers` = Σ over its slots of the earlier entries there that conflict with it.
 //! Cost: one hash lookup per 64 KiB slot touched, and a scan of the few entries there.

@@ -1,5 +1,5 @@
-//! Life of a read: asked of the nearest in-sync replica; on a bad block asked block by block of the others, and what they give is written
-//! back to the bad one; completed only while enough leases hold.
+//! Life of a read: asked of the nearest in-sync replica; on a bad block asked block by block of the others, and what
+//! they give is written back to the bad one; completed only while enough leases hold.
 //!
 //! ```text
 //!   waiting ──window──► asked(nearest) ──data──► leases hold? ──yes──► complete ──► repairs answered ──► turn left
@@ -104,7 +104,8 @@ impl Volume {
         self.ask(now, turn, 0, out);
     }
 
-    /// Asks the nearest replica that was not asked yet. With nobody left the question waits, unless every in-sync replica is bad.
+    /// Asks the nearest replica that was not asked yet. With nobody left the question waits, unless every in-sync
+    /// replica is bad.
     fn ask(&mut self, now: Instant, turn: TurnId, number: u32, out: &mut Vec<Action>) {
         let Some(question) = self.reads.reads.get(&turn).and_then(|read| read.questions.get(&number)) else { return };
         let range = question.range;

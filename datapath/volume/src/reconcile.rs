@@ -7,8 +7,8 @@
 //!
 //!  job: [VoidStale(source)] then for each target: ListChanged(source, after c) → MarkStale(target) → ListStale(target) → copies → CompleteChunk
 //! ```
-//! Invariants: the source is the readable complete replica with the longest prefix; c = min(its prefix, the target's own); a target becomes
-//! complete, at the source's prefix, only after its durable marks are gone.
+//! Invariants: the source is the readable complete replica with the longest prefix; c = min(its prefix, the target's
+//! own); a target becomes complete, at the source's prefix, only after its durable marks are gone.
 
 use crate::Action;
 use crate::config::MEMBERS_MAX;
@@ -186,14 +186,16 @@ impl Volume {
         }
         let equal = states.iter().filter(|state| state.0 == source || !differs(state));
         let equals = equal.fold(0, |mask, (index, _)| mask | 1 << index);
-        // None is complete: an earlier attempt was cut off and its source is gone. What they lack was never acknowledged.
+        // None is complete: an earlier attempt was cut off and its source is gone. What they lack was never
+        // acknowledged.
         let stage = if best.complete { JobStage::Listing } else { JobStage::Voiding };
         let (slots, copies_inflight) = (VecDeque::new(), 0);
         Some(Job { chunk, source, equals, prefix: best.prefix, targets, stage, slots, copies_inflight })
     }
 
-    /// Which replicas may be the source: first those that can be read. Where the longest one has a block that nobody can read, the next
-    /// longest takes its place, at its own prefix: what it lacks was never acknowledged. One that does not know what it lacks comes last.
+    /// Which replicas may be the source: first those that can be read. Where the longest one has a block that nobody
+    /// can read, the next longest takes its place, at its own prefix: what it lacks was never acknowledged. One that
+    /// does not know what it lacks comes last.
     fn source_class(&self, report: ChunkReport, index: MemberIndex) -> u8 {
         let Phase::Reconciling(reconcile) = &self.phase else { panic!("not reconciling") };
         let in_doubt = self.members[index].damaged || !report.complete && report.prefix == Lsn::ZERO;

@@ -1,4 +1,5 @@
-//! Return of a disk that was out: changed blocks only, while the guest goes on (DESIGN §6, "Return" and "Becoming in-sync").
+//! Return of a disk that was out: changed blocks only, while the guest goes on (DESIGN §6, "Return" and "Becoming
+//! in-sync").
 //!
 //! ```text
 //!  Proposing ─BeginReturn─► (tail) ─► Beginning ─BeginSync durable─► Listing(source) ◄─► Marking(target) ──┐
@@ -174,7 +175,8 @@ impl Volume {
             }
             (Stage::TailMarking { .. }, Reply::Done) => self.tail_marked(now, out),
             (Stage::Beginning, Reply::Done) => self.begin_listing(now, out),
-            // It has lost more than what came after the commit point: its journal was damaged. Then it is as if it were new.
+            // It has lost more than what came after the commit point: its journal was damaged. Then it is as if it
+            // were new.
             (Stage::Beginning, Reply::Refused(Refusal { status: Status::Incomplete, .. }))
                 if resync.after > Lsn::ZERO =>
             {
@@ -195,9 +197,10 @@ impl Volume {
         }
     }
 
-    /// From here on writes go to it, beginning with the first that is not acknowledged: what is older has come to every source, and what
-    /// comes to a source after it was asked for its list comes to the target by itself. (To wait until the older ones are acknowledged
-    /// instead would wait forever where that needs the very replica that returns.)
+    /// From here on writes go to it, beginning with the first that is not acknowledged: what is older has come to
+    /// every source, and what comes to a source after it was asked for its list comes to the target by itself. (To
+    /// wait until the older ones are acknowledged instead would wait forever where that needs the very replica that
+    /// returns.)
     fn begin_listing(&mut self, now: Instant, out: &mut Vec<Action>) {
         let resync = self.resync_mut();
         let index = resync.member;
@@ -274,7 +277,8 @@ impl Volume {
         self.list_changed(now, next, out);
     }
 
-    /// The target's own durable marks are what is copied: they hold its unacknowledged tail too, and what an earlier attempt left.
+    /// The target's own durable marks are what is copied: they hold its unacknowledged tail too, and what an earlier
+    /// attempt left.
     fn find_stale(&mut self, now: Instant, from: ChunkIndex, found: bool, out: &mut Vec<Action>) {
         self.resync_mut().stage = Stage::Finding { found };
         self.ask_target(now, Request::ListStale { from }, out);

@@ -1,7 +1,7 @@
-//! What a returning disk lacks below its commit point. It was durable there once; but damage to the end of a journal looks like a torn tail
-//! to the disk itself, which then says nothing. So, before `BeginSync`, its chunk prefixes are compared with a source's: where its own is
-//! the lower one, what the source stamps after it is marked stale. Sound disks pass: nothing is stamped between their prefix and the
-//! commit point.
+//! What a returning disk lacks below its commit point. It was durable there once; but damage to the end of a journal
+//! looks like a torn tail to the disk itself, which then says nothing. So, before `BeginSync`, its chunk prefixes are
+//! compared with a source's: where its own is the lower one, what the source stamps after it is marked stale. Sound
+//! disks pass: nothing is stamped between their prefix and the commit point.
 //!
 //! ```text
 //!   OwnReport(target) ──► SourceReport(source of a run) ──► for each chunk that is behind: TailListing(source) ──► TailMarking(target)

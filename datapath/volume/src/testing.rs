@@ -1,5 +1,6 @@
-//! Bench for tests of the core: a volume, its replicas, its catalog and a clock, in one thread. Nothing happens but what a test lets
-//! happen: a replica can be down, or mute (it takes requests and its answers are kept back), the catalog can be out of reach.
+//! Bench for tests of the core: a volume, its replicas, its catalog and a clock, in one thread. Nothing happens but
+//! what a test lets happen: a replica can be down, or mute (it takes requests and its answers are kept back), the
+//! catalog can be out of reach.
 
 mod replica;
 

@@ -1,8 +1,9 @@
-//! Life of a write: queued → issued with its lsn to every replica that takes new writes → acknowledged when all in-sync ones (and one in
-//! its joint phase) are durable.
+//! Life of a write: queued → issued with its lsn to every replica that takes new writes → acknowledged when all
+//! in-sync ones (and one in its joint phase) are durable.
 //!
 //! Invariants:
-//! - lsns of issued writes grow in order of issue, and each link carries the writes of a chunk in that order, repeats included;
+//! - lsns of issued writes grow in order of issue, and each link carries the writes of a chunk in that order, repeats
+//!   included;
 //! - a write leaves `inflight` only acknowledged, or with the volume;
 //! - commit point = the lsn before the first in flight, or of the last issued: every write up to it is acknowledged.
 
@@ -24,8 +25,8 @@ struct Queued {
 }
 
 pub(crate) struct Write {
-    /// None once every in-sync replica is durable, though they are too few to acknowledge it. No crash takes it back any more, so
-    /// reads may see it.
+    /// None once every in-sync replica is durable, though they are too few to acknowledge it. No crash takes it back
+    /// any more, so reads may see it.
     turn: Option<TurnId>,
     /// None once the guest was told that it timed out.
     op: Option<OpId>,
@@ -190,8 +191,8 @@ impl Volume {
         }
     }
 
-    /// Who must be durable before a write of the chunk is acknowledged: every in-sync member by what the catalog is known to say (one
-    /// whose ejection is proposed and not answered is still one), and one in its joint phase.
+    /// Who must be durable before a write of the chunk is acknowledged: every in-sync member by what the catalog is
+    /// known to say (one whose ejection is proposed and not answered is still one), and one in its joint phase.
     fn required(&self, chunk: ChunkIndex) -> u64 {
         let joint = self.resync.as_ref().and_then(|resync| resync.joint_member());
         let holds = |index: &MemberIndex| self.record.members_of(chunk).contains(&(*index as u16));
@@ -219,7 +220,8 @@ impl Volume {
         }
     }
 
-    /// The guest is told; the write itself stays in flight and its blocks stay taken, because nobody knows yet whether it happened.
+    /// The guest is told; the write itself stays in flight and its blocks stay taken, because nobody knows yet
+    /// whether it happened.
     pub(crate) fn time_out_writes(&mut self, now: Instant, out: &mut Vec<Action>) {
         let Some(timeout) = self.config.io_timeout else { return };
         for write in self.writes.inflight.values_mut() {

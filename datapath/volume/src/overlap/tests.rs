@@ -47,7 +47,8 @@ proptest! {
         let mut model: Vec<(TurnId, ChunkRange, bool, bool)> = vec![];
         for (start, count, exclusive, pick) in steps {
             let range = range(start, count);
-            let conflicts = |other: &(TurnId, ChunkRange, bool, bool)| range.overlaps(other.1) && (exclusive || other.2);
+            type Known = (TurnId, ChunkRange, bool, bool);
+            let conflicts = |other: &Known| range.overlaps(other.1) && (exclusive || other.2);
             let expected = !model.iter().any(conflicts);
             let access = if exclusive { Access::Exclusive } else { Access::Shared };
             let (id, runs) = turns.arrive(range, access);

@@ -166,6 +166,20 @@ fn one_that_leaves_is_not_read_before_its_ejection_is_proposed_nor_after() {
 }
 
 #[test]
+fn what_was_asked_of_one_that_leaves_is_asked_of_another_though_its_link_stands() {
+    let mut bench = written();
+    bench.catalog_up = false;
+    bench.mute[0] = true;
+    let read = bench.read(0, 1);
+    bench.settle();
+    bench.volume.members[0].suspect = Some("slow".to_owned());
+    bench.event(Event::Tick);
+    bench.settle();
+    assert_eq!((bench.ejections(), bench.bytes(read)), (1, vec![7]));
+    assert_eq!(reads(&bench, 1) + reads(&bench, 2), 1);
+}
+
+#[test]
 fn a_late_read_is_asked_of_a_second_replica() {
     let mut bench = written();
     bench.mute[0] = true;

@@ -111,8 +111,12 @@ fn with_one_replica_in_sync_a_write_waits_for_the_join_and_not_for_the_copy() {
     assert!(matches!(&bench.proposed.last().unwrap().1, Change::Join { .. }), "{:?}", bench.notices);
     assert_eq!(bench.replicas[2].byte(0, 0), 7);
     assert!(!bench.completed.contains_key(&write), "it has the write, but the catalog does not count it yet");
+    let later = bench.write(1, 1, 8);
+    bench.settle();
+    assert!(!bench.completed.contains_key(&later), "nor one that was issued in the joint phase");
     bench.withheld = None;
     bench.settle();
+    assert!(bench.is_done(later));
     assert!(bench.is_done(write));
     assert_eq!(bench.state(2), IN);
 }
