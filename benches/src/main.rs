@@ -1,7 +1,9 @@
-//! `ashlar-bench`: Ashlar through NBD beside one local file (L1) and three local files written in parallel (L3), in one run, as ratios.
+//! `ashlar-bench`: Ashlar through NBD beside one local file (L1) and three local files written in parallel (L3), in
+//! one run, as ratios.
 //!
-//! Every candidate is driven by the same loop over the same reactor, on pre-written space, with durable writes. Rounds are interleaved, and
-//! a ratio is taken within a round, because the machine's speed drifts between rounds. Exit status 1 if a bar does not hold.
+//! Every candidate is driven by the same loop over the same reactor, on pre-written space, with durable writes.
+//! Rounds are interleaved, and a ratio is taken within a round, because the machine's speed drifts between rounds.
+//! Exit status 1 if a bar does not hold.
 
 mod idle;
 mod job;

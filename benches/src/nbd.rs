@@ -1,4 +1,5 @@
-//! The client's side of NBD, as much as a load needs: the default export, simple replies. Source: the NBD protocol document, "fixed newstyle".
+//! The client's side of NBD, as much as a load needs: the default export, simple replies. Source: the NBD protocol
+//! document, "fixed newstyle".
 
 use crate::job::Access;
 use anyhow::{Context, Result, bail, ensure};

@@ -1,4 +1,5 @@
-//! What is measured: one local file, three local files, or a volume through NBD; all driven by the same loop over the same reactor.
+//! What is measured: one local file, three local files, or a volume through NBD; all driven by the same loop over the
+//! same reactor.
 
 use crate::job::Access;
 use crate::nbd::{self, Replies};
@@ -26,7 +27,8 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// Files that are wholly written before they are measured: unwritten extents would double the cost of a durable write.
+    /// Files that are wholly written before they are measured: unwritten extents would double the cost of a durable
+    /// write.
     pub(crate) fn files(reactor: &mut Reactor, dir: &Path, count: usize, bytes: u64) -> Result<Target> {
         let paths: Vec<PathBuf> = (0..count).map(|i| dir.join(format!("local-{count}-{i}"))).collect();
         let files = paths.iter().map(|path| Ok(reactor.add_file(prewritten(path, bytes)?)));

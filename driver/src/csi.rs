@@ -61,8 +61,8 @@ impl Drop for Socket {
     }
 }
 
-/// Makes what is missing with mode 0700. A directory that exists, such as one of the kubelet's, keeps its mode: there the
-/// socket's own mode and the check of its peers protect it.
+/// Makes what is missing with mode 0700. A directory that exists, such as one of the kubelet's, keeps its mode: there
+/// the socket's own mode and the check of its peers protect it.
 fn make_private_directory(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }

@@ -3,7 +3,7 @@
 //! | module | what it owns |
 //! | --- | --- |
 //! | [`config`] | flags and environment, checked once |
-//! | [`control`] | volumes, membership, registry, events: what the catalog's state means, and the gRPC services over it |
+//! | [`control`] | volumes, membership, registry, events: the catalog's state, and the gRPC services over it |
 //! | [`csi`] | the Container Storage Interface: identity, controller, node |
 //! | [`mount`] | filesystems, mounts and devices of the node service |
 //! | [`metrics`] | counters and gauges, and the page that shows them |

@@ -1,4 +1,5 @@
-//! Compiles the two protocols, and keeps the descriptors of CSI for the test that compares them with the published wire facts.
+//! Compiles the two protocols, and keeps the descriptors of CSI for the test that compares them with the published
+//! wire facts.
 
 use std::{env, path::PathBuf};
 

@@ -5,7 +5,8 @@ use ashlar_types::{ByteCount, ByteOffset};
 use ashlar_wire::ReplyFrame;
 use bytes::Bytes;
 
-/// One change of the durable index. Keys and values are the engine's; the shell stores them in order of the bytes of the key.
+/// One change of the durable index. Keys and values are the engine's; the shell stores them in order of the bytes of
+/// the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IndexEdit {
     Put {
@@ -38,8 +39,8 @@ pub enum Action {
         offset: ByteOffset,
         bytes: ByteCount,
     },
-    /// The parts are written one after the other from `offset`; each part's length is a multiple of 4096. With `durable` the write is on
-    /// stable media when it is done.
+    /// The parts are written one after the other from `offset`; each part's length is a multiple of 4096. With
+    /// `durable` the write is on stable media when it is done.
     Write {
         op: OpToken,
         offset: ByteOffset,

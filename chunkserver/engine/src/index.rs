@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!  key                      value (little-endian; its last 4 bytes: CRC-32 of key and the bytes before)
-//!  'p'                      version 1, 0 7, disk id 16, next sequence 8, next offset 8, chain 4, crc 4              = 48
+//!  'p'                      version 1, 0 7, disk id 16, next sequence 8, next offset 8, chain 4, crc 4          = 48
 //!  'v' volume               version 1, flags 1, 0 2, promised 4, size 8, commit 8, sync after 8, floor 8, 0 4,
-//!                           crc 4                flags: 1 syncing, 2 incomplete, 4 deleted                          = 48
-//!  'c' volume, chunk        version 1, flags 1, 0 6, prefix 8, adopted 8, 0 4, crc 4       flags: 1 complete        = 32
+//!                           crc 4                flags: 1 syncing, 2 incomplete, 4 deleted                      = 48
+//!  'c' volume, chunk        version 1, flags 1, 0 6, prefix 8, adopted 8, 0 4, crc 4   flags: 1 complete        = 32
 //!  's' volume, chunk, slot  version 1, 0 1, valid 2, stale 2, fresh 2, lost 2, 0 2, place 4, stamp 8, 16 x crc 4,
-//!                           crc 4                                                                                   = 92
+//!                           crc 4                                                                               = 92
 //!  in keys, big-endian: volume 16, chunk 4, slot 2
 //! ```
 //! The CRC covers the key, so a value under a wrong key is a damaged value. `load` reads it all back.

@@ -212,7 +212,8 @@ impl Engine {
         let newest = Sequence(history.head.next_sequence.0 - 1);
         self.journal = Journal::new(newest);
         self.ring = Ring::new(self.ring.bytes(), history.head);
-        // Even if nothing was replayed: what is read may be in a cache, and the ring is not written before it is durable.
+        // Even if nothing was replayed: what is read may be in a cache, and the ring is not written before it is
+        // durable.
         self.begin_checkpoint(newest, history.head);
     }
 

@@ -233,7 +233,8 @@ impl Rig {
         self.media
     }
 
-    /// The process dies and a new one starts; the power stays on. What was under way is in the device's cache, and not safe there.
+    /// The process dies and a new one starts; the power stays on. What was under way is in the device's cache, and
+    /// not safe there.
     pub(crate) fn die(mut self, config: EngineConfig) -> Rig {
         for action in std::mem::take(&mut self.in_flight) {
             if let Action::Write { offset, parts, .. } = action {

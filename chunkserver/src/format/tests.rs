@@ -1,3 +1,5 @@
+//! Tests of `format`.
+
 use super::*;
 use crate::config::DiskPaths;
 use crate::disk::{DiskFailure, DiskRefusal, OpenDisk};

@@ -1,3 +1,5 @@
+//! Tests of `index`.
+
 use super::*;
 
 const DISK: DiskId = DiskId::from_u128(7);

@@ -1,3 +1,5 @@
+//! Tests of `metrics`.
+
 use super::*;
 use crate::serve::Traffic;
 use ashlar_types::{ByteCount, DiskId};

@@ -1,11 +1,12 @@
 //! Reconcile: after an unclean end the in-sync replicas are made equal before anything is served (DESIGN §5.4).
 //!
 //! ```text
-//!  Opening ──all in-sync open──► Reporting ──all pages──► Working: a job for each chunk that differs ──► Serving | Dirtying
+//!  Opening ──all in-sync open──► Reporting ──all pages──► Working: a job a chunk that differs ──► Serving | Dirtying
 //!     ▲                              │                        │
 //!     └──────── Restart: new sessions, new reports ◄── a link lost, a member gone
 //!
-//!  job: [VoidStale(source)] then for each target: ListChanged(source, after c) → MarkStale(target) → ListStale(target) → copies → CompleteChunk
+//!  job: [VoidStale(source)] then for each target:
+//!       ListChanged(source, after c) → MarkStale(target) → ListStale(target) → copies → CompleteChunk
 //! ```
 //! Invariants: the source is the readable complete replica with the longest prefix; c = min(its prefix, the target's
 //! own); a target becomes complete, at the source's prefix, only after its durable marks are gone.

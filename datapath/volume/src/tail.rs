@@ -4,9 +4,9 @@
 //! disks pass: nothing is stamped between their prefix and the commit point.
 //!
 //! ```text
-//!   OwnReport(target) ──► SourceReport(source of a run) ──► for each chunk that is behind: TailListing(source) ──► TailMarking(target)
-//!                               ▲                                                                                       │
-//!                               └────────────────────── next page, next run; after the last: BeginSync ◄────────────────┘
+//!   OwnReport(target) ──► SourceReport(source of a run) ──► each chunk behind: TailListing(source) ──► TailMarking
+//!                               ▲                                                                         │
+//!                               └──────────────── next page, next run; after the last: BeginSync ◄────────┘
 //! ```
 //! Invariant: the marks are durable before the first new write comes to the disk, because that raises its prefixes.
 

@@ -1,7 +1,7 @@
 //! The catalog: the control plane's durable state (DESIGN §4), in terms of the domain, over the seam [`MetaStore`].
 //!
 //! ```text
-//! Catalog   volumes · records · use · nodes · disks · claims · tombstones · events   domain words, one transaction each
+//! Catalog   volumes · records · use · nodes · disks · claims · tombstones · events   domain words, a transaction each
 //!    │
 //! MetaStore   commit (compare → put, delete) · read (ranges) · watch · lease           what etcd can do, and no more
 //!    │

@@ -1,5 +1,6 @@
-//! Membership: how a volume record may change. Every rule that keeps two writers apart, or a replica that lacks a write out of the
-//! in-sync set, and that the control plane must keep, is in this file; it runs in the driver and in the simulator alike.
+//! Membership: how a volume record may change. Every rule that keeps two writers apart, or a replica that lacks a
+//! write out of the in-sync set, and that the control plane must keep, is in this file; it runs in the driver and in
+//! the simulator alike.
 //!
 //! Invariants of a record that went through here:
 //! - epoch and version never decrease, and version grows with every change;
@@ -21,7 +22,7 @@ pub enum Refusal {
     #[error("{in_sync} replicas in-sync would be left, minReplicas is {min}")]
     BelowMinReplicas { in_sync: u8, min: u8 },
     #[error(
-        "without disk {disk} a chunk would have {in_sync} replicas in-sync, below minReplicas: prove that the disk or its node is off"
+        "without disk {disk} a chunk has {in_sync} replicas in-sync, below minReplicas: prove that it is off"
     )]
     NeedsProof { disk: DiskId, in_sync: u8 },
 }
@@ -35,7 +36,8 @@ pub fn reserve(record: &VolumeRecord, node: &NodeName) -> Result<VolumeRecord, R
     }
 }
 
-/// Grants the next epoch to `node`, which must hold the volume or find it free. From here on every lower epoch's proposal is refused.
+/// Grants the next epoch to `node`, which must hold the volume or find it free. From here on every lower epoch's
+/// proposal is refused.
 pub fn grant(record: &VolumeRecord, node: &NodeName) -> Result<VolumeRecord, Refusal> {
     let reserved = reserve(record, node)?;
     let epoch = record.epoch.next().ok_or(Refusal::EpochsUsedUp)?;
@@ -47,8 +49,9 @@ pub fn release_by_force(record: &VolumeRecord) -> VolumeRecord {
     changed(record, |record| record.holder = None)
 }
 
-/// A disk is lost for good. Where in-sync replicas then fall below `min_replicas`, `proof` that it is off is needed; writes wait until
-/// a rebuild has made enough again. The declaration is recorded: a new writer waits out the leases unless the disk itself promises.
+/// A disk is lost for good. Where in-sync replicas then fall below `min_replicas`, `proof` that it is off is needed;
+/// writes wait until a rebuild has made enough again. The declaration is recorded: a new writer waits out the leases
+/// unless the disk itself promises.
 pub fn declare_lost(record: &VolumeRecord, disk: DiskId, proof: bool) -> Result<VolumeRecord, Refusal> {
     let member = record.member(disk).ok_or(Refusal::NotAMember { disk })?;
     if member.state != MemberState::InSync {

@@ -54,7 +54,8 @@ impl Control {
             let reachable = reachable.filter(|view| matches!(view.health, DiskHealth::Online | DiskHealth::Failed));
             let Some(view) = reachable else { continue };
             if let Err(error) = self.delete_replica(tombstone, &view.chunkserver_rpc).await {
-                tracing::warn!(volume = %tombstone.volume, disk = %tombstone.disk, %error, "delete replica, to be retried");
+                let (volume, disk) = (tombstone.volume, tombstone.disk);
+                tracing::warn!(%volume, %disk, %error, "delete replica, to be retried");
                 left += 1;
             }
         }

@@ -276,9 +276,11 @@ impl Controller for ControllerService {
         delete_snapshot(DeleteSnapshotRequest) -> DeleteSnapshotResponse, "DeleteSnapshot";
         list_snapshots(ListSnapshotsRequest) -> ListSnapshotsResponse, "ListSnapshots";
         get_snapshot(GetSnapshotRequest) -> GetSnapshotResponse, "GetSnapshot";
-        controller_expand_volume(ControllerExpandVolumeRequest) -> ControllerExpandVolumeResponse, "ControllerExpandVolume";
+        controller_expand_volume(ControllerExpandVolumeRequest) -> ControllerExpandVolumeResponse,
+            "ControllerExpandVolume";
         controller_get_volume(ControllerGetVolumeRequest) -> ControllerGetVolumeResponse, "ControllerGetVolume";
-        controller_modify_volume(ControllerModifyVolumeRequest) -> ControllerModifyVolumeResponse, "ControllerModifyVolume";
+        controller_modify_volume(ControllerModifyVolumeRequest) -> ControllerModifyVolumeResponse,
+            "ControllerModifyVolume";
     }
 }
 

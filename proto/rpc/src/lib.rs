@@ -1,5 +1,5 @@
-//! gRPC: the Container Storage Interface and Ashlar's control API, generated from `csi.proto` and `control.proto`, and the
-//! conversions between the control API's messages and the types of `ashlar-types`.
+//! gRPC: the Container Storage Interface and Ashlar's control API, generated from `csi.proto` and `control.proto`,
+//! and the conversions between the control API's messages and the types of `ashlar-types`.
 
 pub mod convert;
 

@@ -1,4 +1,5 @@
-//! csi.proto, as compiled, is what the published protocol is on the wire: every name, number and type of the table, and nothing else.
+//! csi.proto, as compiled, is what the published protocol is on the wire: every name, number and type of the table,
+//! and nothing else.
 
 use prost::Message;
 use prost_types::{
@@ -48,7 +49,8 @@ fn type_of(field: &FieldDescriptorProto) -> String {
     }
 }
 
-/// prost keeps `map` fields as repeated messages named after the field; real messages named Entry belong to list responses.
+/// prost keeps `map` fields as repeated messages named after the field; real messages named Entry belong to list
+/// responses.
 fn is_map_entry(field: &FieldDescriptorProto) -> bool {
     let camel: String = field.name().split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
     field.type_name().ends_with(&format!(".{camel}Entry"))

@@ -1,7 +1,8 @@
 //! The one checksum of Ashlar: CRC-32 (IEEE 802.3 polynomial, reflected).
 //!
-//! Source: ITU-T V.42, 8.1.1.6.2. A block's checksum covers its 4096 data bytes alone; it is bound to volume and address by where
-//! it is kept (beside the slot map, apart from the data), so that a lost or misdirected write shows as a mismatch.
+//! Source: ITU-T V.42, 8.1.1.6.2. A block's checksum covers its 4096 data bytes alone; it is bound to volume and
+//! address by where it is kept (beside the slot map, apart from the data), so that a lost or misdirected write shows
+//! as a mismatch.
 
 use std::fmt;
 

@@ -4,7 +4,8 @@ use std::fmt;
 
 /// Number of an attachment of one volume; granted by compare-and-swap, strictly increasing, never reused.
 ///
-/// `Epoch::NONE` (0) is what a volume has that was never attached. At most [`Epoch::MAX`], because it is the high part of an lsn.
+/// `Epoch::NONE` (0) is what a volume has that was never attached. At most [`Epoch::MAX`], because it is the high
+/// part of an lsn.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Epoch(u32);
 

@@ -1,5 +1,6 @@
-//! The volume record: who holds a volume and which disks are its members. Kept by the control plane, changed by compare-and-swap on
-//! (`epoch`, `version`), followed by the datapath. The rules of change are in the control plane's plan crate.
+//! The volume record: who holds a volume and which disks are its members. Kept by the control plane, changed by
+//! compare-and-swap on (`epoch`, `version`), followed by the datapath. The rules of change are in the control plane's
+//! plan crate.
 //!
 //! ```text
 //!            Eject (writer, with the commit point)
@@ -55,7 +56,8 @@ pub struct VolumeRecord {
     pub chunks: Vec<ChunkRun>,
     /// Declared lost and not heard of since: until they promise, a new writer waits out the leases.
     pub declared_lost: Vec<DiskId>,
-    /// The change that made this version, if a writer proposed it: lets a proposal be asked again after its answer was lost.
+    /// The change that made this version, if a writer proposed it: lets a proposal be asked again after its answer
+    /// was lost.
     pub last_change: Option<Change>,
 }
 
@@ -74,7 +76,8 @@ impl VolumeRecord {
         self.chunks.get(run).map_or(&[], |run| &run.members)
     }
 
-    /// The fewest in-sync replicas that any chunk would have, were `without` not in-sync. `u8::MAX` for a volume without chunks.
+    /// The fewest in-sync replicas that any chunk would have, were `without` not in-sync. `u8::MAX` for a volume
+    /// without chunks.
     pub fn fewest_in_sync_without(&self, without: &[DiskId]) -> u8 {
         let counts = |run: &ChunkRun| {
             let stays = |index: &&u16| {

@@ -32,7 +32,8 @@ unit! {
     ByteCount(u64)
 }
 unit! {
-    /// Position of a 4 KiB block, counted from the start of a volume or of a chunk (the name of the variable says which).
+    /// Position of a 4 KiB block, counted from the start of a volume or of a chunk (the name of the variable says
+    /// which).
     BlockIndex(u64)
 }
 unit! {

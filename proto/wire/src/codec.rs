@@ -1,5 +1,6 @@
-//! Bytes and frames. The only code that turns a peer's bytes into messages; it believes nothing and allocates nothing that it has not
-//! checked. A frame is `header · body · data`; the body's layout is the order of the fields below, little-endian, without padding.
+//! Bytes and frames. The only code that turns a peer's bytes into messages; it believes nothing and allocates nothing
+//! that it has not checked. A frame is `header · body · data`; the body's layout is the order of the fields below,
+//! little-endian, without padding.
 
 use crate::error::WireError;
 use crate::header::FrameHeader;
@@ -52,8 +53,8 @@ fn seal<M>(frame: &Frame<M>, opcode: Opcode, body: body::Writer, data: Bytes) ->
     EncodedFrame { head: head.into(), data }
 }
 
-/// `body` and `data` are what followed the header, of the lengths it gave. Block checksums are carried, not checked: see
-/// [`crate::BlockData::first_bad_block`].
+/// `body` and `data` are what followed the header, of the lengths it gave. Block checksums are carried, not checked:
+/// see [`crate::BlockData::first_bad_block`].
 pub fn decode_request(header: &FrameHeader, body: &[u8], data: Bytes) -> Result<RequestFrame, WireError> {
     open(header, body, data, request::decode)
 }

@@ -83,8 +83,8 @@ impl FrameHeader {
         bytes
     }
 
-    /// Checks everything that can be checked without the body. Magic and version come first, so that a peer of another version is told
-    /// from a damaged frame.
+    /// Checks everything that can be checked without the body. Magic and version come first, so that a peer of
+    /// another version is told from a damaged frame.
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<FrameHeader, WireError> {
         if u32_at(bytes, MAGIC_AT) != MAGIC {
             return Err(WireError::Magic(u32_at(bytes, MAGIC_AT)));

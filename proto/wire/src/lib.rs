@@ -7,8 +7,8 @@
 //!     │  Write(lsn 1) Write(lsn 2) Read … ────────────────►  journals in the order sent
 //!     │  ◄────────────────────── Done, Done, Data, Refused   each request is answered once
 //! ```
-//! A link carries one session over one TCP connection; a frame is a 64-byte header, a body, and data in whole blocks (`header`, `codec`).
-//! The bytes of version 1 are fixed by the fixtures in `tests/golden.rs`.
+//! A link carries one session over one TCP connection; a frame is a 64-byte header, a body, and data in whole blocks
+//! (`header`, `codec`). The bytes of version 1 are fixed by the fixtures in `tests/golden.rs`.
 #![forbid(unsafe_code)]
 
 mod codec;

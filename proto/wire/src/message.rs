@@ -1,8 +1,9 @@
 //! The messages: one struct a request, one a reply. Semantics stand here; numbers in `opcode`, bytes in `codec`.
 //!
-//! A link carries one session: first `Open` (a writer) or `Observe` (a reader for comparison and inspection), then requests, each
-//! answered once, in any order between chunks. Requests of one chunk that change it are journalled in the order in which they were sent.
-//! Every request of a writer's session carries the session's epoch; one below the promised epoch is refused as [`Status::Fenced`].
+//! A link carries one session: first `Open` (a writer) or `Observe` (a reader for comparison and inspection), then
+//! requests, each answered once, in any order between chunks. Requests of one chunk that change it are journalled in
+//! the order in which they were sent. Every request of a writer's session carries the session's epoch; one below the
+//! promised epoch is refused as [`Status::Fenced`].
 
 use ashlar_types::{
     BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, Crc32, DiskId, Epoch, Lsn, RequestId, SessionId,
@@ -34,46 +35,53 @@ pub struct BlockData {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Promise the frame's epoch, end every older session of the volume on this disk, report. Answered by `Opened` when the promise and
-    /// everything accepted before it is durable. Always the first request of a writer.
+    /// Promise the frame's epoch, end every older session of the volume on this disk, report. Answered by `Opened`
+    /// when the promise and everything accepted before it is durable. Always the first request of a writer.
     Open(Open),
     /// Read without taking part: for comparison and inspection. No promise, no lease. Answered by `Opened`.
     Observe(Open),
     /// Asks for the chunk reports from this chunk on. Answered by `Reported`.
     Report { from: ChunkIndex },
-    /// Answered by `Done` when durable. An lsn that the chunk already has is a duplicate: answered when what it has is durable.
+    /// Answered by `Done` when durable. An lsn that the chunk already has is a duplicate: answered when what it has
+    /// is durable.
     Write { range: ChunkRange, lsn: Lsn, floor: Lsn, blocks: BlockData },
     /// The blocks read as zeros from now on. Ordered and answered like a write.
     Discard { range: ChunkRange, lsn: Lsn, floor: Lsn },
     /// Answered by `Data`. Refused as `Stale` if a block awaits a copy, `BadBlock` if content and checksum differ.
     Read { range: ChunkRange },
-    /// Writes the same content once more, after another replica served it: a block whose kept checksum is not the one sent is left
-    /// alone, unless the block is recorded as lost. Stamps do not change. Answered by `Done`.
+    /// Writes the same content once more, after another replica served it: a block whose kept checksum is not the one
+    /// sent is left alone, unless the block is recorded as lost. Stamps do not change. Answered by `Done`.
     Repair { range: ChunkRange, blocks: BlockData },
-    /// Which slots of the chunks `from..until` are stamped after `after`. Answered by `Changed`; only chunks with such slots are listed.
+    /// Which slots of the chunks `from..until` are stamped after `after`. Answered by `Changed`; only chunks with
+    /// such slots are listed.
     ListChanged { from: ChunkIndex, until: ChunkIndex, after: Lsn },
-    /// Marks stale, durably: the blocks of `slots`, and of every slot that this replica itself stamps after `after`; fresh blocks (written
-    /// since `BeginSync`) excepted. The chunk is incomplete, at its old prefix, until `CompleteChunk` or `FinishSync`.
+    /// Marks stale, durably: the blocks of `slots`, and of every slot that this replica itself stamps after `after`;
+    /// fresh blocks (written since `BeginSync`) excepted. The chunk is incomplete, at its old prefix, until
+    /// `CompleteChunk` or `FinishSync`.
     MarkStale { chunk: ChunkIndex, after: Lsn, slots: SlotSet },
     /// Which slots have stale blocks. Answered by `Changed`.
     ListStale { from: ChunkIndex },
     /// The whole slot as it is, stale blocks too, for copying. Answered by `Slot`, or refused as `BadBlock`.
     ReadSlot { chunk: ChunkIndex, slot: SlotIndex },
-    /// Fills the stale blocks of the slot, never others, with the source's content. The slot takes the source's stamp, or keeps its own
-    /// if it is higher and the slot has fresh blocks.
+    /// Fills the stale blocks of the slot, never others, with the source's content. The slot takes the source's
+    /// stamp, or keeps its own if it is higher and the slot has fresh blocks.
     Fill { chunk: ChunkIndex, slot: SlotIndex, content: SlotContent },
-    /// Reconcile is done with the chunk: nothing in it is stale (else refused as `Incomplete`), its prefix becomes `prefix`.
+    /// Reconcile is done with the chunk: nothing in it is stale (else refused as `Incomplete`), its prefix becomes
+    /// `prefix`.
     CompleteChunk { chunk: ChunkIndex, prefix: Lsn },
-    /// Voids the stale marks of the chunk: what the replica has is declared to be the chunk's content, at its old prefix. Only where no
-    /// replica in-sync is complete: a reconcile was cut off and its source is gone; what the rest lack was never acknowledged.
+    /// Voids the stale marks of the chunk: what the replica has is declared to be the chunk's content, at its old
+    /// prefix. Only where no replica in-sync is complete: a reconcile was cut off and its source is gone; what the
+    /// rest lack was never acknowledged.
     VoidStale { chunk: ChunkIndex },
-    /// The replica returns: it is incomplete in every chunk, older fresh marks are void, its own slots stamped after `after` are stale, and
-    /// from here on every block written is fresh. Durable before the answer. Stale marks of an earlier attempt stay.
+    /// The replica returns: it is incomplete in every chunk, older fresh marks are void, its own slots stamped after
+    /// `after` are stale, and from here on every block written is fresh. Durable before the answer. Stale marks of an
+    /// earlier attempt stay.
     BeginSync { after: Lsn },
-    /// The prefix of a chunk at the source, to be adopted at `FinishSync` unless newer writes have come to the chunk meanwhile.
+    /// The prefix of a chunk at the source, to be adopted at `FinishSync` unless newer writes have come to the chunk
+    /// meanwhile.
     AdoptPrefix { chunk: ChunkIndex, prefix: Lsn },
-    /// Ends a return: refused as `Incomplete` while anything is stale; else the replica is complete in every chunk, durably, in order
-    /// after every write sent before.
+    /// Ends a return: refused as `Incomplete` while anything is stale; else the replica is complete in every chunk,
+    /// durably, in order after every write sent before.
     FinishSync,
     /// Renews the lease like every answer.
     Ping,
@@ -88,7 +96,8 @@ pub struct Open {
     pub size: ByteCount,
 }
 
-/// A slot's present content: `valid` has a bit for each block that was ever written; `blocks` holds just those, ascending.
+/// A slot's present content: `valid` has a bit for each block that was ever written; `blocks` holds just those,
+/// ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotContent {
     pub stamp: Lsn,

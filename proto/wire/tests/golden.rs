@@ -1,5 +1,6 @@
-//! The bytes of protocol version 1, one fixture a message. A change here breaks every running peer: it needs a new version instead.
-//! `ASHLAR_BLESS=1 cargo test -p ashlar-wire --test golden` writes the fixture of a message that has none yet.
+//! The bytes of protocol version 1, one fixture a message. A change here breaks every running peer: it needs a new
+//! version instead. `ASHLAR_BLESS=1 cargo test -p ashlar-wire --test golden` writes the fixture of a message that has
+//! none yet.
 
 use ashlar_types::{
     BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, DiskId, Epoch, Lsn, RequestId, SessionId,

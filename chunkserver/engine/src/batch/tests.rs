@@ -1,3 +1,5 @@
+//! Tests of `batch`.
+
 use super::*;
 use crate::record::{Body, Record};
 use ashlar_types::{Lsn, VolumeId};

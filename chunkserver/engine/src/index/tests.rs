@@ -1,3 +1,5 @@
+//! Tests of `index`.
+
 use super::load::load;
 use super::*;
 use crate::RecoverError;

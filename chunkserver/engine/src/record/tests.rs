@@ -1,3 +1,5 @@
+//! Tests of `record`.
+
 use super::codec::RECORD_BYTES_MAX;
 use super::*;
 use proptest::prelude::*;

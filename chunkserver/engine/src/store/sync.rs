@@ -73,7 +73,8 @@ impl Store {
         Outcome::Done
     }
 
-    /// What is here is declared to be the chunk's content, at its prefix. A replica that returns has nothing to declare.
+    /// What is here is declared to be the chunk's content, at its prefix. A replica that returns has nothing to
+    /// declare.
     pub(super) fn void_stale(&mut self, volume: VolumeId, chunk: ChunkIndex) -> Outcome {
         if self.is_syncing(volume) {
             return Outcome::Incomplete;

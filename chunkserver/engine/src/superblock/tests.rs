@@ -1,3 +1,5 @@
+//! Tests of `superblock`.
+
 use super::*;
 use proptest::prelude::*;
 

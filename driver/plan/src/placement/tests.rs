@@ -132,7 +132,8 @@ proptest! {
         let first_nodes = vec![node(first)];
         let capacity = capacity(replicas, &first_nodes, &disks);
         let placed = |size: u64| {
-            place(&Ask { size: ByteCount(size), replicas, first_nodes: first_nodes.clone(), strict: true }, &disks).is_ok()
+            let first_nodes = first_nodes.clone();
+            place(&Ask { size: ByteCount(size), replicas, first_nodes, strict: true }, &disks).is_ok()
         };
         prop_assert!(capacity.largest.0 == 0 || placed(capacity.largest.0));
         prop_assert!(!placed(capacity.largest.0 + 1));

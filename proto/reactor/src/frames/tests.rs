@@ -1,3 +1,5 @@
+//! Tests of `frames`.
+
 use super::*;
 use crate::limits::ALIGNMENT;
 use ashlar_types::{Crc32, Epoch, Lsn, RequestId, SessionId};

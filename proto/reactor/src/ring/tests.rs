@@ -1,3 +1,5 @@
+//! Tests of `ring`.
+
 use super::*;
 use crate::operation::WakeOp;
 use crate::waker::Waker;

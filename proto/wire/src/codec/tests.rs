@@ -181,7 +181,8 @@ proptest! {
 
     #[test]
     fn every_flipped_bit_of_a_header_is_noticed(bit in 0usize..512) {
-        let mut head: [u8; HEADER_BYTES] = encode_request(&frame(Request::Ping)).head[..HEADER_BYTES].try_into().unwrap();
+        let ping = encode_request(&frame(Request::Ping));
+        let mut head: [u8; HEADER_BYTES] = ping.head[..HEADER_BYTES].try_into().unwrap();
         head[bit / 8] ^= 1 << (bit % 8);
         prop_assert!(FrameHeader::decode(&head).is_err());
     }
