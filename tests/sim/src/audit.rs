@@ -1,14 +1,13 @@
-//! When everything is quiet and closed, the in-sync replicas of a volume must be equal: the same blocks, the same checksums, the same
-//! stamps. An inspector looks through the protocol, like anyone who compares replicas, and hears only what the engines answer.
+//! When everything is quiet and closed, the in-sync replicas of a volume must be equal: the same blocks, the same
+//! checksums, the same stamps. An inspector looks through the protocol, like anyone who compares replicas, and
+//! hears only what the engines answer.
 
 use crate::format;
 use crate::names::{Disk, Link, SECONDS, Vol, Writer};
 use crate::net::{Connection, Pipe};
 use crate::world::World;
 use ashlar_engine::{Event, LinkId};
-use ashlar_types::{
-    ByteCount, CHUNK_BYTES, ChunkIndex, Crc32, Epoch, Lsn, RequestId, SessionId, SlotIndex,
-};
+use ashlar_types::{ByteCount, CHUNK_BYTES, ChunkIndex, Crc32, Epoch, Lsn, RequestId, SessionId, SlotIndex};
 use ashlar_wire::{Frame, Open, Reply, Request, SlotContent};
 use std::collections::BTreeMap;
 
@@ -115,8 +114,11 @@ impl World {
         let reply = self.inspections.get_mut(&link).and_then(Vec::pop).map(|frame| frame.message);
         match &reply {
             None => self.violated(format!("{disk} does not answer an inspector's {asked}"), None),
-            Some(Reply::Refused(refusal)) if disk == self.rotten && refusal.status == ashlar_wire::Status::BadBlock => {}
-            Some(Reply::Refused(refusal)) => self.violated(format!("{disk} refuses an inspector's {asked}: {refusal:?}"), None),
+            Some(Reply::Refused(refusal)) if disk == self.rotten && refusal.status == ashlar_wire::Status::BadBlock => {
+            }
+            Some(Reply::Refused(refusal)) => {
+                self.violated(format!("{disk} refuses an inspector's {asked}: {refusal:?}"), None)
+            }
             Some(_) => {}
         }
         reply
@@ -146,6 +148,7 @@ fn difference(a: &(Disk, Option<&SlotContent>), b: &(Disk, Option<&SlotContent>)
         return Some((0, format!("valid {:04x} on {}, {:04x} on {}", valid(a.1), a.0, valid(b.1), b.0)));
     }
     // A discard of what was never written leaves a stamp on a replica that returns, and nothing on one that was there.
-    let stamp = |content: Option<&SlotContent>| content.filter(|content| content.valid != 0).map(|content| content.stamp);
+    let stamp =
+        |content: Option<&SlotContent>| content.filter(|content| content.valid != 0).map(|content| content.stamp);
     (stamp(a.1) != stamp(b.1)).then(|| (0, format!("stamp {:?} on {}, {:?} on {}", stamp(a.1), a.0, stamp(b.1), b.0)))
 }

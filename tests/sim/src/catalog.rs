@@ -1,5 +1,6 @@
-//! The control plane's recorded state as a linearizable register: every call happens at one instant, by the rules of `ashlar-plan`; what
-//! may get lost is the call on its way there (then nothing happened) or the answer on its way back (then it did).
+//! The control plane's recorded state as a linearizable register: every call happens at one instant, by the rules
+//! of `ashlar-plan`; what may get lost is the call on its way there (then nothing happened) or the answer on its
+//! way back (then it did).
 
 use crate::names::{Node, Vol};
 use ashlar_plan::membership;

@@ -111,7 +111,9 @@ pub fn touch_of_request(volume: Vol, request: &Request) -> Option<Touch> {
         Request::Write { range, .. } | Request::Discard { range, .. } | Request::Read { range } => range_of(range),
         Request::Repair { range, .. } => range_of(range),
         Request::ReadSlot { chunk, slot } | Request::Fill { chunk, slot, .. } => slot_of(chunk, slot),
-        Request::MarkStale { chunk, .. } | Request::CompleteChunk { chunk, .. } | Request::AdoptPrefix { chunk, .. } => {
+        Request::MarkStale { chunk, .. }
+        | Request::CompleteChunk { chunk, .. }
+        | Request::AdoptPrefix { chunk, .. } => {
             Touch::blocks(volume, chunk.first_block().0, ashlar_types::BLOCKS_PER_CHUNK)
         }
         // Pings belong to no block's story.
@@ -124,7 +126,9 @@ pub fn touch_of_volume_event(volume: Vol, event: &ashlar_volume::Event) -> Optio
     use ashlar_volume::Event;
     match event {
         Event::Guest { op, .. } => match op {
-            GuestOp::Read { start, count } | GuestOp::Discard { start, count } => Touch::blocks(volume, start.0, count.0),
+            GuestOp::Read { start, count } | GuestOp::Discard { start, count } => {
+                Touch::blocks(volume, start.0, count.0)
+            }
             GuestOp::Write { start, data } => Touch::blocks(volume, start.0, (data.len() / 4096) as u32),
             GuestOp::Flush => Touch::all(volume),
         },
@@ -137,9 +141,10 @@ impl World {
         use ashlar_engine::Event;
         match event {
             Event::Request { link, frame } => self.touch_of_request(crate::names::Link(link.0 as u32), &frame.message),
-            Event::ReadDone { .. } | Event::WriteDone { result: Ok(()), .. } | Event::Committed { result: Ok(()), .. } | Event::Tick => {
-                Touch::blocks(Vol(0), 0, 0)
-            }
+            Event::ReadDone { .. }
+            | Event::WriteDone { result: Ok(()), .. }
+            | Event::Committed { result: Ok(()), .. }
+            | Event::Tick => Touch::blocks(Vol(0), 0, 0),
             _ => None,
         }
     }
@@ -149,7 +154,9 @@ fn message_numbers(message: &Message) -> [u64; 3] {
     match message {
         Message::Request(frame) => {
             let lsn = match &frame.message {
-                Request::Write { lsn, blocks, .. } => lsn.raw() ^ blocks.crcs.first().map_or(0, |crc| u64::from(crc.0)) << 32,
+                Request::Write { lsn, blocks, .. } => {
+                    lsn.raw() ^ blocks.crcs.first().map_or(0, |crc| u64::from(crc.0)) << 32
+                }
                 Request::Discard { lsn, .. } => lsn.raw(),
                 _ => 0,
             };

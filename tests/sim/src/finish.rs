@@ -1,4 +1,5 @@
-//! The end of a run: faults stop, everything must become healthy by itself in bounded time, and then be equal and readable.
+//! The end of a run: faults stop, everything must become healthy by itself in bounded time, and then be equal and
+//! readable.
 
 use crate::names::{Disk, MILLIS, Nanos, Node, SECONDS, Vol};
 use crate::server::Ailment;
@@ -97,7 +98,8 @@ impl World {
             }
         }
         let answered = self.run_while(self.now + ANSWERED_WITHIN, |world| {
-            let waits = |volume: Vol| world.current(volume).is_some_and(|w| !world.writers[w.index()].guest.pending.is_empty());
+            let waits =
+                |volume: Vol| world.current(volume).is_some_and(|w| !world.writers[w.index()].guest.pending.is_empty());
             world.volumes().any(waits)
         });
         if self.violation.is_none() && !answered {

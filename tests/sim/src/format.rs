@@ -7,8 +7,8 @@ use crate::rng::Rng;
 use crate::stamp::BLOCK;
 use ashlar_engine::{DiskLayout, Engine, EngineConfig, Superblock};
 use ashlar_types::{
-    BLOCKS_PER_CHUNK, ByteCount, CHUNK_BYTES, ChunkIndex, ChunkRun, ClusterId, DiskId, Epoch, Instant, Member, MemberState,
-    SLOT_BYTES, VolumeId, VolumeRecord,
+    BLOCKS_PER_CHUNK, ByteCount, CHUNK_BYTES, ChunkIndex, ChunkRun, ClusterId, DiskId, Epoch, Instant, Member,
+    MemberState, SLOT_BYTES, VolumeId, VolumeRecord,
 };
 use bytes::Bytes;
 
@@ -47,7 +47,8 @@ pub fn format_disk(disk: Disk, slots: u32) -> Medium {
 /// What a chunkserver does before it serves a disk: reads the superblock and the index, makes the engine.
 pub fn open_engine(config: EngineConfig, disk: Disk, medium: &Medium, now: Instant) -> Engine {
     let start = medium.read(0, 2 * BLOCK as u64);
-    let superblock = Superblock::decode(&start, ByteCount(u64::MAX), cluster_id()).expect("one good copy of the superblock");
+    let superblock =
+        Superblock::decode(&start, ByteCount(u64::MAX), cluster_id()).expect("one good copy of the superblock");
     assert_eq!(superblock.disk, disk_id(disk));
     let index = medium.index.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     Engine::new(config, superblock, index, now).expect("an engine on a disk of its own")
@@ -70,7 +71,8 @@ pub fn new_record(volume: Vol, disks: u16, min_replicas: u8, rng: &mut Rng) -> V
     };
     let runs: Vec<ChunkRun> = (0..CHUNKS).map(run).collect();
     let used: Vec<u16> = runs.iter().flat_map(|run| run.members.clone()).collect();
-    let members: Vec<Member> = members.enumerate().filter(|(i, _)| used.contains(&(*i as u16))).map(|(_, m)| m).collect();
+    let members: Vec<Member> =
+        members.enumerate().filter(|(i, _)| used.contains(&(*i as u16))).map(|(_, m)| m).collect();
     VolumeRecord {
         cluster: cluster_id(),
         volume: volume_id(volume),

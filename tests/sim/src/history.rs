@@ -1,7 +1,8 @@
-//! What the guests of one volume saw: the accesses of each block, in one order of points; and which writers served when.
+//! What the guests of one volume saw: the accesses of each block, in one order of points; and which writers served
+//! when.
 //!
-//! Checked here: each block is a linearizable register (see `register`), and no write that was begun after a newer writer served is
-//! ever acknowledged to an older one (P3).
+//! Checked here: each block is a linearizable register (see `register`), and no write that was begun after a newer
+//! writer served is ever acknowledged to an older one (P3).
 
 use crate::names::Writer;
 use crate::register::{self, Access, Kind, NEVER, Point};
@@ -74,9 +75,15 @@ impl History {
             assert_eq!(access.end, NEVER);
             access.end = end;
         }
-        match self.served.range(epoch.next().expect("epochs do not run out here")..).find(|(_, (p, _))| *p < begun.begun) {
+        match self
+            .served
+            .range(epoch.next().expect("epochs do not run out here")..)
+            .find(|(_, (p, _))| *p < begun.begun)
+        {
             Some((newer, (_, writer))) => Err(Violation {
-                text: format!("epoch {epoch} acknowledges a write that was begun after {writer} of epoch {newer} served"),
+                text: format!(
+                    "epoch {epoch} acknowledges a write that was begun after {writer} of epoch {newer} served"
+                ),
                 block: Some(begun.start),
             }),
             None => Ok(()),

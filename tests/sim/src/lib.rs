@@ -1,5 +1,6 @@
-//! Deterministic simulator of Ashlar: the production cores (volume, engine, membership rules) in one thread, on a simulated clock, network,
-//! disks and control plane, under faults that a seed draws; and the checker of the promises P1 to P5 and P7.
+//! Deterministic simulator of Ashlar: the production cores (volume, engine, membership rules) in one thread, on a
+//! simulated clock, network, disks and control plane, under faults that a seed draws; and the checker of the
+//! promises P1 to P5 and P7.
 //!
 //! ```text
 //!   guest ──► writer (ashlar-volume) ══ links (net) ══► chunkserver (ashlar-engine) ──► medium: live, durable, index

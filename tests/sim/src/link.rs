@@ -63,7 +63,8 @@ impl World {
         }
     }
 
-    /// The writer's end of a link is gone with its process. What it had sent may still arrive, and then the end of the stream.
+    /// The writer's end of a link is gone with its process. What it had sent may still arrive, and then the end of
+    /// the stream.
     pub fn writer_end_gone(&mut self, link: Link, silently: bool) {
         self.net.link(link).writer_open = false;
         if !silently {
@@ -74,7 +75,8 @@ impl World {
     /// A link is reset by the network: both ends hear it, each in its time, and what was on its way may be lost.
     pub fn reset_link(&mut self, link: Link) {
         let (writer_node, server_node) = self.net.link(link).ends(Way::ToServer);
-        let (to_server, to_writer) = (self.net.delay(writer_node, server_node), self.net.delay(server_node, writer_node));
+        let (to_server, to_writer) =
+            (self.net.delay(writer_node, server_node), self.net.delay(server_node, writer_node));
         // The chunkserver may hear of it long after what the writer had sent.
         let late = if self.net.rng.below(3) == 0 { self.net.rng.below(800 * MILLIS) } else { 0 };
         self.net.link(link).to_server.last += late;

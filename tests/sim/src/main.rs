@@ -115,9 +115,6 @@ fn sweep(cli: &Cli) -> ExitCode {
     });
     let totals = totals.into_inner().expect("no worker panics outside of a seed");
     report(&totals, begun.elapsed().as_secs_f64());
-    for (seed, text) in &totals.failures {
-        println!("seed {seed}: {text}");
-    }
     let Some(&seed) = totals.failures.keys().next() else { return ExitCode::SUCCESS };
     if !cli.keep_going {
         let outcome = run_seed(seed, Telling::Story);
@@ -158,6 +155,8 @@ impl Totals {
             *self.counts.entry(what).or_default() += number;
         }
         if let Some(text) = failure {
+            // At once: a long run that is interrupted has still said what it found.
+            eprintln!("seed {}: {text}", outcome.seed);
             self.failures.insert(outcome.seed, text);
         }
     }
@@ -168,7 +167,8 @@ fn report(totals: &Totals, seconds: f64) {
         println!("{number:>12}  {what}");
     }
     println!(
-        "{} seeds, {} violations; {:.0} seeds a minute; {} acknowledged writes, {} reads, {} events, {:.2} simulated hours",
+        "{} seeds, {} violations; {:.0} seeds a minute; {} acknowledged writes, {} reads, {} events, \
+         {:.2} simulated hours",
         totals.seeds,
         totals.failures.len(),
         totals.seeds as f64 / seconds * 60.0,

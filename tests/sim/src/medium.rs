@@ -1,4 +1,5 @@
-//! A disk's medium: what it would return now (`live`), what would be left after a power cut (`durable`), and what lies between.
+//! A disk's medium: what it would return now (`live`), what would be left after a power cut (`durable`), and what
+//! lies between.
 //!
 //! ```text
 //!   submitted ──complete──► live ──flush (covers what was complete when it was submitted), durable write──► durable
@@ -45,8 +46,8 @@ pub struct Medium {
     written: BTreeSet<u64>,
     /// The pages written last: the journal's head, and what was just applied.
     recent: VecDeque<u64>,
-    /// Page ranges of the latest durable writes. A flip in the newest batch of the journal looks like a write that was torn by the crash,
-    /// and no disk can tell them apart by itself; these are spared.
+    /// Page ranges of the latest durable writes. A flip in the newest batch of the journal looks like a write that
+    /// was torn by the crash, and no disk can tell them apart by itself; these are spared.
     newest: VecDeque<Range<u64>>,
     pub index: BTreeMap<Vec<u8>, Vec<u8>>,
 }
@@ -94,7 +95,8 @@ impl Medium {
         let first = write.offset / BLOCK as u64;
         let count: usize = write.parts.iter().map(|part| part.len() / BLOCK).sum();
         self.newest.push_back(first..first + count as u64);
-        let batches = |newest: &VecDeque<Range<u64>>| newest.iter().filter(|r| JOURNAL_PAGES.contains(&r.start)).count();
+        let batches =
+            |newest: &VecDeque<Range<u64>>| newest.iter().filter(|r| JOURNAL_PAGES.contains(&r.start)).count();
         while batches(&self.newest) > NEWEST_BATCHES {
             self.newest.pop_front();
         }
@@ -128,7 +130,7 @@ impl Medium {
     pub fn power_cut(&mut self, in_flight: Vec<InFlight>, rng: &mut Rng) -> u64 {
         let mut torn = 0;
         let volatile = std::mem::take(&mut self.unsynced);
-        let unfinished = in_flight.iter().flat_map(pages).map(|(page, content)| (page, content));
+        let unfinished = in_flight.iter().flat_map(pages);
         let candidates: Vec<_> = volatile.into_iter().map(|w| (w.page, w.content)).chain(unfinished).collect();
         for (page, content) in candidates {
             match rng.below(4) {
@@ -146,7 +148,8 @@ impl Medium {
         torn
     }
 
-    /// Flips one bit of a page that was written, at rest; the second copy of the superblock is spared. Returns the page.
+    /// Flips one bit of a page that was written, at rest; the second copy of the superblock is spared. Returns the
+    /// page.
     pub fn flip_bit(&mut self, rng: &mut Rng) -> Option<u64> {
         if self.written.is_empty() {
             return None;

@@ -1,4 +1,5 @@
-//! What the parts of a simulated cluster are called, in code and in stories: n0 a node, d0 a disk, v0 a volume, w0 a writer, l0 a link.
+//! What the parts of a simulated cluster are called, in code and in stories: n0 a node, d0 a disk, v0 a volume, w0
+//! a writer, l0 a link.
 
 use std::fmt;
 

@@ -1,8 +1,9 @@
 //! The network: directed paths between nodes (and the control plane), and links on them.
 //!
-//! A link is a byte stream: what is sent on one side arrives in order or not at all, but streams are not ordered against each other,
-//! and what was sent on a link that its writer has given up may still arrive, after newer links of the same writer. While a path is cut
-//! its streams stand still; when it heals they go on, unless they were reset meanwhile.
+//! A link is a byte stream: what is sent on one side arrives in order or not at all, but streams are not ordered
+//! against each other, and what was sent on a link that its writer has given up may still arrive, after newer links
+//! of the same writer. While a path is cut its streams stand still; when it heals they go on, unless they were
+//! reset meanwhile.
 
 use crate::names::{Disk, Link, MICROS, Nanos, Node, Writer};
 use crate::rng::Rng;

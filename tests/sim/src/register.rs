@@ -1,12 +1,13 @@
 //! One 4 KiB block as a linearizable register whose unanswered writes may or may not have happened.
 //!
-//! Every write has a unique stamp, so which write a read saw is known, and the check is polynomial (Gibbons and Korach, "Testing shared
-//! memories", 1997). For each value, its cluster is the write and its reads; between the first end and the last start of a cluster (its
-//! forward zone) the register must hold that value. A history is linearizable if and only if no read ends before its write starts, no
-//! two forward zones overlap, and no cluster without forward zone lies wholly within the forward zone of another.
+//! Every write has a unique stamp, so which write a read saw is known, and the check is polynomial (Gibbons and
+//! Korach, "Testing shared memories", 1997). For each value, its cluster is the write and its reads; between the
+//! first end and the last start of a cluster (its forward zone) the register must hold that value. A history is
+//! linearizable if and only if no read ends before its write starts, no two forward zones overlap, and no cluster
+//! without forward zone lies wholly within the forward zone of another.
 //!
-//! Zeros are the exception: the beginning and every discard write the same value. A read of zeros is given to the first of those, by
-//! end, with which it fits; zones of zeros do not conflict with each other.
+//! Zeros are the exception: the beginning and every discard write the same value. A read of zeros is given to the
+//! first of those, by end, with which it fits; zones of zeros do not conflict with each other.
 
 use crate::stamp::Stamp;
 use std::collections::HashMap;
@@ -22,8 +23,8 @@ pub enum Kind {
     Read,
 }
 
-/// One block's part of one guest operation. An operation that failed or was never answered ends [`NEVER`] if it is a write, and is no
-/// part of the history if it is a read.
+/// One block's part of one guest operation. An operation that failed or was never answered ends [`NEVER`] if it is
+/// a write, and is no part of the history if it is a read.
 #[derive(Clone, Copy, Debug)]
 pub struct Access {
     pub kind: Kind,
@@ -71,8 +72,7 @@ impl Zone {
 
 /// Checks one block's history.
 pub fn check(history: &[Access]) -> Result<(), Violation> {
-    let mut zones = zones_of_writes(history)?;
-    let values: Vec<Zone> = zones.drain(..).collect();
+    let values = zones_of_writes(history)?;
     conflict_among(&values)?;
     zeros_fit(history, &values)
 }
@@ -115,12 +115,14 @@ fn conflict_among(zones: &[Zone]) -> Result<(), Violation> {
 fn zeros_fit(history: &[Access], values: &[Zone]) -> Result<(), Violation> {
     let beginning = Access { kind: Kind::Write, stamp: Stamp::ZERO, start: 0, end: 0 };
     let is_zero = |kind: Kind| move |a: &&Access| a.kind == kind && a.stamp == Stamp::ZERO;
-    let mut sources: Vec<(Access, Zone)> =
-        std::iter::once(&beginning).chain(history.iter().filter(is_zero(Kind::Write))).map(|a| (*a, Zone::of(a))).collect();
+    let mut sources: Vec<(Access, Zone)> = std::iter::once(&beginning)
+        .chain(history.iter().filter(is_zero(Kind::Write)))
+        .map(|a| (*a, Zone::of(a)))
+        .collect();
     sources.sort_by_key(|(access, _)| (access.end, access.start));
     let against = |zone: Zone| values.iter().find(|value| zone.conflicts(**value)).copied();
     for (access, zone) in sources.iter().filter(|(access, _)| access.end != NEVER) {
-        assert!(access.end <= NEVER);
+        assert!(access.start <= access.end);
         if let Some(value) = against(*zone) {
             return Err(conflict(value, *zone));
         }

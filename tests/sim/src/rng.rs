@@ -54,7 +54,7 @@ impl Rng {
     pub fn tail(&mut self, low: u64, high: u64) -> u64 {
         let span = high - low;
         let unit = self.below(1 << 20);
-        let cubed = (unit * unit >> 20) * unit >> 20;
+        let cubed = (((unit * unit) >> 20) * unit) >> 20;
         low + ((u128::from(span) * u128::from(cubed)) >> 20) as u64
     }
 }

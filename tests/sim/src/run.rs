@@ -49,7 +49,8 @@ pub fn run_scenario(seed: u64, scenario: Scenario, telling: Telling) -> Outcome 
         }
     }));
     if let Err(panic) = ended {
-        let said = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        let said =
+            panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         world.violated(format!("panic: {}", said.unwrap_or_default()), None);
     }
     let block = world.violation.as_ref().and_then(|violation| violation.block);

@@ -1,5 +1,6 @@
-//! What a seed draws before it runs: the cluster, the workload, which classes of faults are on and how often each strikes (swarm: a class
-//! that is off finds what constant chaos hides), and whether the seed follows a directed schedule.
+//! What a seed draws before it runs: the cluster, the workload, which classes of faults are on and how often each
+//! strikes (swarm: a class that is off finds what constant chaos hides), and whether the seed follows a directed
+//! schedule.
 
 use crate::names::{MILLIS, Nanos, SECONDS};
 use crate::rng::Rng;
@@ -86,7 +87,8 @@ impl Class {
 /// A schedule that random faults would hardly find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Directed {
-    /// The writer and one replica are cut off together; the volume is attached elsewhere, where that replica cannot be reached.
+    /// The writer and one replica are cut off together; the volume is attached elsewhere, where that replica cannot
+    /// be reached.
     Zombie { beside_its_replica: bool },
     /// Writers die right after the n-th step of their protocol (a proposal, an answer, a message of attach or return).
     DyingWriter,

@@ -1,4 +1,5 @@
-//! A chunkserver process on its disk: drives the production engine and performs, on the simulated medium, what the engine asks for.
+//! A chunkserver process on its disk: drives the production engine and performs, on the simulated medium, what the
+//! engine asks for.
 //!
 //! Operations of the medium complete in any order. What the process knows dies with it; the medium stays.
 
@@ -117,7 +118,8 @@ impl World {
             self.trace.count("fault: index commit unanswered but done");
             server.medium.commit(edits);
         }
-        self.trace.line(self.now, None, || format!("{disk} chunkserver dies{}", if power { ", power is cut" } else { "" }));
+        self.trace
+            .line(self.now, None, || format!("{disk} chunkserver dies{}", if power { ", power is cut" } else { "" }));
         for link in process.links {
             self.server_end_gone(link, power);
         }
@@ -137,9 +139,7 @@ impl World {
             return;
         }
         let touch = self.touch_of_engine_event(&event);
-        self.trace.line(self.now, touch, || {
-            format!("{disk} hears {}", crate::describe::engine_event(&event))
-        });
+        self.trace.line(self.now, touch, || format!("{disk} hears {}", crate::describe::engine_event(&event)));
         let process = self.servers[disk.index()].process.as_mut().expect("looked at above");
         let mut actions = Vec::new();
         process.engine.handle(now, event, &mut actions);
@@ -175,9 +175,8 @@ impl World {
                     return;
                 }
                 let touch = self.touch_of_link(link);
-                self.trace.line(self.now, touch, || {
-                    format!("{disk} answers on {link}: {}", crate::describe::reply(&frame))
-                });
+                self.trace
+                    .line(self.now, touch, || format!("{disk} answers on {link}: {}", crate::describe::reply(&frame)));
                 self.send(link, Way::ToWriter, Message::Reply(frame));
             }
             Action::CloseLink { link } => {

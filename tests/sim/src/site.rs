@@ -1,4 +1,5 @@
-//! Where a volume is used: its hot blocks, and who attaches it, where, when. What Kubernetes and the CSI services do to a volume.
+//! Where a volume is used: its hot blocks, and who attaches it, where, when. What Kubernetes and the CSI services
+//! do to a volume.
 
 use crate::format;
 use crate::names::{MILLIS, Node, Vol, Writer};
@@ -77,8 +78,12 @@ impl World {
         if !self.powered(node) || !self.catalog.up || self.net.is_cut(node, plane) {
             return;
         }
-        let held_elsewhere =
-            self.catalog.record(volume).holder.as_ref().is_some_and(|holder| *holder != crate::catalog::node_name(node));
+        let held_elsewhere = self
+            .catalog
+            .record(volume)
+            .holder
+            .as_ref()
+            .is_some_and(|holder| *holder != crate::catalog::node_name(node));
         let record = match self.catalog.grant(volume, node, held_elsewhere) {
             Ok(record) => record,
             Err(refusal) => {
@@ -89,11 +94,13 @@ impl World {
         self.trace.count("state: epoch granted");
         if self.net.is_cut(plane, node) || self.net.rng.chance(self.scenario.answers_lost_ppm) {
             let epoch = record.epoch;
-            self.trace.line(self.now, Touch::all(volume), || format!("grant of epoch {epoch} of {volume} is never heard of"));
+            self.trace
+                .line(self.now, Touch::all(volume), || format!("grant of epoch {epoch} of {volume} is never heard of"));
             self.trace.count("fault: grant lost");
             return;
         }
-        // Another attempt on the same node ends the older one there; elsewhere it lives on until it hears that it is fenced.
+        // Another attempt on the same node ends the older one there; elsewhere it lives on until it hears that it
+        // is fenced.
         let writer = self.start_writer(volume, node, record);
         self.sites[volume.index()].current = Some(writer);
     }

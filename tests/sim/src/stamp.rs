@@ -1,5 +1,5 @@
-//! The content of a written block: a unique number, repeated in each 512-byte sector, so that a reader knows which write it reads and
-//! sees a block that is torn at a sector.
+//! The content of a written block: a unique number, repeated in each 512-byte sector, so that a reader knows which
+//! write it reads and sees a block that is torn at a sector.
 
 use bytes::{Bytes, BytesMut};
 
@@ -29,7 +29,8 @@ pub fn write_blocks(first: Stamp, count: u32) -> Bytes {
 /// `None` when the block is no whole content of a single write.
 pub fn read_block(block: &[u8]) -> Option<Stamp> {
     let stamp: [u8; 8] = block[..8].try_into().expect("8 bytes");
-    let whole = block.chunks_exact(SECTOR).all(|sector| sector[..8] == stamp && sector[8..].iter().all(|&byte| byte == 0));
+    let whole =
+        block.chunks_exact(SECTOR).all(|sector| sector[..8] == stamp && sector[8..].iter().all(|&byte| byte == 0));
     whole.then_some(Stamp(u64::from_le_bytes(stamp)))
 }
 

@@ -1,5 +1,5 @@
-//! What a run leaves behind: a rolling hash of everything that happened, counts of faults fired and states reached, and, if asked for,
-//! a line for each event. The lines that touch one block are the story of a failure.
+//! What a run leaves behind: a rolling hash of everything that happened, counts of faults fired and states reached,
+//! and, if asked for, a line for each event. The lines that touch one block are the story of a failure.
 
 use crate::names::{Nanos, Vol};
 use std::collections::BTreeMap;

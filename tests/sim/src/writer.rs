@@ -1,5 +1,5 @@
-//! A writer: one attachment of one volume. Drives the production volume core, and does for it what its shell does: links, calls to the
-//! control plane, completions to its guest.
+//! A writer: one attachment of one volume. Drives the production volume core, and does for it what its shell does:
+//! links, calls to the control plane, completions to its guest.
 //!
 //! A writer that was replaced is not told so by anyone: it lives on, with its guest, until it hears that it is fenced.
 
@@ -395,7 +395,8 @@ impl World {
     }
 }
 
-/// Whether the event is a step of attach, eject, return or detach, after which a directed schedule may kill the writer.
+/// Whether the event is a step of attach, eject, return or detach, after which a directed schedule may kill the
+/// writer.
 fn step_of_event(event: &Event) -> bool {
     matches!(event, Event::Answer { .. } | Event::Unanswered { .. } | Event::LinkUp { .. })
 }
@@ -405,7 +406,11 @@ fn step_of_action(action: &Action) -> bool {
         Action::Propose { .. } => true,
         Action::Send { frame, .. } => !matches!(
             frame.message,
-            Request::Write { .. } | Request::Discard { .. } | Request::Read { .. } | Request::Ping | Request::Repair { .. }
+            Request::Write { .. }
+                | Request::Discard { .. }
+                | Request::Read { .. }
+                | Request::Ping
+                | Request::Repair { .. }
         ),
         _ => false,
     }

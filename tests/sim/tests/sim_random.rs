@@ -1,5 +1,5 @@
-//! A share of the simulation that fits into every test run: `ASHLAR_SIM_SEEDS` seeds (100 by default) without a violation, and the same
-//! seed twice with the same trace. `make sim SEEDS=…` runs more.
+//! A share of the simulation that fits into every test run: `ASHLAR_SIM_SEEDS` seeds (100 by default) without a
+//! violation, and the same seed twice with the same trace. `make sim SEEDS=…` runs more.
 
 use ashlar_sim::{Outcome, Scenario, Telling, run_scenario, run_seed};
 use std::sync::atomic::{AtomicU64, Ordering};

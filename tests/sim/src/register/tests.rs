@@ -1,3 +1,5 @@
+//! Tests of `register`.
+
 use super::*;
 
 fn write(stamp: u64, start: Point, end: Point) -> Access {
