@@ -21,9 +21,7 @@ pub enum Refusal {
     NotAMember { disk: DiskId },
     #[error("{in_sync} replicas in-sync would be left, minReplicas is {min}")]
     BelowMinReplicas { in_sync: u8, min: u8 },
-    #[error(
-        "without disk {disk} a chunk has {in_sync} replicas in-sync, below minReplicas: prove that it is off"
-    )]
+    #[error("without disk {disk} a chunk has {in_sync} replicas in-sync, below minReplicas: prove that it is off")]
     NeedsProof { disk: DiskId, in_sync: u8 },
 }
 
