@@ -51,6 +51,9 @@ fn status_of(reply: &Reply) -> Result<Status> {
 fn undisturbed(label: &str, attack: impl FnOnce(&Target) -> Result<()>) -> Result<()> {
     on_cluster(label, |scene| {
         scene.cluster.cli(&["volume", "create", "v", "--size", "64M", "--node", "n1"])?;
+        // Twice, so that there is an epoch before the present one.
+        scene.cluster.attach("v", "n1", "nbd")?;
+        scene.cluster.detach("v")?;
         let mut client = NbdClient::connect(&nbd_socket(&scene.cluster.attach("v", "n1", "nbd")?)?)?;
         let mut guest = StampedGuest::new(GUEST_BLOCKS, 11);
         guest.write(&mut client, 100, &AtomicU64::new(0))?;

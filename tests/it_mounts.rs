@@ -49,8 +49,6 @@ fn filesystem_life(scene: &Scene, fs_type: &str) -> Result<()> {
 
     // The pod moves.
     let kubelet = scene.cluster.kubelet("n2")?;
-    let moved = kubelet.create("pvc-1", SIZE_BYTES, Kubelet::mount_capability(fs_type));
-    ensure!(refusal(moved)? == Code::AlreadyExists, "the same name with another topology is another volume");
     let moved = volume.on(&kubelet);
     kubelet.mount(&moved)?;
     ensure!(fs::read(moved.target.join("data"))? == content, "the other node reads what the first wrote");

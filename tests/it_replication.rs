@@ -99,7 +99,8 @@ fn a_killed_chunkserver_is_ejected_and_gets_back_only_what_changed() -> Result<(
 /// Blocks copied and blocks changed, as the datapath tells of the volume's return to in-sync.
 fn resynced(scene: &Scene) -> Result<(u64, u64)> {
     wait_until("the event that tells of the return", EJECT_LIMIT, || {
-        let events: Vec<Event> = scene.cluster.cli_json(&["events", "--volume", VOLUME])?;
+        let printed = scene.cluster.cli(&["events", "--volume", VOLUME, "--json"])?;
+        let events: Vec<Event> = printed.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
         let figure = |event: &Event, name: &str| event.figures.get(name)?.parse().ok();
         let joined = events.iter().filter(|event| event.kind == "in-sync");
         Ok(joined.rev().find_map(|event| Some((figure(event, "copied_blocks")?, figure(event, "changed_blocks")?))))

@@ -13,7 +13,7 @@ use ashlar_rpc::control::{
 use nix::{sys::signal::Signal, unistd::Pid};
 use serde::Deserialize;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -167,9 +167,12 @@ impl DevCluster {
     /// The kubelet of a node, with the sidecars of the controller.
     pub fn kubelet(&self, node: &str) -> Result<Kubelet> {
         let socket = |daemon: &Daemon| daemon.sockets.get("csi").cloned().context("the daemon has a CSI socket");
-        let service = self.daemon(&format!("node-{node}"))?;
+        let daemons = self.daemons()?;
+        let by_name = |name: &str| daemons.iter().find(|daemon| daemon.name == name).context("the daemon exists");
+        let service = by_name(&format!("node-{node}"))?;
+        let nodes: BTreeSet<String> = daemons.iter().filter_map(|daemon| daemon.node.clone()).collect();
         let dir = service.kubelet_dir.as_deref().context("a node service has a kubelet's folder")?;
-        Kubelet::new(node, dir, socket(&self.daemon("control")?)?, socket(&service)?)
+        Kubelet::new(node, nodes.into_iter().collect(), dir, socket(by_name("control")?)?, socket(service)?)
     }
 
     /// By name or id.

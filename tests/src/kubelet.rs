@@ -25,6 +25,8 @@ const TOPOLOGY_KEY: &str = "topology.block.csi.ashlar.io/node";
 pub struct Kubelet {
     runtime: Runtime,
     node: String,
+    /// Every node of the cluster: what the external provisioner knows of its topology.
+    nodes: Vec<String>,
     dir: PathBuf,
     controller_socket: PathBuf,
     node_socket: PathBuf,
@@ -41,9 +43,15 @@ pub struct MountedVolume {
 
 impl Kubelet {
     /// `dir` is the kubelet's folder, below which staging and target paths are made.
-    pub fn new(node: &str, dir: &Path, controller_socket: PathBuf, node_socket: PathBuf) -> Result<Kubelet> {
+    pub fn new(
+        node: &str,
+        nodes: Vec<String>,
+        dir: &Path,
+        controller_socket: PathBuf,
+        node_socket: PathBuf,
+    ) -> Result<Kubelet> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Kubelet { runtime, node: node.to_owned(), dir: dir.to_owned(), controller_socket, node_socket })
+        Ok(Kubelet { runtime, node: node.to_owned(), nodes, dir: dir.to_owned(), controller_socket, node_socket })
     }
 
     /// Runs calls of one's own against the clients.
@@ -82,15 +90,17 @@ impl Kubelet {
 
     /// What the external provisioner sends for a claim of a pod that was scheduled to this node.
     pub fn create_request(&self, name: &str, bytes: i64, capability: &VolumeCapability) -> CreateVolumeRequest {
-        let here = Topology { segments: HashMap::from([(TOPOLOGY_KEY.to_owned(), self.node.clone())]) };
+        let topology = |node: &String| Topology { segments: HashMap::from([(TOPOLOGY_KEY.to_owned(), node.clone())]) };
+        let requisite: Vec<Topology> = self.nodes.iter().map(topology).collect();
+        let (mut preferred, others): (Vec<&String>, Vec<&String>) =
+            self.nodes.iter().partition(|node| **node == self.node);
+        preferred.extend(others);
+        let preferred = preferred.into_iter().map(topology).collect();
         CreateVolumeRequest {
             name: name.to_owned(),
             capacity_range: Some(CapacityRange { required_bytes: bytes, limit_bytes: 0 }),
             volume_capabilities: vec![capability.clone()],
-            accessibility_requirements: Some(TopologyRequirement {
-                requisite: vec![here.clone()],
-                preferred: vec![here],
-            }),
+            accessibility_requirements: Some(TopologyRequirement { requisite, preferred }),
             ..CreateVolumeRequest::default()
         }
     }
