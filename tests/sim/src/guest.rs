@@ -31,6 +31,16 @@ impl Guest {
         Guest { pending: BTreeMap::new(), next_tag: 1, depth, awake: false }
     }
 
+    fn may_ask(&self) -> bool {
+        (self.pending.len() as u32) < self.depth
+    }
+
+    /// A guest whose writes hang goes on reading: only so is a writer found out that serves when it must not any more.
+    fn may_read(&self) -> bool {
+        let reads = self.pending.values().filter(|pending| matches!(pending, Pending::Read(_))).count();
+        (reads as u32) < 4 * self.depth + 8
+    }
+
     /// Nobody will answer any more.
     pub fn stop(&mut self) {
         self.pending.clear();
@@ -55,8 +65,10 @@ impl World {
             self.writers[writer.index()].guest.awake = false;
             return;
         }
-        if (state.guest.pending.len() as u32) < state.guest.depth {
+        if state.guest.may_ask() {
             self.request(writer);
+        } else if state.guest.may_read() {
+            self.read_one(writer);
         }
         let think = self.guest_rng.tail(self.scenario.think / 4, self.scenario.think * 4);
         self.agenda.add(self.now + think, Happening::GuestActs { writer });
@@ -79,6 +91,13 @@ impl World {
         } else {
             self.issue_write(writer, start, count, false);
         }
+    }
+
+    fn read_one(&mut self, writer: Writer) {
+        let volume = self.writers[writer.index()].volume;
+        let first = *self.guest_rng.pick(&self.sites[volume.index()].hot);
+        let start = first + self.guest_rng.below(16);
+        self.issue_read(writer, start, 1);
     }
 
     pub fn issue_read(&mut self, writer: Writer, start: u64, count: u32) {
