@@ -93,6 +93,8 @@ impl Store {
     pub(crate) fn distrust_everything(&mut self) {
         for (&volume, replica) in self.volumes.iter_mut().filter(|(_, replica)| !replica.deleted) {
             replica.incomplete = true;
+            // A return that was going on must begin again with everything.
+            replica.syncing = replica.syncing.map(|_| Lsn::ZERO);
             self.dirty.volume(volume);
             for (&chunk, entry) in &mut replica.chunks {
                 entry.complete = false;

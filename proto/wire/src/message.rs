@@ -66,8 +66,8 @@ pub enum Request {
     /// Fills the stale blocks of the slot, never others, with the source's content. The slot takes the source's
     /// stamp, or keeps its own if it is higher and the slot has fresh blocks.
     Fill { chunk: ChunkIndex, slot: SlotIndex, content: SlotContent },
-    /// Reconcile is done with the chunk: nothing in it is stale (else refused as `Incomplete`), its prefix becomes
-    /// `prefix`.
+    /// Reconcile is done with the chunk (and with the replica, once it is done with every chunk): nothing in it is
+    /// stale (else refused as `Incomplete`), its prefix becomes `prefix`.
     CompleteChunk { chunk: ChunkIndex, prefix: Lsn },
     /// Voids the stale marks of the chunk: what the replica has is declared to be the chunk's content, at its old
     /// prefix. Only where no replica in-sync is complete: a reconcile was cut off and its source is gone; what the
@@ -75,7 +75,8 @@ pub enum Request {
     VoidStale { chunk: ChunkIndex },
     /// The replica returns: it is incomplete in every chunk, older fresh marks are void, its own slots stamped after
     /// `after` are stale, and from here on every block written is fresh. Durable before the answer. Stale marks of an
-    /// earlier attempt stay.
+    /// earlier attempt stay. Refused as `Incomplete` if the replica lacks more than that: its journal was damaged, or
+    /// an earlier return that began further back was not finished; then `after` must be zero.
     BeginSync { after: Lsn },
     /// The prefix of a chunk at the source, to be adopted at `FinishSync` unless newer writes have come to the chunk
     /// meanwhile.

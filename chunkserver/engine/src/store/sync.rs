@@ -10,7 +10,7 @@
 
 use super::{Outcome, Store};
 use crate::replica::{Replica, SlotAddress};
-use ashlar_types::{ChunkIndex, Lsn, SlotIndex, SlotSet, VolumeId};
+use ashlar_types::{ChunkIndex, Geometry, Lsn, SlotIndex, SlotSet, VolumeId};
 
 impl Store {
     pub(super) fn is_syncing(&self, volume: VolumeId) -> bool {
@@ -29,8 +29,14 @@ impl Store {
         Outcome::Done
     }
 
+    /// Refused when more is missing than what came after `after`: the journal was damaged, or an earlier return that
+    /// began further back was not finished.
     pub(super) fn begin_sync(&mut self, volume: VolumeId, after: Lsn) -> Outcome {
         let replica = self.replica_mut(volume);
+        let known_from = if replica.incomplete { replica.syncing.unwrap_or(Lsn::ZERO) } else { Lsn::MAX };
+        if after > known_from {
+            return Outcome::Incomplete;
+        }
         replica.syncing = Some(after);
         replica.incomplete = true;
         let mut touched = Vec::new();
@@ -70,7 +76,19 @@ impl Store {
         entry.prefix = prefix;
         entry.adopted = Lsn::ZERO;
         self.dirty.chunk(volume, chunk);
+        self.become_whole_if_every_chunk_is(volume);
         Outcome::Done
+    }
+
+    /// Reconcile has mended what damage to the journal left, chunk by chunk.
+    fn become_whole_if_every_chunk_is(&mut self, volume: VolumeId) {
+        let replica = self.replica_mut(volume);
+        let count = Geometry::new(replica.size).map_or(0, Geometry::chunk_count) as usize;
+        let whole = replica.chunks.len() == count && replica.chunks.values().all(|chunk| chunk.complete);
+        if replica.incomplete && replica.syncing.is_none() && whole {
+            replica.incomplete = false;
+            self.dirty.volume(volume);
+        }
     }
 
     /// What is here is declared to be the chunk's content, at its prefix. A replica that returns has nothing to
@@ -87,6 +105,7 @@ impl Store {
         for slot in marked {
             self.edit(SlotAddress { volume, chunk, slot }, |slot, _| slot.stale = 0);
         }
+        self.become_whole_if_every_chunk_is(volume);
         Outcome::Done
     }
 

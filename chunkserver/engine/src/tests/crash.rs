@@ -86,6 +86,13 @@ fn a_bad_header_below_a_later_batch_puts_everything_in_doubt() {
     rig.write(1, Request::CompleteChunk { chunk: range(0, 1).chunk, prefix: lsn(1, 4) });
     let Reply::Reported { entries, .. } = rig.ask(1, Request::Report { from: range(0, 1).chunk }) else { panic!() };
     assert!(entries[0].complete && entries[0].prefix == lsn(1, 4) && !entries[1].complete);
+    assert_eq!(rig.refused(1, Request::BeginSync { after: lsn(1, 4) }), Status::Incomplete);
+    for chunk in entries.iter().skip(1).map(|entry| entry.chunk) {
+        rig.write(1, Request::CompleteChunk { chunk, prefix: Lsn::ZERO });
+    }
+    let mut rig = restart(rig.stop());
+    let Reply::Opened(opened) = rig.open(1, 10) else { panic!() };
+    assert!(!opened.syncing, "whole again once every chunk is");
 }
 
 #[test]

@@ -225,3 +225,15 @@ fn a_replica_that_returns_has_nothing_to_declare() {
     rig.write(1, Request::BeginSync { after: Lsn::ZERO });
     assert_eq!(rig.refused(1, Request::VoidStale { chunk: CHUNK }), Status::Incomplete);
 }
+
+#[test]
+fn a_return_that_begins_further_on_than_an_unfinished_one_is_refused() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    rig.write(1, write(0, &[1], lsn(1, 1)));
+    rig.write(1, Request::BeginSync { after: lsn(1, 3) });
+    assert_eq!(rig.refused(1, Request::BeginSync { after: lsn(1, 4) }), Status::Incomplete);
+    rig.write(1, Request::BeginSync { after: lsn(1, 3) });
+    rig.write(1, Request::FinishSync);
+    rig.write(1, Request::BeginSync { after: lsn(1, 4) });
+}
