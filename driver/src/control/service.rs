@@ -65,10 +65,25 @@ fn new_volume(request: CreateVolumeRequest) -> Result<NewVolume> {
     }
 }
 
+impl Service {
+    /// Placement takes nodes as wishes; but one that nobody has heard of is a slip of the pen, not to be passed over.
+    async fn refuse_unknown_nodes<'a>(&self, nodes: impl Iterator<Item = &'a NodeName>) -> Result<()> {
+        let known = self.0.registry.nodes().await;
+        for node in nodes {
+            if !known.iter().any(|view| view.node.name == *node) {
+                return Err(Error::not_found(format!("node {node}")));
+            }
+        }
+        Ok(())
+    }
+}
+
 #[tonic::async_trait]
 impl Cluster for Service {
     async fn create_volume(&self, request: Request<CreateVolumeRequest>) -> Answer<Volume> {
-        let created = self.0.create_volume(new_volume(request.into_inner())?).await?;
+        let new = new_volume(request.into_inner())?;
+        self.refuse_unknown_nodes(new.first_nodes.iter().chain(&new.allowed_nodes)).await?;
+        let created = self.0.create_volume(new).await?;
         Ok(Response::new(self.0.present_volume(&created).await))
     }
 

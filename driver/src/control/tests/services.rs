@@ -29,6 +29,24 @@ async fn everything_wrong_with_a_creation_is_reported_together() {
 }
 
 #[tokio::test]
+async fn a_volume_for_a_node_that_nobody_knows_is_refused() {
+    let world = World::with_nodes(3).await;
+    let create = |node: &str, allowed: &[&str]| proto::CreateVolumeRequest {
+        name: "a".to_owned(),
+        size_bytes: GIB,
+        node: node.to_owned(),
+        allowed_nodes: allowed.iter().map(|&node| node.to_owned()).collect(),
+        ..Default::default()
+    };
+    for request in [create("n9", &[]), create("", &["n1", "n9"])] {
+        let status = service(&world).create_volume(Request::new(request)).await.unwrap_err();
+        assert_eq!(status.code(), Code::NotFound);
+        assert!(status.message().contains("n9"), "{}", status.message());
+    }
+    assert!(service(&world).create_volume(Request::new(create("n1", &["n1"]))).await.is_ok());
+}
+
+#[tokio::test]
 async fn hostile_names_and_ids_get_an_error_and_nothing_else() {
     let world = World::with_nodes(3).await;
     let service = service(&world);
