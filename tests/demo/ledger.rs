@@ -3,7 +3,7 @@
 //! process, out of reach of the crash.
 
 use crate::mariadb::Server;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use ashlar_tests::wait_until;
 use nix::unistd::Pid;
 use std::{
@@ -95,11 +95,12 @@ impl Client {
         let stuck = || format!("the ledger stands at row {}", self.seen());
         wait_until("the ledger to go on", PROGRESS_LIMIT, || {
             let ended = self.writer.as_ref().is_some_and(JoinHandle::is_finished);
-            if ended && self.seen() < wanted {
-                bail!("the ledger's client has ended");
+            if self.seen() >= wanted {
+                return Ok(Some(Ok(())));
             }
-            Ok((self.seen() >= wanted).then_some(()))
+            Ok(ended.then(|| Err(anyhow!("the ledger's client has ended"))))
         })
+        .flatten()
         .with_context(stuck)
     }
 

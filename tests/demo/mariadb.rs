@@ -5,7 +5,7 @@
 //! the binary log.
 
 use crate::clock::Clock;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use ashlar_tests::{run, run_ok, wait_until};
 use nix::{
     sys::signal::{Signal, kill},
@@ -79,7 +79,8 @@ impl Server {
             .context("run mariadbd")?;
         let mut server = Server { paths: paths.clone(), process };
         let started = clock.seconds();
-        wait_until("MariaDB to answer", START_LIMIT, || server.answers()).with_context(|| server.last_words())?;
+        let answers = wait_until("MariaDB to answer", START_LIMIT, || server.answers()).flatten();
+        answers.with_context(|| server.last_words())?;
         clock.say(&format!("MariaDB answers after {:.1} s", clock.seconds() - started));
         Ok(server)
     }
@@ -106,17 +107,14 @@ impl Server {
         options
     }
 
-    fn answers(&mut self) -> Result<Option<()>> {
+    /// `None`: not yet. A server that has ended never will.
+    fn answers(&mut self) -> Result<Option<Result<()>>> {
         let output = run("mariadb-admin", ["--no-defaults", "--user=root", &self.socket_option(), "ping"])?;
         if output.success {
-            return Ok(Some(()));
+            return Ok(Some(Ok(())));
         }
-        // A server that has ended never answers, but the reason is in its log: ask no longer than the limit all the
-        // same.
-        match self.process.try_wait()? {
-            Some(status) => bail!("mariadbd ended: {status}"),
-            None => Ok(None),
-        }
+        let ended = self.process.try_wait()?;
+        Ok(ended.map(|status| Err(anyhow!("mariadbd ended: {status}"))))
     }
 
     pub fn socket(&self) -> &Path {

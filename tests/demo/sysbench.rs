@@ -1,7 +1,7 @@
 //! The load: sysbench `oltp_read_write` on 8 connections, and what it says each second.
 
 use crate::clock::Clock;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use ashlar_tests::{run_ok, wait_until};
 use nix::unistd::Pid;
 use std::{
@@ -65,6 +65,7 @@ pub struct Load {
     seconds: Arc<Mutex<Vec<Second>>>,
     /// Gives everything that was printed.
     reader: Option<JoinHandle<String>>,
+    printed: String,
     errors: PathBuf,
     length: Duration,
 }
@@ -89,7 +90,7 @@ impl Load {
             let seconds = seconds.clone();
             move || read(output, &seconds, clock)
         });
-        Ok(Load { process, seconds, reader: Some(reader), errors: errors.to_owned(), length })
+        Ok(Load { process, seconds, reader: Some(reader), printed: String::new(), errors: errors.to_owned(), length })
     }
 
     pub fn pid(&self) -> Pid {
@@ -103,23 +104,21 @@ impl Load {
     /// Waits until sysbench has reported that second of its run.
     pub fn wait_for_second(&mut self, second: u64) -> Result<()> {
         wait_until(&format!("second {second} of the load"), self.length + OVERRUN_LIMIT, || {
-            if let Some(status) = self.process.try_wait()? {
-                bail!("sysbench ended with {status}: {}", self.complaints());
+            if self.seconds().last().is_some_and(|last| last.at >= second) {
+                return Ok(Some(Ok(())));
             }
-            Ok(self.seconds().last().filter(|last| last.at >= second).map(|_| ()))
-        })
+            let ended = self.process.try_wait()?;
+            Ok(ended.map(|status| Err(anyhow!("sysbench ended with {status}: {}", self.last_words()))))
+        })?
     }
 
     /// Waits for the end. Anything but a run without an error is one.
     pub fn finish(mut self) -> Result<Finished> {
         let status = wait_until("sysbench to end", self.length + OVERRUN_LIMIT, || Ok(self.process.try_wait()?))?;
-        let printed = match self.reader.take() {
-            Some(reader) => reader.join().expect("no reader panics"),
-            None => String::new(),
-        };
-        let complaints = self.complaints();
-        if !status.success() || printed.contains("FATAL") || complaints.contains("FATAL") {
-            bail!("sysbench ended with {status}: {complaints}{}", tail(&printed));
+        let printed = self.printed();
+        let words = self.last_words();
+        if !status.success() || words.contains("FATAL") {
+            bail!("sysbench ended with {status}: {words}");
         }
         let reconnects = total(&printed, "reconnects:")?;
         if reconnects > 0 {
@@ -138,8 +137,17 @@ impl Load {
         Ok(())
     }
 
-    fn complaints(&self) -> String {
-        std::fs::read_to_string(&self.errors).unwrap_or_default()
+    /// Everything that was printed by a run that has ended.
+    fn printed(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            self.printed = reader.join().expect("no reader panics");
+        }
+        self.printed.clone()
+    }
+
+    fn last_words(&mut self) -> String {
+        let complaints = std::fs::read_to_string(&self.errors).unwrap_or_default();
+        format!("{complaints}{}", tail(&self.printed()))
     }
 }
 
