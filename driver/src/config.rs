@@ -85,8 +85,8 @@ pub struct NodeConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     #[error(
-        "{flag} {address} is not a loopback address, and nobody who connects is authenticated yet: use 127.0.0.1, [::1], \
-         or accept the risk with --insecure-allow-any-address"
+        "{flag} {address} is not a loopback address, and nobody who connects is authenticated yet: use 127.0.0.1 \
+         or [::1], or accept the risk with --insecure-allow-any-address"
     )]
     NotLoopback { flag: &'static str, address: SocketAddr },
     #[error("--control {0:?} is not an http:// address")]
