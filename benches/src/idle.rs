@@ -7,6 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+const QUIET_LIMIT: Duration = Duration::from_secs(120);
+const QUIET_LOOK: Duration = Duration::from_millis(500);
+const QUIET_PERCENT: f64 = 5.0;
+
 /// Share of one core that all daemons together use, in percent, over `duration`.
 pub(crate) fn percent_of_a_core(cluster: &DevCluster, duration: Duration) -> Result<f64> {
     let pids: Vec<i32> = cluster.daemons()?.into_iter().filter_map(|daemon| daemon.pid).collect();
@@ -17,6 +21,14 @@ pub(crate) fn percent_of_a_core(cluster: &DevCluster, duration: Duration) -> Res
     }
     let used = (ticks(&pids)? - before) as f64 / ticks_per_second as f64;
     Ok(100.0 * used / start.elapsed().as_secs_f64())
+}
+
+/// Waits until the daemons rest: what they do behind answered writes (applying, checkpoints) would otherwise be charged
+/// to the next figure, to the baseline's as well, because all share one disk.
+pub(crate) fn wait_until_quiet(cluster: &DevCluster) -> Result<()> {
+    ashlar_tests::wait_until("the daemons to rest", QUIET_LIMIT, || {
+        Ok((percent_of_a_core(cluster, QUIET_LOOK)? < QUIET_PERCENT).then_some(()))
+    })
 }
 
 /// User and system time of the processes, from fields 14 and 15 of /proc/PID/stat (proc(5)).

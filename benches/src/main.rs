@@ -111,10 +111,11 @@ fn measure(cluster: &DevCluster, dir: &Path, plan: &Plan) -> Result<Vec<Figure>>
     fill(&mut reactor, &mut ashlar, plan)?;
 
     let mut figures = vec![];
-    let cells = Cells { plan, reactor: &mut reactor, one: &mut one, three: &mut three, ashlar: &mut ashlar };
+    let cells = Cells { cluster, plan, reactor: &mut reactor, one: &mut one, three: &mut three, ashlar: &mut ashlar };
     cells.measure(&mut figures)?;
     figures.push(outage(cluster, &mut reactor, &mut ashlar, plan, Signal::SIGKILL, 0.5)?);
     figures.push(outage(cluster, &mut reactor, &mut ashlar, plan, Signal::SIGSTOP, 2.0)?);
+    idle::wait_until_quiet(cluster)?;
     let used = idle::percent_of_a_core(cluster, plan.idle)?;
     let detail = format!("all daemons, {} s", plan.idle.as_secs());
     figures.push(Figure::of_rounds("idle cluster, CPU", "% of a core", vec![used], Bar::AtMost(1.0), detail));
@@ -139,6 +140,7 @@ fn fill(reactor: &mut Reactor, target: &mut Target, plan: &Plan) -> Result<()> {
 }
 
 struct Cells<'a> {
+    cluster: &'a DevCluster,
     plan: &'a Plan,
     reactor: &'a mut Reactor,
     one: &'a mut Target,
@@ -210,6 +212,7 @@ impl Cells<'_> {
                 Against::Three => &mut *self.three,
             };
             let seed = round as u64 + 1;
+            idle::wait_until_quiet(self.cluster)?;
             let base = load::run(self.reactor, baseline, job, self.plan.span_bytes, seed, || Ok(()))?;
             let ashlar = load::run(self.reactor, self.ashlar, job, self.plan.span_bytes, seed, || Ok(()))?;
             ratios.push(match of {
