@@ -34,6 +34,8 @@ fn fio(uri: &str, options: &[&str]) -> Result<()> {
         &uri,
         "--verify=crc32c",
         "--verify_fatal=1",
+        // Else fio leaves a file in the working directory.
+        "--verify_state_save=0",
         "--size=64M",
         "--output-format=terse",
     ];
