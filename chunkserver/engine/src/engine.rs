@@ -120,7 +120,10 @@ impl Engine {
         let Loaded { volumes, damaged_chunks, damaged_slots, .. } = loaded;
         let mut store = Store::new(volumes, slot_count);
         store.lost_blocks = 16 * damaged_slots.len() as u64;
-        damaged_chunks.into_iter().for_each(|(volume, chunk)| store.dirty.chunk(volume, chunk));
+        for (volume, chunk) in damaged_chunks {
+            store.dirty.chunk(volume, chunk);
+            store.dirty.volume(volume);
+        }
         damaged_slots.into_iter().for_each(|address| store.dirty.slot(address));
         store
     }

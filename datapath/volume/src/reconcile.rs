@@ -199,8 +199,7 @@ impl Volume {
     /// does not know what it lacks comes last.
     fn source_class(&self, report: ChunkReport, index: MemberIndex) -> u8 {
         let Phase::Reconciling(reconcile) = &self.phase else { panic!("not reconciling") };
-        let in_doubt = self.members[index].damaged || !report.complete && report.prefix == Lsn::ZERO;
-        match in_doubt {
+        match self.members[index].damaged {
             true => 0,
             false if reconcile.unreadable.contains(&(report.chunk, index)) => 1,
             false => 2,

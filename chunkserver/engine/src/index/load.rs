@@ -36,7 +36,11 @@ pub(crate) fn load(rows: &Rows, disk: DiskId, slot_count: u32, journal_bytes: u6
                     loaded.damaged_chunks.push((volume, chunk));
                     Chunk::new(false)
                 });
-                loaded.owner(volume)?.chunks.insert(chunk, entry);
+                let doubted = loaded.damaged_chunks.last() == Some(&(volume, chunk));
+                let replica = loaded.owner(volume)?;
+                // The writer must know that what this replica says of its history cannot be relied on.
+                replica.incomplete |= doubted;
+                replica.chunks.insert(chunk, entry);
             }
             Key::Slot(address) => loaded.load_slot(address, raw, value, slot_count)?,
             Key::Position | Key::Volume(_) => {}
