@@ -189,8 +189,8 @@ impl Cells<'_> {
                 Bar::AtLeast(0.4),
             ),
             (
-                "1 MiB sequential write, depth 4, MiB/s / L3",
-                job(write, 1 << 20, 4, true),
+                "1 MiB sequential write, depth 8, MiB/s / L3",
+                job(write, 1 << 20, 8, true),
                 Of::Rate,
                 Against::Three,
                 Bar::AtLeast(0.7),

@@ -4,6 +4,7 @@
 use crate::job::Access;
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
+use nix::sys::socket::{setsockopt, sockopt};
 use std::{
     collections::HashMap,
     io::{Read, Write},
@@ -20,10 +21,13 @@ const REPLY_MAGIC: u32 = 0x6744_6698;
 const READ: u16 = 0;
 const WRITE: u16 = 1;
 const REPLY_BYTES: usize = 16;
+const SEND_BUFFER_BYTES: usize = 4 << 20;
 
 /// A connection in its transmission phase.
 pub(crate) fn negotiate(socket: &Path) -> Result<UnixStream> {
     let mut stream = UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
+    // A write of 1 MiB should not wait for the server between its pieces: the default holds 208 KiB.
+    setsockopt(&stream, sockopt::SndBuf, &SEND_BUFFER_BYTES).context("size the send buffer")?;
     let mut greeting = [0; 18];
     stream.read_exact(&mut greeting).context("read the greeting")?;
     ensure!(&greeting[..8] == SERVER_MAGIC && &greeting[8..16] == OPTION_MAGIC, "not a newstyle NBD server");

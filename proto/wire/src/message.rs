@@ -61,7 +61,7 @@ pub enum Request {
     MarkStale { chunk: ChunkIndex, after: Lsn, slots: SlotSet },
     /// Which slots have stale blocks. Answered by `Changed`.
     ListStale { from: ChunkIndex },
-    /// The whole slot as it is, stale blocks too, for copying. Answered by `Slot`, or refused as `BadBlock`.
+    /// The whole slot, for copying. Answered by `Slot`, or refused as `Stale` or `BadBlock`.
     ReadSlot { chunk: ChunkIndex, slot: SlotIndex },
     /// Fills the stale blocks of the slot, never others, with the source's content. The slot takes the source's
     /// stamp, or keeps its own if it is higher and the slot has fresh blocks.
