@@ -262,7 +262,7 @@ fn tests_wait_for_conditions_and_not_for_time() {
 
 #[test]
 fn every_component_has_a_design() {
-    for dir in ["proto/reactor", "driver", "datapath", "datapath/volume", "chunkserver", "benches", "tests"] {
+    for dir in ["proto", "proto/reactor", "driver", "datapath", "datapath/volume", "chunkserver", "benches", "tests"] {
         let path = root().join(dir).join("DESIGN.md");
         assert!(path.exists(), "{} is missing", path.display());
     }
