@@ -30,7 +30,7 @@ unit: ## unit and property tests, tidy, golden fixtures
 
 integration: ## real daemons on loopback, real files, real mounts (root)
 	cargo build --workspace --bins
-	cargo test -p ashlar-tests -- --test-threads=1
+	cargo test -p ashlar-tests --tests -- --test-threads=1
 
 sim: ## simulated clusters: SEEDS=1000 FIRST=1, or SEED=n to replay one
 	cargo build -p ashlar-sim
