@@ -315,8 +315,10 @@ impl Engine {
     pub(crate) fn reply_opened(&mut self, to: ReplyTo, out: &mut Vec<Action>) {
         let replica = self.store.replica(to.volume).expect("a volume that is open has a replica");
         // Incomplete as a whole: in the middle of a return, or after damage to the journal.
-        let (commit, floor, syncing) = (replica.commit, replica.floor, replica.incomplete);
-        self.reply(to, Reply::Opened(Opened { commit, floor, syncing }), out);
+        let (commit, floor, syncing, last) = (replica.commit, replica.floor, replica.incomplete, replica.last());
+        let (promised_before, session_before) = replica.before;
+        let opened = Opened { commit, floor, syncing, last, promised_before, session_before };
+        self.reply(to, Reply::Opened(opened), out);
     }
 
     pub(crate) fn reply(&mut self, to: ReplyTo, message: Reply, out: &mut Vec<Action>) {

@@ -8,7 +8,7 @@
 use crate::engine::{Engine, Op};
 use crate::session::ReplyTo;
 use crate::{Action, OpToken};
-use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Epoch, Lsn, SlotIndex, SlotSet, VolumeId};
+use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Epoch, Lsn, SessionId, SlotIndex, SlotSet, VolumeId};
 use ashlar_wire::{BlockData, Reply, Request, SlotContent, Status};
 
 pub(crate) struct Waiting {
@@ -23,6 +23,7 @@ pub(crate) enum Work {
     Open {
         epoch: Epoch,
         size: ByteCount,
+        session: SessionId,
     },
     Delete {
         op: OpToken,

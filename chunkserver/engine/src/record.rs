@@ -14,7 +14,7 @@
 //!   1 Write        chunk 4, start 4, count 2, slots 1, 0 5, lsn 8, floor 8, commit 8,
 //!                  slots x {place 4, direct 1, 0 3}, count x crc 4
 //!   2 Discard      chunk 4, start 4, count 4, 0 4, lsn 8, floor 8, commit 8
-//!   3 Promise      epoch 4, 0 4, size 8, commit 8
+//!   3 Promise      epoch 4, 0 4, size 8, session 8, commit 8
 //!   4 Fill         chunk 4, slot 2, valid 2, place 4, direct 4, stamp 8, commit 8, n x crc 4
 //!   5 Repair       chunk 4, start 4, count 2, slots 1, 0 5, commit 8, slots x {place 4, 0 4}, count x crc 4
 //!   6 MarkStale    chunk 4, 0 4, after 8, commit 8, slot set 128
@@ -32,8 +32,8 @@ mod codec;
 
 use crate::place::Place;
 use ashlar_types::{
-    BLOCKS_PER_SLOT, BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, Lsn, SlotIndex, SlotSet,
-    VolumeId,
+    BLOCKS_PER_SLOT, BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, Lsn, SessionId,
+    SlotIndex, SlotSet, VolumeId,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,7 @@ pub(crate) enum Body {
     Promise {
         epoch: Epoch,
         size: ByteCount,
+        session: SessionId,
     },
     Fill {
         chunk: ChunkIndex,

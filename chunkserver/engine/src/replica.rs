@@ -5,7 +5,7 @@
 //! `stale_slots` of a chunk counts its slots with `stale != 0`, that of a replica the same over all chunks.
 
 use crate::place::Place;
-use ashlar_types::{BLOCKS_PER_SLOT, ByteCount, ChunkIndex, Crc32, Epoch, Lsn, SlotIndex, VolumeId};
+use ashlar_types::{BLOCKS_PER_SLOT, ByteCount, ChunkIndex, Crc32, Epoch, Lsn, SessionId, SlotIndex, VolumeId};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +44,10 @@ pub(crate) struct Chunk {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Replica {
     pub(crate) promised: Epoch,
+    /// In which that was promised, the latest one.
+    pub(crate) session: SessionId,
+    /// Promise and session before the latest `Open`; not kept on disk.
+    pub(crate) before: (Epoch, SessionId),
     pub(crate) size: ByteCount,
     pub(crate) commit: Lsn,
     pub(crate) floor: Lsn,
@@ -81,6 +85,8 @@ impl Replica {
     pub(crate) fn new(promised: Epoch, size: ByteCount) -> Replica {
         Replica {
             promised,
+            session: SessionId(0),
+            before: (Epoch::NONE, SessionId(0)),
             size,
             commit: Lsn::ZERO,
             floor: Lsn::ZERO,
@@ -101,6 +107,11 @@ impl Replica {
     pub(crate) fn chunk_mut(&mut self, chunk: ChunkIndex) -> &mut Chunk {
         let complete = !self.incomplete;
         self.chunks.entry(chunk).or_insert_with(|| Chunk::new(complete))
+    }
+
+    /// Highest lsn of a write. A writer's answers go out in lsn order, so one that it was given before is not above it.
+    pub(crate) fn last(&self) -> Lsn {
+        self.chunks.values().map(|chunk| chunk.prefix).max().unwrap_or(Lsn::ZERO)
     }
 
     pub(crate) fn prefix(&self, chunk: ChunkIndex) -> Lsn {

@@ -98,7 +98,7 @@ impl Engine {
             Role::Observer => self.reply_opened(to, out),
             Role::Writer { epoch } => {
                 self.sessions.hear_commit(link, frame.commit);
-                let work = Work::Open { epoch, size: open.size };
+                let work = Work::Open { epoch, size: open.size, session: frame.session };
                 self.waiting.push_back(Waiting { volume: open.volume, commit: frame.commit, to: Some(to), work });
             }
         }

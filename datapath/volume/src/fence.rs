@@ -38,7 +38,8 @@ impl Volume {
         } else {
             let reason = "did not promise to the new writer".to_owned();
             self.leave_before_publish(now, &missing, out);
-            self.propose(Change::Eject { disks: missing, commit: self.reported_commit, reason }, out);
+            let commit = self.commit_of_ejection();
+            self.propose(Change::Eject { disks: missing, commit, reason }, out);
         }
     }
 
@@ -76,14 +77,9 @@ impl Volume {
         for member in &mut self.members {
             member.leaving = false;
         }
-        // Clean says that they were equal when they were closed; one that has lost its journal since is not.
-        let damaged = self.members.iter().any(|member| member.in_sync() && member.damaged);
-        if self.record.clean && !damaged {
-            self.phase = Phase::Dirtying;
-        } else {
-            self.phase = Phase::Reconciling(Reconcile::default());
-            self.reconcile_step(now, out);
-        }
+        // After a clean close too: one of them may have lost something since.
+        self.phase = Phase::Reconciling(Reconcile::default());
+        self.reconcile_step(now, out);
     }
 }
 

@@ -18,6 +18,7 @@ mod copy;
 mod event;
 mod fence;
 mod guest;
+mod history;
 mod latency;
 mod links;
 mod member;

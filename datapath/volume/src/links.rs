@@ -4,7 +4,7 @@ use crate::Action;
 use crate::member::{Asked, Link, Member, MemberIndex, Purpose};
 use crate::membership::ejects;
 use crate::volume::{Phase, Volume};
-use ashlar_types::{BlockIndex, Change, DiskId, Duration, Instant, MemberState, RequestId, SessionId};
+use ashlar_types::{BlockIndex, Change, DiskId, Duration, Epoch, Instant, MemberState, RequestId, SessionId};
 use ashlar_wire::{Frame, Open, Opened, Refusal, Reply, ReplyFrame, Request, Status};
 
 /// Answers between two looks at how slow a replica is.
@@ -31,6 +31,7 @@ impl Volume {
             return;
         }
         self.members[index].become_opening(session);
+        self.members[index].history.note_attempt(session);
         let open = Open { cluster: self.record.cluster, disk, volume: self.record.volume, size: self.record.size };
         self.send(now, index, Purpose::Open, Request::Open(open), out);
     }
@@ -202,15 +203,19 @@ impl Volume {
         self.members[index].damaged = false;
         // One that lost its link while its `Join` is in doubt: perhaps it is in-sync already, so it must miss no write.
         let takes_writes = self.takes_writes(index);
+        let served = self.promised_when_last_in_sync(index);
         let member = &mut self.members[index];
         member.become_open(opened, now);
+        let gone_back = member.history.note_opened(&opened, served);
+        member.gone_back = gone_back.is_some();
         // What it would be given up for is over, unless it is incomplete as a whole or being ejected already.
         member.suspect = None;
-        member.damaged = takes_writes && opened.syncing;
+        member.damaged = takes_writes && (opened.syncing || member.gone_back);
         // A return that was cut off leaves it syncing by the catalog: one that is out and yet incomplete was damaged.
         member.copy_whole |= opened.syncing && matches!(member.state, MemberState::Out { .. });
+        member.copy_whole |= member.gone_back && !member.in_sync();
         if member.damaged {
-            member.suspect = Some("replica is incomplete".to_owned());
+            member.suspect = Some(gone_back.unwrap_or("replica is incomplete").to_owned());
         }
         if !self.proposals.is_ejecting(member.disk) {
             member.leaving = false;
@@ -218,6 +223,15 @@ impl Volume {
         if matches!(self.phase, Phase::Serving) && takes_writes && !self.members[index].damaged {
             self.resend_writes(now, index, out);
             self.ask_again(now, out);
+        }
+    }
+
+    /// What a member must have promised, or its content is not what it was. One that is out had everything before its
+    /// commit point, which is not before the epoch in which it served.
+    fn promised_when_last_in_sync(&self, index: MemberIndex) -> Epoch {
+        match self.members[index].state {
+            MemberState::InSync => self.record.served,
+            MemberState::Syncing { commit } | MemberState::Out { commit } => commit.epoch(),
         }
     }
 

@@ -11,6 +11,7 @@
 //! - `lease_until` ≤ send time of an answered request of this epoch + lease;
 //! - `serves_reads` implies in-sync by the known record, not leaving, not damaged.
 
+use crate::history::History;
 use crate::latency::Latency;
 use crate::overlap::TurnId;
 use ashlar_types::{
@@ -78,6 +79,7 @@ pub(crate) struct Member {
     pub(crate) distance: u8,
     pub(crate) link: Link,
     pub(crate) asked: BTreeMap<RequestId, Asked>,
+    pub(crate) history: History,
     next_request: u64,
     /// What it answered to `Open` in this epoch, the latest.
     pub(crate) opened: Option<Opened>,
@@ -92,6 +94,8 @@ pub(crate) struct Member {
     pub(crate) leaving: bool,
     /// Its history is unknown: everything must be copied when it returns.
     pub(crate) damaged: bool,
+    /// Its content has gone back in time: nothing that it says of its history counts.
+    pub(crate) gone_back: bool,
     /// It was damaged since it left: it returns as if new, whatever its commit point. Until it has joined.
     pub(crate) copy_whole: bool,
     pub(crate) latency: Latency,
@@ -106,6 +110,7 @@ impl Member {
             distance,
             link: Link::Down { retry_at: now },
             asked: BTreeMap::new(),
+            history: History::default(),
             next_request: 1,
             opened: None,
             promised_at: None,
@@ -115,6 +120,7 @@ impl Member {
             suspect: None,
             leaving: false,
             damaged: false,
+            gone_back: false,
             copy_whole: false,
             latency: Latency::default(),
             slow_ejections: Vec::new(),

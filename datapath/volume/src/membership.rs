@@ -122,12 +122,18 @@ impl Volume {
             return;
         }
         self.leave_before_publish(now, &disks, out);
-        let commit = if damaged { Lsn::ZERO } else { self.commit_point().max(self.reported_commit) };
+        let commit = if damaged { Lsn::ZERO } else { self.commit_of_ejection() };
         let reason = reasons.join("; ");
         for &disk in &disks {
             out.push(Action::Notice(Notice::Ejecting { disk, reason: reason.clone() }));
         }
         self.propose(Change::Eject { disks, commit, reason }, out);
+    }
+
+    /// What those that leave have for certain: everything up to the highest commit point known, and everything from
+    /// before the last writer that served, because then they were equal.
+    pub(crate) fn commit_of_ejection(&self) -> Lsn {
+        self.commit_point().max(self.reported_commit).max(Lsn::start_of(self.record.served))
     }
 
     pub(crate) fn leave_before_publish(&mut self, now: Instant, disks: &[DiskId], out: &mut Vec<Action>) {
@@ -143,7 +149,7 @@ impl Volume {
         let idle = self.guest.is_idle() && self.writes.is_idle() && self.reads.is_idle() && self.turns.is_empty();
         match self.phase {
             Phase::Serving if idle => self.propose(Change::CloseClean, out),
-            Phase::Fencing | Phase::Dirtying if self.record.clean => self.propose(Change::CloseClean, out),
+            Phase::Fencing | Phase::Reconciling(_) if self.record.clean => self.propose(Change::CloseClean, out),
             Phase::Fencing | Phase::Reconciling(_) => self.become_closed(Ending::Unclean, GuestError::Closed, out),
             Phase::Dirtying | Phase::Serving | Phase::Closed(_) => {}
         }
@@ -242,6 +248,7 @@ impl Volume {
         member.leaving = false;
         member.copy_whole |= member.damaged;
         member.damaged = false;
+        member.gone_back = false;
         self.reconcile_lost_member();
     }
 }

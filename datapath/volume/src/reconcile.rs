@@ -1,7 +1,7 @@
 //! Reconcile: after an unclean end the in-sync replicas are made equal before anything is served (DESIGN §5.4).
 //!
 //! ```text
-//!  Opening ──all in-sync open──► Reporting ──all pages──► Working: a job a chunk that differs ──► Serving | Dirtying
+//!  Opening ──all in-sync open──► Reporting ──all pages──► Working: a job a chunk that differs ──► Dirtying
 //!     ▲                              │                        │
 //!     └──────── Restart: new sessions, new reports ◄── a link lost, a member gone
 //!
@@ -125,12 +125,26 @@ impl Volume {
             self.say_blocked(format!("waiting for disk {disk} to reconcile"), out);
             return;
         }
+        if let Some(chunk) = self.chunk_without_present() {
+            self.say_blocked(format!("every in-sync replica of chunk {} has gone back in time", chunk.0), out);
+            return;
+        }
         let left = in_sync.iter().fold(0, |mask, &index| mask | 1u64 << index);
         self.reconcile().stage = Stage::Reporting { left };
         for index in in_sync {
             let from = ChunkIndex(0);
             self.send(now, index, Purpose::Report { from }, Request::Report { from }, out);
         }
+    }
+
+    /// A chunk of which every in-sync replica is of the past: what it had is nowhere to be had.
+    fn chunk_without_present(&self) -> Option<ChunkIndex> {
+        let is_present = |&index: &u16| {
+            let member = &self.members[usize::from(index)];
+            member.in_sync() && !member.gone_back
+        };
+        let runs = &self.record.chunks;
+        runs.iter().find(|run| !run.members.iter().any(is_present)).map(|run| run.first)
     }
 
     pub(crate) fn reported(
@@ -171,8 +185,13 @@ impl Volume {
         let empty = ChunkReport { chunk, prefix: Lsn::ZERO, complete: true };
         let holders = self.record.members_of(chunk).iter().map(|&index| usize::from(index));
         let holders = holders.filter(|&index| self.members[index].in_sync());
-        let states: Vec<(MemberIndex, ChunkReport)> =
-            holders.map(|index| (index, reports.get(&index).copied().unwrap_or(empty))).collect();
+        let report_of = |index: MemberIndex| match reports.get(&index) {
+            // Of all that it says only that it is a holder counts: everything is compared with the source and copied.
+            _ if self.members[index].gone_back => ChunkReport { complete: false, ..empty },
+            Some(report) => *report,
+            None => empty,
+        };
+        let states: Vec<(MemberIndex, ChunkReport)> = holders.map(|index| (index, report_of(index))).collect();
         let rank = |&&(index, report): &&(MemberIndex, ChunkReport)| {
             (self.source_class(report, index), report.complete, report.prefix, std::cmp::Reverse(index))
         };
@@ -234,21 +253,18 @@ impl Volume {
             }
         }
         if self.reconcile().jobs.is_empty() && self.reconcile().waiting.is_empty() {
-            self.reconciled(out);
+            self.reconciled();
         }
     }
 
     /// All are equal. One whose history was damaged is whole again.
-    fn reconciled(&mut self, out: &mut Vec<Action>) {
+    fn reconciled(&mut self) {
         for member in self.members.iter_mut().filter(|member| member.in_sync() && member.damaged) {
             member.damaged = false;
+            member.gone_back = false;
             member.suspect = None;
         }
-        if self.record.clean {
-            self.phase = Phase::Dirtying;
-        } else {
-            self.become_serving(out);
-        }
+        self.phase = Phase::Dirtying;
     }
 
     /// Asks what the job's stage asks.

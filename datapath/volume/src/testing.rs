@@ -56,6 +56,7 @@ pub(crate) fn record(states: &[MemberState]) -> VolumeRecord {
         epoch: Epoch::new(5).unwrap(),
         version: 10,
         holder: None,
+        served: Epoch::NONE,
         clean: true,
         min_replicas: 2,
         members: states.iter().enumerate().map(member).collect(),
@@ -203,7 +204,10 @@ impl Bench {
             Change::Eject { disks, .. } if record.fewest_in_sync_without(disks) < record.min_replicas => {
                 return ChangeAnswer::Refused { reason: "below minReplicas".to_owned(), record: record.clone() };
             }
-            Change::OpenDirty => record.clean = false,
+            Change::OpenDirty => {
+                record.clean = false;
+                record.served = record.epoch;
+            }
             Change::CloseClean => record.clean = true,
             _ => {}
         }

@@ -3,10 +3,11 @@
 //! ```text
 //!   Fencing ────► Reconciling ────► Dirtying ────► Serving ────► Closed(Clean)
 //!      │   every in-sync   all replicas   the catalog says   │ Detach, drained
-//!      │   one promised    equal          "not clean"        │
+//!      │   one promised    equal          who serves         │
 //!      └───────────────────────── Closed(Fenced) ◄───────────┘ the first word of a newer epoch
 //! ```
-//! A clean volume skips Reconciling, one that is not clean skips Dirtying. Guest requests wait until Serving.
+//! After a clean close the replicas are compared as well: one may have lost something since. Guest requests wait
+//! until Serving.
 
 use crate::config::{Config, MEMBERS_MAX};
 use crate::copy::Copies;

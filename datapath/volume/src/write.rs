@@ -160,6 +160,7 @@ impl Volume {
     }
 
     pub(crate) fn write_answered(&mut self, now: Instant, index: MemberIndex, lsn: Lsn, out: &mut Vec<Action>) {
+        self.members[index].history.note_answer(lsn);
         if let Some(write) = self.writes.inflight.get_mut(&lsn) {
             write.answered |= 1 << index;
             self.acknowledge_if_durable(now, lsn, out);

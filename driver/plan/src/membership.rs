@@ -113,7 +113,10 @@ fn after(record: &VolumeRecord, change: &Change) -> Result<VolumeRecord, String>
             record.clean = true;
             record.holder = None;
         }),
-        Change::OpenDirty => changed(record, |record| record.clean = false),
+        Change::OpenDirty => changed(record, |record| {
+            record.clean = false;
+            record.served = record.epoch;
+        }),
     };
     next.last_change = Some(change.clone());
     Ok(next)

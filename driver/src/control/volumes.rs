@@ -113,6 +113,7 @@ impl Control {
             epoch: Epoch::NONE,
             version: 1,
             holder: None,
+            served: Epoch::NONE,
             clean: true,
             min_replicas: new.params.min_replicas,
             members: placed.iter().map(member).collect(),

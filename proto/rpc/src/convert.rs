@@ -41,6 +41,7 @@ pub fn record_to_proto(record: &VolumeRecord, address_of: impl Fn(DiskId) -> Str
         epoch: record.epoch.number(),
         version: record.version,
         holder: record.holder.as_ref().map(ToString::to_string).unwrap_or_default(),
+        served_epoch: record.served.number(),
         clean: record.clean,
         min_replicas: u32::from(record.min_replicas),
         members: record.members.iter().map(|member| member_to_proto(member, address_of(member.disk))).collect(),
@@ -81,6 +82,7 @@ pub fn record_from_proto(message: &control::VolumeRecord) -> Result<VolumeRecord
         epoch: epoch(message.epoch)?,
         version: message.version,
         holder: parse_optional("holder", &message.holder)?,
+        served: epoch(message.served_epoch)?,
         clean: message.clean,
         min_replicas: u8::try_from(message.min_replicas)
             .map_err(|_| ConvertError::Field { field: "min_replicas", reason: message.min_replicas.to_string() })?,

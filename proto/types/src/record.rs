@@ -48,6 +48,8 @@ pub struct VolumeRecord {
     /// Counts every change of the record.
     pub version: u64,
     pub holder: Option<NodeName>,
+    /// Epoch of the last writer that served. Whoever was in-sync then had promised it, and was equal to the others.
+    pub served: Epoch,
     /// The last writer drained and closed; its replicas are equal.
     pub clean: bool,
     pub min_replicas: u8,
@@ -103,7 +105,7 @@ pub enum Change {
     AbandonReturn { disk: DiskId },
     /// The writer drained: all replicas in-sync are equal, nobody holds the volume.
     CloseClean,
-    /// Writes may follow: the volume is not clean until `CloseClean`.
+    /// The replicas in-sync are equal and have promised; writes may follow: the volume is not clean until `CloseClean`.
     OpenDirty,
 }
 
@@ -141,6 +143,7 @@ mod tests {
             epoch: Epoch::NONE,
             version: 0,
             holder: None,
+            served: Epoch::NONE,
             clean: true,
             min_replicas: 2,
             members: states.iter().enumerate().map(member).collect(),

@@ -125,6 +125,12 @@ pub struct Opened {
     pub floor: Lsn,
     /// The replica is incomplete as a whole: a return was begun and not finished, or its journal was damaged.
     pub syncing: bool,
+    /// Highest lsn of a write that this replica has.
+    pub last: Lsn,
+    /// What this replica promised before, and in which session: a disk whose content has gone back in time tells by
+    /// this. `Epoch::NONE` if it is new.
+    pub promised_before: Epoch,
+    pub session_before: SessionId,
 }
 
 /// State of one chunk on one replica. A chunk that no report names has prefix zero and is complete.

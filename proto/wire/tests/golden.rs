@@ -65,7 +65,17 @@ fn replies() -> Vec<(&'static str, Reply)> {
     let refusal =
         Refusal { status: Status::BadBlock, block: BlockIndex(17), reason: "checksum of block 17".to_owned() };
     vec![
-        ("opened", Reply::Opened(Opened { commit: prefix, floor: Lsn::ZERO, syncing: true })),
+        (
+            "opened",
+            Reply::Opened(Opened {
+                commit: prefix,
+                floor: Lsn::ZERO,
+                syncing: true,
+                last: prefix.next(),
+                promised_before: prefix.epoch(),
+                session_before: SessionId(0x0102_0304_0506_0708),
+            }),
+        ),
         (
             "reported",
             Reply::Reported {

@@ -80,6 +80,7 @@ pub fn new_record(volume: Vol, disks: u16, min_replicas: u8, rng: &mut Rng) -> V
         epoch: Epoch::NONE,
         version: 1,
         holder: None,
+        served: Epoch::NONE,
         clean: true,
         min_replicas,
         members,

@@ -52,7 +52,7 @@ fn the_store_survives_the_index() {
     let mut store = store();
     let rows = rows(&mut store);
     let lengths: Vec<_> = rows.iter().map(|(key, value)| (key[0], key.len(), value.len())).collect();
-    assert_eq!(lengths, [(b'c', 21, 32), (b'p', 1, 48), (b's', 23, 92), (b'v', 17, 48)]);
+    assert_eq!(lengths, [(b'c', 21, 32), (b'p', 1, 48), (b's', 23, 92), (b'v', 17, 56)]);
     let loaded = load(&rows, disk(), 100, RING).unwrap();
     assert_eq!(loaded.volumes, store.volumes);
     assert_eq!(loaded.position.unwrap().next_sequence, Sequence(12));

@@ -3,7 +3,7 @@
 use super::{Body, Piece, Record, checked_range, slot_parts};
 use crate::codec::{Malformed, Sink, Source};
 use crate::place::Place;
-use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, SLOTS_PER_CHUNK, SlotIndex, SlotSet};
+use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, SLOTS_PER_CHUNK, SessionId, SlotIndex, SlotSet};
 use ashlar_wire::limits::BLOCKS_PER_FRAME_MAX;
 
 const WRITE: u8 = 1;
@@ -57,8 +57,8 @@ impl Record {
                 let first = if *release_first { RELEASE_FIRST } else { 0 };
                 (DISCARD, first | if *release_last { RELEASE_LAST } else { 0 })
             }
-            Body::Promise { epoch, size } => {
-                to.u32(epoch.number()).zeros(4).u64(size.0).lsn(commit);
+            Body::Promise { epoch, size, session } => {
+                to.u32(epoch.number()).zeros(4).u64(size.0).u64(session.0).lsn(commit);
                 (PROMISE, 0)
             }
             Body::Fill { chunk, slot, stamp, valid, place, direct, crcs } => {
@@ -139,7 +139,8 @@ fn decode_body(kind: u8, flags: u8, from: &mut Source, places: u32) -> Result<(a
             let epoch = take_epoch(from)?;
             let size = ByteCount(from.u64()?);
             ashlar_types::Geometry::new(size).map_err(|_| Malformed)?;
-            Ok((from.lsn()?, Body::Promise { epoch, size }))
+            let session = SessionId(from.u64()?);
+            Ok((from.lsn()?, Body::Promise { epoch, size, session }))
         }
         FILL => decode_fill(from, places),
         REPAIR => {

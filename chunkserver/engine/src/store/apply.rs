@@ -4,7 +4,7 @@ use super::{Ground, Outcome, Store};
 use crate::place::Sequence;
 use crate::record::{Body, Piece, Record, bits_of, slot_parts};
 use crate::replica::{Replica, Slot, SlotAddress};
-use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, Lsn, VolumeId};
+use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, Lsn, SessionId, VolumeId};
 use bytes::Bytes;
 
 /// A payload block of a record: `None` when the journal no longer has it.
@@ -24,7 +24,7 @@ impl Store {
         assert_eq!(payload.len() as u32, record.payload_pages());
         let volume = record.volume;
         match &record.body {
-            Body::Promise { epoch, size } => self.promise(volume, *epoch, *size),
+            Body::Promise { epoch, size, session } => self.promise(volume, *epoch, *size, *session),
             Body::DeleteVolume { epoch } => self.delete(volume, *epoch, by),
             _ if self.replica(volume).is_none() => return Outcome::Done,
             _ => {}
@@ -54,8 +54,11 @@ impl Store {
         }
     }
 
-    fn promise(&mut self, volume: VolumeId, epoch: Epoch, size: ByteCount) {
+    fn promise(&mut self, volume: VolumeId, epoch: Epoch, size: ByteCount, session: SessionId) {
+        let known = self.volumes.get(&volume);
+        let before = known.map_or((Epoch::NONE, SessionId(0)), |replica| (replica.promised, replica.session));
         let replica = self.volumes.entry(volume).or_insert_with(|| Replica::new(epoch, size));
+        (replica.before, replica.session) = (before, session);
         replica.promised = replica.promised.max(epoch);
         replica.size = replica.size.max(size);
         replica.deleted = false;

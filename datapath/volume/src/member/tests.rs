@@ -1,7 +1,7 @@
 //! The link's machine.
 
 use super::*;
-use ashlar_types::NodeName;
+use ashlar_types::{Epoch, NodeName};
 
 fn member() -> Member {
     let record = RecordMember {
@@ -14,7 +14,14 @@ fn member() -> Member {
 }
 
 fn opened() -> Opened {
-    Opened { commit: Lsn::ZERO, floor: Lsn::ZERO, syncing: false }
+    Opened {
+        commit: Lsn::ZERO,
+        floor: Lsn::ZERO,
+        syncing: false,
+        last: Lsn::ZERO,
+        promised_before: Epoch::NONE,
+        session_before: SessionId(0),
+    }
 }
 
 #[test]

@@ -32,10 +32,10 @@ fn asked(bench: &Bench, name: &str) -> usize {
 }
 
 #[test]
-fn a_clean_volume_needs_no_reconcile() {
+fn a_clean_volume_is_compared_and_nothing_is_copied() {
     let mut bench = Bench::serving(&[IN; 3]);
     bench.settle();
-    assert_eq!(asked(&bench, "Report"), 0);
+    assert_eq!((asked(&bench, "Report"), asked(&bench, "Fill")), (3, 0));
     assert_eq!(bench.proposed[0].1, Change::OpenDirty);
     assert!(!bench.catalog.clean, "before the first write");
 }

@@ -14,12 +14,14 @@ pub(crate) struct Chunk {
 
 type Block = (ChunkIndex, u64);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Replica {
     pub(crate) connecting: bool,
     pub(crate) down: bool,
     pub(crate) session: Option<SessionId>,
     pub(crate) promised: Option<Epoch>,
+    /// Of the last `Open`.
+    pub(crate) opened_in: SessionId,
     pub(crate) commit: Lsn,
     pub(crate) syncing: bool,
     /// Part of its journal was lost, and nothing has made up for it.
@@ -48,18 +50,20 @@ impl Replica {
             (_, Some(promised)) if promised > frame.epoch => refuse(Status::Fenced),
             (Some((_, status)), _) => refuse(status),
             _ if self.failed && matches!(frame.message, Request::Open(_)) => refuse(Status::DiskFailed),
-            _ => self.answer(frame.epoch, frame.message),
+            _ => self.answer(frame.epoch, frame.session, frame.message),
         };
         let epoch = self.promised.unwrap_or(Epoch::NONE);
         Frame { session: frame.session, request: frame.request, epoch, commit: self.commit, message }
     }
 
-    fn answer(&mut self, epoch: Epoch, request: Request) -> Reply {
+    fn answer(&mut self, epoch: Epoch, session: SessionId, request: Request) -> Reply {
         match request {
             Request::Open(_) => {
-                self.promised = Some(epoch);
-                let syncing = self.syncing || self.distrusted;
-                Reply::Opened(Opened { commit: self.commit, floor: Lsn::ZERO, syncing })
+                let promised_before = self.promised.replace(epoch).unwrap_or(Epoch::NONE);
+                let session_before = std::mem::replace(&mut self.opened_in, session);
+                let (commit, floor, syncing) = (self.commit, Lsn::ZERO, self.syncing || self.distrusted);
+                let last = self.chunks.values().map(|chunk| chunk.prefix).max().unwrap_or(Lsn::ZERO);
+                Reply::Opened(Opened { commit, floor, syncing, last, promised_before, session_before })
             }
             Request::Report { .. } => self.report(),
             Request::Write { range, lsn, blocks, .. } => self.change(range, lsn, Some(blocks.data)),

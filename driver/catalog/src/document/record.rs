@@ -24,6 +24,7 @@ pub(crate) struct RecordDocument {
     version: u64,
     #[serde(with = "text::optional")]
     holder: Option<NodeName>,
+    served: u32,
     clean: bool,
     min_replicas: u8,
     members: Vec<MemberDocument>,
@@ -95,6 +96,7 @@ impl RecordDocument {
             epoch: record.epoch.number(),
             version: record.version,
             holder: record.holder.clone(),
+            served: record.served.number(),
             clean: record.clean,
             min_replicas: record.min_replicas,
             members: record.members.iter().map(MemberDocument::of).collect(),
@@ -115,6 +117,7 @@ impl RecordDocument {
             epoch: Epoch::new(self.epoch).ok_or_else(|| corrupt("epoch is too large"))?,
             version: self.version,
             holder: self.holder,
+            served: Epoch::new(self.served).ok_or_else(|| corrupt("epoch is too large"))?,
             clean: self.clean,
             min_replicas: self.min_replicas,
             members: self.members.into_iter().map(MemberDocument::into_member).collect(),

@@ -37,6 +37,7 @@ fn volume(id: u128, name: &str) -> Volume {
             epoch: Epoch::NONE,
             version: 1,
             holder: None,
+            served: Epoch::NONE,
             clean: true,
             min_replicas: 2,
             members: [1, 2, 3].map(member).to_vec(),

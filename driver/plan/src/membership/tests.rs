@@ -21,6 +21,7 @@ fn volume() -> VolumeRecord {
         epoch: Epoch::NONE,
         version: 1,
         holder: None,
+        served: Epoch::NONE,
         clean: true,
         min_replicas: 2,
         members: [A, B, C].map(member).to_vec(),

@@ -7,7 +7,7 @@ use crate::error::WireError;
 use crate::limits::{LIST_ENTRIES_MAX, REASON_BYTES_MAX};
 use crate::message::{ChangedSlots, ChunkReport, Opened, Refusal, Reply, Status};
 use crate::opcode::Opcode;
-use ashlar_types::{BLOCKS_PER_CHUNK, BlockIndex};
+use ashlar_types::{BLOCKS_PER_CHUNK, BlockIndex, Epoch, SessionId};
 use bytes::Bytes;
 
 pub(super) fn encode(reply: &Reply, body: &mut Writer) -> (Opcode, Bytes) {
@@ -17,6 +17,9 @@ pub(super) fn encode(reply: &Reply, body: &mut Writer) -> (Opcode, Bytes) {
             body.lsn(opened.commit);
             body.lsn(opened.floor);
             body.flag(opened.syncing);
+            body.lsn(opened.last);
+            body.u32(opened.promised_before.number());
+            body.u64(opened.session_before.0);
             (Opcode::Opened, none)
         }
         Reply::Reported { entries, next } => {
@@ -65,7 +68,14 @@ fn encode_refusal(refusal: &Refusal, body: &mut Writer) {
 
 pub(super) fn decode(opcode: Opcode, body: &mut Reader<'_>) -> Result<Reply, WireError> {
     Ok(match opcode {
-        Opcode::Opened => Reply::Opened(Opened { commit: body.lsn()?, floor: body.lsn()?, syncing: body.flag()? }),
+        Opcode::Opened => Reply::Opened(Opened {
+            commit: body.lsn()?,
+            floor: body.lsn()?,
+            syncing: body.flag()?,
+            last: body.lsn()?,
+            promised_before: Epoch::new(body.u32()?).ok_or(WireError::Field("epoch"))?,
+            session_before: SessionId(body.u64()?),
+        }),
         Opcode::Reported => {
             let next = body.next_chunk()?;
             let length = body.list_length()?;

@@ -88,11 +88,10 @@ fn reply() -> impl Strategy<Value = Reply> {
         (chunk(), lsn(), any::<bool>()).prop_map(|(chunk, prefix, complete)| ChunkReport { chunk, prefix, complete });
     let changed = (chunk(), lsn(), slots()).prop_map(|(chunk, prefix, slots)| ChangedSlots { chunk, prefix, slots });
     prop_oneof![
-        (lsn(), lsn(), any::<bool>()).prop_map(|(commit, floor, syncing)| Reply::Opened(Opened {
-            commit,
-            floor,
-            syncing
-        })),
+        ((lsn(), lsn(), lsn()), any::<bool>(), any::<u64>()).prop_map(|((commit, floor, last), syncing, session)| {
+            let (promised_before, session_before) = (commit.epoch(), SessionId(session));
+            Reply::Opened(Opened { commit, floor, syncing, last, promised_before, session_before })
+        }),
         (proptest::collection::vec(report, 0..40), proptest::option::of(chunk()))
             .prop_map(|(entries, next)| Reply::Reported { entries, next }),
         (0u32..4, any::<u8>()).prop_map(|(count, fill)| Reply::Data(blocks(count, fill))),
