@@ -81,6 +81,10 @@ pub struct DevUp {
     /// Size of each disk's journal; otherwise the chunkserver's own default.
     #[arg(long, value_parser = parse_size)]
     pub journal_size: Option<ByteCount>,
+    /// A block device, or a file to be made, as the disk of one node (n1, n2, ...), for example n2=/dev/sdb; may be
+    /// repeated. It must hold nothing but zeros, it keeps its own size if it has one, and no command deletes it.
+    #[arg(long = "disk", value_name = "NODE=PATH", value_parser = parse_parameter)]
+    pub disks: Vec<(String, String)>,
     /// Leave the daemons running and return, instead of staying until Ctrl-C.
     #[arg(long)]
     pub detach: bool,

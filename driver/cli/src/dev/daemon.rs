@@ -93,6 +93,7 @@ impl Daemon<'_> {
                 .option("--cluster", &layout.file.cluster)
                 .option("--node", &node.name)
                 .option("--disk", layout.disk(node))
+                .maybe("--index", layout.index_parent(node))
                 .option("--listen", node.chunkserver_data.to_string())
                 .option("--rpc-listen", node.chunkserver_rpc.to_string())
                 .option("--metrics-listen", node.chunkserver_metrics.to_string())
@@ -145,17 +146,18 @@ pub fn by_name<'a>(layout: &'a Layout, name: &str) -> anyhow::Result<Daemon<'a>>
     }
 }
 
-/// `ashlar-chunkserver format` for a disk that is still to be made at `disk`.
+/// `ashlar-chunkserver format` for a disk that is still to be made at `disk`. A device has its size.
 pub fn format_arguments(layout: &Layout, node: &NodePorts, disk: &Path) -> Vec<OsString> {
+    let is_device = node.disk.as_ref().is_some_and(|given| given.is_device);
+    let size = (!is_device).then(|| layout.file.disk_size_bytes.to_string());
     let mut line = CommandLine::default();
     line.word("format")
         .option("--cluster", &layout.file.cluster)
         .option("--node", &node.name)
         .option("--disk", disk)
-        .option("--size", layout.file.disk_size_bytes.to_string());
-    if let Some(journal) = layout.file.journal_size_bytes {
-        line.option("--journal-size", journal.to_string());
-    }
+        .maybe("--index", layout.index_parent(node))
+        .maybe("--size", size)
+        .maybe("--journal-size", layout.file.journal_size_bytes.map(|size| size.to_string()));
     line.0
 }
 
@@ -183,12 +185,19 @@ impl CommandLine {
         self.0.push(value.into());
         self
     }
+
+    fn maybe(&mut self, name: &str, value: Option<impl Into<OsString>>) -> &mut CommandLine {
+        match value {
+            Some(value) => self.option(name, value),
+            None => self,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dev::layout::Wish;
+    use crate::dev::layout::{GivenDisk, Wish};
 
     #[test]
     fn daemons_are_started_from_the_control_plane_to_the_node_services() {
@@ -200,6 +209,23 @@ mod tests {
         assert_eq!(names, expected);
         assert!(by_name(&layout, "node-n2").is_ok());
         assert!(by_name(&layout, "node-n3").unwrap_err().to_string().contains("chunkserver-n1"));
+    }
+
+    #[test]
+    fn a_device_keeps_its_size_and_has_its_index_in_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut layout = Layout::open_or_create(dir.path(), Wish { nodes: Some(1), ..Wish::default() }).unwrap();
+        let path = Path::new("/dev/x");
+        layout.file.nodes[0].disk = Some(GivenDisk { path: path.to_owned(), is_device: true });
+        let node = &layout.file.nodes[0];
+        let index = layout.dir.join("n1").join("disk").into_os_string();
+        for line in
+            [format_arguments(&layout, node, path), by_name(&layout, "chunkserver-n1").unwrap().arguments(&layout)]
+        {
+            let at = line.iter().position(|word| word == "--index").expect("an index is named");
+            assert_eq!(line[at + 1], index);
+            assert!(line.contains(&path.as_os_str().to_owned()) && !line.contains(&"--size".into()));
+        }
     }
 
     #[test]

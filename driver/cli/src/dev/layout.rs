@@ -1,22 +1,30 @@
 //! The directory of a development cluster: `cluster.json`, and where everything else lies.
 //!
 //! ```text
-//! DIR/cluster.json        id, nodes, ports; written once, then only read; marks the directory as ours
-//! as ours DIR/.lock               held by the command that starts or stops daemons DIR/control/catalog/    the
-//! control plane's state DIR/control/csi.sock    CSI identity and controller DIR/logs/NAME.log       one per daemon,
-//! appended DIR/state/NAME.json     written by a daemon when it listens DIR/nX/disk/disk.img    the node's disk, its
-//! index beside it; DIR/nX/formatting/ until it is whole DIR/nX/csi.sock         CSI identity and node
-//! DIR/nX/kubelet/         staging and target paths DIR/nX/run/             the datapath's sockets and mounts
+//! DIR/cluster.json      id, nodes, ports; written once, then only read; marks the directory as ours
+//! DIR/.lock             held by the command that starts or stops daemons
+//! DIR/control/catalog/  the control plane's state
+//! DIR/control/csi.sock  CSI identity and controller
+//! DIR/logs/NAME.log     one per daemon, appended
+//! DIR/state/NAME.json   written by a daemon when it listens
+//! DIR/nX/disk/disk.img  the node's disk, its index beside it; DIR/nX/formatting/ until it is whole
+//! DIR/nX/csi.sock       CSI identity and node
+//! DIR/nX/kubelet/       staging and target paths
+//! DIR/nX/run/           the datapath's sockets and mounts
 //! ```
+//!
+//! A node whose disk was given to `dev up` has none in DIR, but DIR/nX/formatted once it is formatted, and the index of
+//! a device in DIR/nX/disk/. Given disks are not ours: nothing here deletes them.
 
 use super::ports;
 use anyhow::{Context, bail, ensure};
 use ashlar_types::{ByteCount, ClusterId, VolumeId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 const FORMAT: &str = "ashlar-dev-cluster";
@@ -61,14 +69,29 @@ pub struct NodePorts {
     pub datapath_rpc: SocketAddr,
     pub datapath_metrics: SocketAddr,
     pub node_metrics: SocketAddr,
+    /// `None`: a file in DIR.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<GivenDisk>,
+}
+
+/// A disk that `dev up` was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GivenDisk {
+    /// Absolute.
+    pub path: PathBuf,
+    /// A block device has its size, and its index cannot lie beside it.
+    pub is_device: bool,
 }
 
 /// What `dev up` was asked for; `None` takes the default, or what the existing cluster has.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wish {
+pub struct Wish<'a> {
     pub nodes: Option<u16>,
     pub disk_size: Option<ByteCount>,
     pub journal_size: Option<ByteCount>,
+    /// Name of a node and path of its disk.
+    pub disks: &'a [(String, String)],
 }
 
 #[derive(Debug)]
@@ -108,7 +131,7 @@ impl Layout {
 
     /// The cluster in `dir`, made as wished if the directory is absent or empty. One that exists must agree with the
     /// wish.
-    pub fn open_or_create(dir: &Path, wish: Wish) -> anyhow::Result<Layout> {
+    pub fn open_or_create(dir: &Path, wish: Wish<'_>) -> anyhow::Result<Layout> {
         if dir.join(CLUSTER_FILE).exists() {
             let layout = Layout::open(dir)?;
             layout.check_wish(wish)?;
@@ -141,8 +164,10 @@ impl Layout {
         }
     }
 
-    fn create(dir: PathBuf, wish: Wish) -> anyhow::Result<Layout> {
+    fn create(dir: PathBuf, wish: Wish<'_>) -> anyhow::Result<Layout> {
         let count = usize::from(wish.nodes.unwrap_or(3));
+        let names: Vec<String> = (1..=count).map(|number| format!("n{number}")).collect();
+        let mut disks = given_disks(&names, wish.disks)?;
         let mut ports = ports::choose(CONTROL_PORTS + count * NODE_PORTS)?.into_iter();
         let mut next = || ports.next().expect("as many ports as asked for");
         let file = ClusterFile {
@@ -152,9 +177,11 @@ impl Layout {
             disk_size_bytes: wish.disk_size.unwrap_or(ByteCount(8 << 30)).0,
             journal_size_bytes: wish.journal_size.map(|size| size.0),
             control: ControlPorts { listen: next(), metrics: next() },
-            nodes: (1..=count)
-                .map(|number| NodePorts {
-                    name: format!("n{number}"),
+            nodes: names
+                .into_iter()
+                .map(|name| NodePorts {
+                    disk: disks.remove(&name),
+                    name,
                     chunkserver_data: next(),
                     chunkserver_rpc: next(),
                     chunkserver_metrics: next(),
@@ -176,6 +203,7 @@ impl Layout {
         let mut paths = vec![self.dir.join("control"), self.dir.join("logs"), self.dir.join("state")];
         for node in &self.file.nodes {
             paths.extend([self.kubelet_dir(node), self.run_dir(node)]);
+            paths.extend(self.index_parent(node));
         }
         for path in paths {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
@@ -194,7 +222,7 @@ impl Layout {
         File::open(&self.dir)?.sync_all()
     }
 
-    fn check_wish(&self, wish: Wish) -> anyhow::Result<()> {
+    fn check_wish(&self, wish: Wish<'_>) -> anyhow::Result<()> {
         let dir = self.dir.display();
         if let Some(nodes) = wish.nodes.filter(|&nodes| usize::from(nodes) != self.file.nodes.len()) {
             bail!("the cluster in {dir} has {} nodes, not {nodes}", self.file.nodes.len());
@@ -204,6 +232,13 @@ impl Layout {
         }
         if let Some(size) = wish.journal_size.filter(|size| Some(size.0) != self.file.journal_size_bytes) {
             bail!("the cluster in {dir} was made with another journal size than {size} bytes");
+        }
+        let names: Vec<String> = self.file.nodes.iter().map(|node| node.name.clone()).collect();
+        for (name, wanted) in given_disks(&names, wish.disks)? {
+            let has = self.file.nodes.iter().find(|node| node.name == name).and_then(|node| node.disk.as_ref());
+            if has.is_none_or(|has| has.path != wanted.path) {
+                bail!("the cluster in {dir} was made with another disk of {name} than {}", wanted.path.display());
+            }
         }
         Ok(())
     }
@@ -259,7 +294,26 @@ impl Layout {
     }
 
     pub fn disk(&self, node: &NodePorts) -> PathBuf {
-        self.dir.join(&node.name).join("disk").join("disk.img")
+        match &node.disk {
+            Some(given) => given.path.clone(),
+            None => self.dir.join(&node.name).join("disk").join("disk.img"),
+        }
+    }
+
+    /// Where the index of the node's disk is, if not beside the disk.
+    pub fn index_parent(&self, node: &NodePorts) -> Option<PathBuf> {
+        let is_device = node.disk.as_ref().is_some_and(|given| given.is_device);
+        is_device.then(|| self.dir.join(&node.name).join("disk"))
+    }
+
+    /// The disk's formatting has ended well.
+    pub fn is_formatted(&self, node: &NodePorts) -> bool {
+        if node.disk.is_some() { self.formatted_mark(node).exists() } else { self.disk(node).exists() }
+    }
+
+    /// Is there once a disk that was given is formatted.
+    pub fn formatted_mark(&self, node: &NodePorts) -> PathBuf {
+        self.dir.join(&node.name).join("formatted")
     }
 
     /// Where the disk is until it is whole.
@@ -278,6 +332,19 @@ impl Layout {
     pub fn run_dir(&self, node: &NodePorts) -> PathBuf {
         self.dir.join(&node.name).join("run")
     }
+}
+
+/// Disks by the names of their nodes.
+fn given_disks(nodes: &[String], wished: &[(String, String)]) -> anyhow::Result<BTreeMap<String, GivenDisk>> {
+    let mut given = BTreeMap::new();
+    for (node, path) in wished {
+        ensure!(nodes.contains(node), "--disk names {node:?}, and the nodes are {}", nodes.join(", "));
+        let path = std::path::absolute(path).with_context(|| format!("make absolute the path {path:?}"))?;
+        let is_device = fs::metadata(&path).is_ok_and(|metadata| metadata.file_type().is_block_device());
+        let twice = given.insert(node.clone(), GivenDisk { path, is_device });
+        ensure!(twice.is_none(), "--disk is given twice for {node}");
+    }
+    Ok(given)
 }
 
 #[cfg(test)]

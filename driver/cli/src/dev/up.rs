@@ -10,8 +10,9 @@ use crate::progress::Progress;
 use crate::size::format_size;
 use anyhow::{Context, bail, ensure};
 use ashlar_types::ByteCount;
+use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,8 +25,9 @@ pub async fn up(dir: &Path, wish: DevUp) -> anyhow::Result<()> {
     Layout::refuse_foreign(dir)?;
     fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
     let lock = Layout::lock(dir)?;
-    let size = Wish { nodes: wish.nodes, disk_size: wish.disk_size, journal_size: wish.journal_size };
-    let layout = Layout::open_or_create(dir, size)?;
+    let shape =
+        Wish { nodes: wish.nodes, disk_size: wish.disk_size, journal_size: wish.journal_size, disks: &wish.disks };
+    let layout = Layout::open_or_create(dir, shape)?;
     let mut interrupts = Interrupts::listen()?;
     let work = async {
         format_disks(&layout).await?;
@@ -109,21 +111,24 @@ async fn start_all(layout: &Layout, deadline: Instant) -> anyhow::Result<()> {
 
 /// Makes the disks that are missing, all at once.
 async fn format_disks(layout: &Layout) -> anyhow::Result<()> {
-    let missing: Vec<&NodePorts> = layout.file.nodes.iter().filter(|node| !layout.disk(node).exists()).collect();
+    let missing: Vec<&NodePorts> = layout.file.nodes.iter().filter(|node| !layout.is_formatted(node)).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    check_space(layout, missing.len())?;
+    check_space(layout, missing.iter().filter(|node| node.disk.is_none()).count())?;
     let size = format_size(ByteCount(layout.file.disk_size_bytes));
     let _progress = Progress::spinner(format!("writing {} disks of {size}", missing.len()));
     let mut formats = JoinSet::new();
     for node in missing {
-        formats.spawn(format_disk(
-            program_path(Kind::Chunkserver.program())?,
-            format_arguments(layout, node, &layout.unfinished_disk(node)),
-            layout.unfinished_disk(node),
-            layout.disk(node),
-        ));
+        let program = program_path(Kind::Chunkserver.program())?;
+        let (disk, unfinished) = (layout.disk(node), layout.unfinished_disk(node));
+        if node.disk.is_some() {
+            let arguments = format_arguments(layout, node, &disk);
+            formats.spawn(format_given(program, arguments, disk, layout.formatted_mark(node)));
+        } else {
+            let arguments = format_arguments(layout, node, &unfinished);
+            formats.spawn(format_disk(program, arguments, unfinished, disk));
+        }
     }
     while let Some(done) = formats.join_next().await {
         done.context("wait for a disk to be formatted")??;
@@ -148,25 +153,37 @@ fn check_space(layout: &Layout, disks: usize) -> anyhow::Result<()> {
 
 /// In a directory of its own that is renamed when the disk is whole: what an interrupted run left is begun anew.
 async fn format_disk(
-    program: std::path::PathBuf,
-    arguments: Vec<std::ffi::OsString>,
-    unfinished: std::path::PathBuf,
-    disk: std::path::PathBuf,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    unfinished: PathBuf,
+    disk: PathBuf,
 ) -> anyhow::Result<()> {
     let (Some(from), Some(to)) = (unfinished.parent(), disk.parent()) else { bail!("a disk lies in a directory") };
     if from.exists() {
         fs::remove_dir_all(from).with_context(|| format!("remove the unfinished {}", from.display()))?;
     }
     fs::create_dir_all(from).with_context(|| format!("make {}", from.display()))?;
-    let mut command = std::process::Command::new(&program);
+    run_format(&program, arguments, &unfinished).await?;
+    fs::rename(from, to).with_context(|| format!("rename {} to {}", from.display(), to.display()))
+}
+
+/// A disk that is not ours, where it is. What an interrupted run left on it is for its owner to clear away: the
+/// formatting says what is in its way.
+async fn format_given(program: PathBuf, arguments: Vec<OsString>, disk: PathBuf, mark: PathBuf) -> anyhow::Result<()> {
+    run_format(&program, arguments, &disk).await?;
+    fs::write(&mark, []).with_context(|| format!("write {}", mark.display()))
+}
+
+async fn run_format(program: &Path, arguments: Vec<OsString>, disk: &Path) -> anyhow::Result<()> {
+    let mut command = std::process::Command::new(program);
     process::clean_environment(command.args(arguments).stdin(Stdio::null()));
     let output = tokio::process::Command::from(command).kill_on_drop(true).output().await;
     let output = output.with_context(|| format!("run {}", program.display()))?;
     if !output.status.success() {
         let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        bail!("formatting {} failed ({}): {reason}", unfinished.display(), output.status);
+        bail!("formatting {} failed ({}): {reason}", disk.display(), output.status);
     }
-    fs::rename(from, to).with_context(|| format!("rename {} to {}", from.display(), to.display()))
+    Ok(())
 }
 
 /// Ctrl-C and SIGTERM.

@@ -36,6 +36,32 @@ fn a_cluster_that_exists_must_agree_with_the_wish() {
 }
 
 #[test]
+fn a_given_disk_is_kept_and_is_of_one_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = |node: &str, path: &str| [(node.to_owned(), path.to_owned())];
+    let unknown = disk("n3", "/dev/null");
+    let wish = Wish { nodes: Some(2), disks: &unknown, ..Wish::default() };
+    assert!(Layout::open_or_create(dir.path(), wish).unwrap_err().to_string().contains("n1, n2"));
+
+    let given = disk("n2", "/elsewhere/disk");
+    let wish = Wish { nodes: Some(2), disks: &given, ..Wish::default() };
+    let layout = Layout::open_or_create(dir.path(), wish).unwrap();
+    let [first, second] = &layout.file.nodes[..] else { panic!("two nodes") };
+    assert!(layout.disk(first).starts_with(&layout.dir));
+    assert_eq!(layout.disk(second), Path::new("/elsewhere/disk"));
+    assert_eq!(layout.index_parent(second), None);
+    assert!(!layout.is_formatted(second));
+    fs::write(layout.formatted_mark(second), []).unwrap();
+    assert!(layout.is_formatted(second) && !layout.is_formatted(first));
+
+    assert!(Layout::open_or_create(dir.path(), Wish::default()).is_ok());
+    let other = disk("n2", "/elsewhere/other");
+    assert!(Layout::open_or_create(dir.path(), Wish { disks: &other, ..Wish::default() }).is_err());
+    let late = disk("n1", "/elsewhere/disk");
+    assert!(Layout::open_or_create(dir.path(), Wish { disks: &late, ..Wish::default() }).is_err());
+}
+
+#[test]
 fn a_directory_with_something_else_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("thesis.tex"), "x").unwrap();
