@@ -233,7 +233,9 @@ impl Engine {
             return Verdict::Full;
         }
         let body = match &front.work {
-            Work::Open { epoch, size, session } => Body::Promise { epoch: *epoch, size: *size, session: *session },
+            Work::Open { epoch, size, session } | Work::Grow { epoch, size, session } => {
+                Body::Promise { epoch: *epoch, size: *size, session: *session }
+            }
             Work::Delete { epoch, .. } => Body::DeleteVolume { epoch: *epoch },
             Work::MarkStale { chunk, after, slots } => Body::MarkStale { chunk: *chunk, after: *after, slots: *slots },
             Work::BeginSync { after } => Body::BeginSync { after: *after },

@@ -25,6 +25,12 @@ pub(crate) enum Work {
         size: ByteCount,
         session: SessionId,
     },
+    /// Like `Open`, for a link that stands: the same promise, a larger volume.
+    Grow {
+        epoch: Epoch,
+        size: ByteCount,
+        session: SessionId,
+    },
     Delete {
         op: OpToken,
         epoch: Epoch,

@@ -61,6 +61,7 @@ pub(crate) enum Body {
         release_first: bool,
         release_last: bool,
     },
+    /// Of an `Open`, and of a `Grow` with the promise as it was.
     Promise {
         epoch: Epoch,
         size: ByteCount,

@@ -6,7 +6,7 @@ use crate::queue::{Waiting, Work};
 use crate::session::{ReplyTo, Role};
 use crate::{Action, LinkId, OpToken};
 use ashlar_types::{
-    BlockIndex, ChunkIndex, ChunkRange, Crc32, Epoch, Geometry, Lsn, SLOTS_PER_CHUNK, SlotIndex, VolumeId,
+    BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, Geometry, Lsn, SLOTS_PER_CHUNK, SlotIndex, VolumeId,
 };
 use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, DATA_BYTES_MAX};
 use ashlar_wire::{BlockData, Open, Reply, Request, RequestFrame, SlotContent, Status};
@@ -62,16 +62,21 @@ impl Engine {
             change => match self.failed.clone() {
                 Some(reason) => self.refuse(to, Status::DiskFailed, &reason, out),
                 None => {
+                    let work = match change {
+                        Request::Grow { size } => self.grow(to, size),
+                        change => Work::from(change),
+                    };
                     let commit = self.sessions.get(to.link).expect("the link has a session").commit;
-                    self.waiting.push_back(Waiting {
-                        volume: to.volume,
-                        commit,
-                        to: Some(to),
-                        work: Work::from(change),
-                    });
+                    self.waiting.push_back(Waiting { volume: to.volume, commit, to: Some(to), work });
                 }
             },
         }
+    }
+
+    /// What comes after it on the link may use the new size at once: it is journalled after it.
+    fn grow(&mut self, to: ReplyTo, size: ByteCount) -> Work {
+        self.sessions.grow(to.link, size);
+        Work::Grow { epoch: self.sessions.writer_epoch(to.volume), size, session: to.session }
     }
 
     /// A link begins with `Open` or `Observe`; one that does not is ended.
@@ -172,6 +177,10 @@ impl Engine {
     fn request_fault(&self, link: LinkId, epoch: Epoch, request: &Request) -> Option<Fault> {
         let size = self.sessions.get(link).expect("the link has a session").size;
         let chunks = Geometry::new(size).map_or(0, Geometry::chunk_count);
+        let grow_fault = |to: ByteCount| match Geometry::new(to) {
+            Err(_) => Some(bad("the volume's size cannot be")),
+            Ok(_) => (to < size).then_some(bad("the volume shrinks")),
+        };
         let chunk_fault =
             |chunk: ChunkIndex| (chunk.0 >= chunks).then_some(bad("the chunk is beyond the volume's end"));
         let range_fault = |range: &ChunkRange| match range.is_valid() {
@@ -196,6 +205,7 @@ impl Engine {
                 .or_else(|| (content.stamp.epoch() > epoch).then_some(bad("the stamp is in the future")))
                 .or_else(|| blocks_fault(&content.blocks, content.valid.count_ones())),
             Request::ReadSlot { chunk, slot } => chunk_fault(*chunk).or_else(|| slot_fault(*slot)),
+            Request::Grow { size } => grow_fault(*size),
             Request::MarkStale { chunk, .. } | Request::VoidStale { chunk } => chunk_fault(*chunk),
             Request::AdoptPrefix { chunk, prefix } | Request::CompleteChunk { chunk, prefix } => {
                 chunk_fault(*chunk).or_else(|| (prefix.epoch() > epoch).then_some(bad("the prefix is in the future")))

@@ -22,7 +22,7 @@ pub(crate) struct Link {
     pub(crate) volume: VolumeId,
     pub(crate) role: Role,
     pub(crate) session: SessionId,
-    /// Of the volume, as the link was opened.
+    /// Of the volume, as the link was opened, or as it has grown since.
     pub(crate) size: ByteCount,
     /// The highest commit point heard on this link.
     pub(crate) commit: Lsn,
@@ -93,6 +93,10 @@ impl Sessions {
     pub(crate) fn observers_of(&self, volume: VolumeId) -> Vec<LinkId> {
         let observes = |link: &&Link| link.volume == volume && link.role == Role::Observer;
         self.links.iter().filter(|(_, link)| observes(link)).map(|(&id, _)| id).collect()
+    }
+
+    pub(crate) fn grow(&mut self, link: LinkId, size: ByteCount) {
+        self.links.get_mut(&link).expect("the link has a session").size = size;
     }
 
     pub(crate) fn hear_commit(&mut self, link: LinkId, commit: Lsn) {

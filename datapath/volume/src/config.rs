@@ -1,6 +1,6 @@
 //! Timers and bounds of one attached volume.
 
-use ashlar_types::{Duration, NodeName, ZoneName};
+use ashlar_types::{Duration, Member, NodeName, ZoneName};
 use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, DATA_BYTES_MAX, SESSION_DATA_BYTES_MAX, SESSION_REQUESTS_MAX};
 
 /// Most members of a volume: a set of members is a `u64`.
@@ -72,6 +72,15 @@ impl Config {
         let bytes = config.write_bytes_inflight_max + config.read_bytes_inflight_max + 4 * DATA_BYTES_MAX;
         assert!(requests <= SESSION_REQUESTS_MAX && bytes <= SESSION_DATA_BYTES_MAX);
         config
+    }
+
+    /// 0: on this node, 1: in this zone, 2: elsewhere.
+    pub(crate) fn distance(&self, member: &Member) -> u8 {
+        match &member.zone {
+            _ if member.node == self.node => 0,
+            Some(zone) if self.zone.as_ref() == Some(zone) => 1,
+            _ => 2,
+        }
     }
 
     /// How long a new writer waits after the last promise before it may go on without the rest: a lease and a

@@ -20,6 +20,7 @@ mod fence;
 mod guest;
 mod history;
 mod latency;
+mod layout;
 mod links;
 mod member;
 mod membership;

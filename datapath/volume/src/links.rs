@@ -18,7 +18,7 @@ const SLOW_EJECTIONS_MAX: usize = 3;
 impl Volume {
     pub(crate) fn connect_members(&mut self, now: Instant, out: &mut Vec<Action>) {
         for member in &mut self.members {
-            if matches!(member.link, Link::Down { retry_at } if retry_at <= now) {
+            if member.has_chunks && matches!(member.link, Link::Down { retry_at } if retry_at <= now) {
                 member.become_connecting();
                 out.push(Action::Connect { disk: member.disk });
             }
@@ -32,6 +32,7 @@ impl Volume {
         }
         self.members[index].become_opening(session);
         self.members[index].history.note_attempt(session);
+        self.members[index].told_size = self.record.size;
         let open = Open { cluster: self.record.cluster, disk, volume: self.record.volume, size: self.record.size };
         self.send(now, index, Purpose::Open, Request::Open(open), out);
     }
@@ -87,8 +88,14 @@ impl Volume {
             Purpose::Read(turn, number) => self.read_interrupted(now, index, turn, number, out),
             Purpose::Repair(turn) => self.repair_ended(index, turn, false, out),
             Purpose::CopyRead(copy) | Purpose::CopyFill(copy) => self.copy_interrupted(now, copy, out),
-            // Writes go again on the next session; the others belong to machines that hear of the lost link as such.
-            Purpose::Write(_) | Purpose::Open | Purpose::Ping | Purpose::Report { .. } | Purpose::Job(_) => {}
+            // Writes go again on the next session, which begins with the size; the others belong to machines that hear
+            // of the lost link as such.
+            Purpose::Write(_)
+            | Purpose::Open
+            | Purpose::Ping
+            | Purpose::Grow
+            | Purpose::Report { .. }
+            | Purpose::Job(_) => {}
             Purpose::Resync(_) | Purpose::ResyncList(_) => {}
         }
     }
@@ -151,7 +158,7 @@ impl Volume {
     fn dispatch(&mut self, now: Instant, index: MemberIndex, purpose: Purpose, message: Reply, out: &mut Vec<Action>) {
         match (purpose, message) {
             (Purpose::Open, Reply::Opened(opened)) => self.opened(now, index, opened, out),
-            (Purpose::Ping, Reply::Done) => {}
+            (Purpose::Ping | Purpose::Grow, Reply::Done) => {}
             (Purpose::Write(lsn), Reply::Done) => self.write_answered(now, index, lsn, out),
             (Purpose::Read(turn, number), Reply::Data(blocks)) => {
                 self.read_answered(now, index, turn, number, Ok(blocks), out)
@@ -220,9 +227,19 @@ impl Volume {
         if !self.proposals.is_ejecting(member.disk) {
             member.leaving = false;
         }
+        self.tell_size(now, index, out);
         if matches!(self.phase, Phase::Serving) && takes_writes && !self.members[index].damaged {
             self.resend_writes(now, index, out);
             self.ask_again(now, out);
+        }
+    }
+
+    /// The volume may have grown since the session was opened.
+    pub(crate) fn tell_size(&mut self, now: Instant, index: MemberIndex, out: &mut Vec<Action>) {
+        let size = self.record.size;
+        if self.members[index].is_open() && self.members[index].told_size < size {
+            self.members[index].told_size = size;
+            self.send(now, index, Purpose::Grow, Request::Grow { size }, out);
         }
     }
 

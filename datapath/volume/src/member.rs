@@ -15,7 +15,8 @@ use crate::history::History;
 use crate::latency::Latency;
 use crate::overlap::TurnId;
 use ashlar_types::{
-    ChunkIndex, DiskId, Duration, Instant, Lsn, Member as RecordMember, MemberState, RequestId, SessionId, SlotIndex,
+    ByteCount, ChunkIndex, DiskId, Duration, Instant, Lsn, Member as RecordMember, MemberState, RequestId, SessionId,
+    SlotIndex,
 };
 use ashlar_wire::Opened;
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub(crate) type MemberIndex = usize;
 pub(crate) enum Purpose {
     Open,
     Ping,
+    Grow,
     Write(Lsn),
     /// One question of a read.
     Read(TurnId, u32),
@@ -75,11 +77,15 @@ pub(crate) enum Link {
 pub(crate) struct Member {
     pub(crate) disk: DiskId,
     pub(crate) state: MemberState,
+    /// One whose chunks were given to another disk is not needed any more.
+    pub(crate) has_chunks: bool,
     /// 0: on this node, 1: in this zone, 2: elsewhere. Reads go to the lowest.
     pub(crate) distance: u8,
     pub(crate) link: Link,
     pub(crate) asked: BTreeMap<RequestId, Asked>,
     pub(crate) history: History,
+    /// Size of the volume that its session knows.
+    pub(crate) told_size: ByteCount,
     next_request: u64,
     /// What it answered to `Open` in this epoch, the latest.
     pub(crate) opened: Option<Opened>,
@@ -107,10 +113,12 @@ impl Member {
         Member {
             disk: record.disk,
             state: record.state,
+            has_chunks: true,
             distance,
             link: Link::Down { retry_at: now },
             asked: BTreeMap::new(),
             history: History::default(),
+            told_size: ByteCount(0),
             next_request: 1,
             opened: None,
             promised_at: None,

@@ -216,16 +216,15 @@ impl Volume {
         if record.version <= self.record.version {
             return;
         }
-        // Members of an attached volume neither come nor go, nor reorder: a record that says so is of another volume.
-        if !record.members.iter().map(|member| member.disk).eq(self.members.iter().map(|member| member.disk)) {
-            self.say_blocked(format!("record {} of the catalog names other disks", record.version), out);
+        if let Some(fault) = self.layout_fault(&record) {
+            self.say_blocked(format!("record {} of the catalog {fault}", record.version), out);
             return;
         }
         let before: Vec<MemberState> = self.members.iter().map(|member| member.state).collect();
         for (member, fresh) in self.members.iter_mut().zip(&record.members) {
             member.state = fresh.state;
         }
-        self.record = record;
+        self.take_layout(now, record, out);
         for (index, before) in before.into_iter().enumerate() {
             if before == MemberState::InSync && !self.members[index].in_sync() {
                 self.gone_out(now, index, out);

@@ -104,7 +104,11 @@ impl Volume {
         if self.draining && self.writes.is_idle() {
             return;
         }
-        let returns = self.members.iter().enumerate().find(|(_, member)| member.is_open() && !member.in_sync());
+        let returns = self
+            .members
+            .iter()
+            .enumerate()
+            .find(|(_, member)| member.has_chunks && member.is_open() && !member.in_sync());
         let Some((index, member)) = returns else { return };
         let (MemberState::Out { commit } | MemberState::Syncing { commit }) = member.state else { return };
         self.counters.resync_attempts += 1;

@@ -64,13 +64,8 @@ impl Volume {
     pub fn new(config: Config, record: VolumeRecord, now: Instant) -> Volume {
         assert!(record.members.len() <= MEMBERS_MAX && record.epoch > Epoch::NONE && record.min_replicas > 0);
         let geometry = Geometry::new(record.size).expect("the catalog holds checked sizes");
-        let distance = |member: &ashlar_types::Member| match &member.zone {
-            _ if member.node == config.node => 0,
-            Some(zone) if config.zone.as_ref() == Some(zone) => 1,
-            _ => 2,
-        };
-        let members = record.members.iter().map(|member| Member::new(member, distance(member), now)).collect();
-        Volume {
+        let members = record.members.iter().map(|member| Member::new(member, config.distance(member), now)).collect();
+        let mut volume = Volume {
             lsn: Lsn::start_of(record.epoch),
             epoch: record.epoch,
             geometry,
@@ -89,7 +84,9 @@ impl Volume {
             counters: Counters::default(),
             config,
             record,
-        }
+        };
+        volume.note_chunks();
+        volume
     }
 
     /// To be called once, before the first event.
@@ -162,6 +159,7 @@ impl Volume {
 
     fn member_deadline(&self, member: &Member) -> Instant {
         match member.link {
+            Link::Down { .. } if !member.has_chunks => Instant::FAR,
             Link::Down { retry_at } => retry_at,
             Link::Connecting => Instant::FAR,
             Link::Opening { .. } | Link::Open { .. } => match member.waiting_since() {

@@ -6,10 +6,13 @@
 //! - epoch and version never decrease, and version grows with every change;
 //! - a change on behalf of a writer happens only under the epoch of the latest grant (C1);
 //! - no ejection leaves a chunk with fewer than `min_replicas` in-sync members (P7);
+//! - members keep their index as long as a writer may know it: they are added at the end and go at a grant only;
 //! - a disk becomes in-sync only from syncing, and syncing only from out, by the writer's word;
 //! - a commit point of a member that is out never rises, and is at most what the ejecting writer knew.
 
-use ashlar_types::{Change, ChangeAnswer, DiskId, Epoch, Lsn, Member, MemberState, NodeName, VolumeRecord};
+use ashlar_types::{
+    ByteCount, Change, ChangeAnswer, DiskId, Epoch, Geometry, Lsn, Member, MemberState, NodeName, VolumeRecord,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -21,6 +24,12 @@ pub enum Refusal {
     NotAMember { disk: DiskId },
     #[error("{in_sync} replicas in-sync would be left, minReplicas is {min}")]
     BelowMinReplicas { in_sync: u8, min: u8 },
+    #[error("disk {disk} is a member of the volume already")]
+    AlreadyAMember { disk: DiskId },
+    #[error("disk {disk} is not out: only a disk that is out is replaced")]
+    NotOut { disk: DiskId },
+    #[error("a volume of {from} does not become one of {to}: {reason}")]
+    Size { from: ByteCount, to: ByteCount, reason: String },
     #[error("without disk {disk} a chunk has {in_sync} replicas in-sync, below minReplicas: prove that it is off")]
     NeedsProof { disk: DiskId, in_sync: u8 },
 }
@@ -39,7 +48,61 @@ pub fn reserve(record: &VolumeRecord, node: &NodeName) -> Result<VolumeRecord, R
 pub fn grant(record: &VolumeRecord, node: &NodeName) -> Result<VolumeRecord, Refusal> {
     let reserved = reserve(record, node)?;
     let epoch = record.epoch.next().ok_or(Refusal::EpochsUsedUp)?;
-    Ok(changed(&reserved, |record| record.epoch = epoch))
+    Ok(changed(&reserved, |record| {
+        record.epoch = epoch;
+        forget_replaced(record);
+    }))
+}
+
+/// Members whose chunks others have: a new writer need not know of them, unless it must wait for their leases.
+fn forget_replaced(record: &mut VolumeRecord) {
+    let held = |index: usize| record.chunks.iter().any(|run| run.members.contains(&(index as u16)));
+    let keep: Vec<bool> = (0..record.members.len())
+        .map(|index| held(index) || record.declared_lost.contains(&record.members[index].disk))
+        .collect();
+    let index_after = |index: u16| keep[..usize::from(index)].iter().filter(|&&kept| kept).count() as u16;
+    for run in &mut record.chunks {
+        run.members.iter_mut().for_each(|index| *index = index_after(*index));
+    }
+    let mut kept = keep.iter();
+    record.members.retain(|_| *kept.next().expect("one for each member"));
+}
+
+/// The volume becomes larger; chunks that are new lie where its last chunk lies. The writer hears of it in the record.
+pub fn grow(record: &VolumeRecord, size: ByteCount) -> Result<VolumeRecord, Refusal> {
+    let refused = |reason: String| Refusal::Size { from: record.size, to: size, reason };
+    let geometry = Geometry::new(size).map_err(|error| refused(error.to_string()))?;
+    if size < record.size {
+        return Err(refused("it would shrink".to_owned()));
+    }
+    let more = |record: &mut VolumeRecord| {
+        let last = record.chunks.last_mut().expect("a volume has a chunk");
+        last.count = geometry.chunk_count() - last.first.0;
+        record.size = size;
+    };
+    Ok(changed(record, more))
+}
+
+/// Gives the chunks of a disk that is out to another disk, which has nothing yet and returns like one that was out
+/// from the beginning. The writer, if there is one, hears of it in the record and keeps its members' indexes.
+pub fn replace(record: &VolumeRecord, gone: DiskId, with: Member) -> Result<VolumeRecord, Refusal> {
+    let index_of = |disk| record.members.iter().position(|member| member.disk == disk);
+    let from = index_of(gone).ok_or(Refusal::NotAMember { disk: gone })?;
+    if index_of(with.disk).is_some() {
+        return Err(Refusal::AlreadyAMember { disk: with.disk });
+    }
+    if !matches!(record.members[from].state, MemberState::Out { .. }) {
+        return Err(Refusal::NotOut { disk: gone });
+    }
+    Ok(changed(record, |record| {
+        let to = record.members.len() as u16;
+        record.members.push(Member { state: MemberState::Out { commit: Lsn::ZERO }, ..with });
+        for index in record.chunks.iter_mut().flat_map(|run| &mut run.members) {
+            if usize::from(*index) == from {
+                *index = to;
+            }
+        }
+    }))
 }
 
 /// Takes the volume from whoever holds it. The old writer is not believed dead: the next one fences it (DESIGN §5.1).
@@ -116,6 +179,8 @@ fn after(record: &VolumeRecord, change: &Change) -> Result<VolumeRecord, String>
         Change::OpenDirty => changed(record, |record| {
             record.clean = false;
             record.served = record.epoch;
+            // This writer waited until no older one could hold a lease, and counts none of them itself.
+            record.declared_lost.clear();
         }),
     };
     next.last_change = Some(change.clone());

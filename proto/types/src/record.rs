@@ -22,6 +22,12 @@ pub enum MemberState {
     Out { commit: Lsn },
 }
 
+impl MemberState {
+    pub fn is_in_sync(self) -> bool {
+        self == MemberState::InSync
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub disk: DiskId,

@@ -84,6 +84,9 @@ pub enum Request {
     /// Ends a return: refused as `Incomplete` while anything is stale; else the replica is complete in every chunk,
     /// durably, in order after every write sent before.
     FinishSync,
+    /// The volume has this size now; never less than before. Requests that follow may use it. Answered by `Done` when
+    /// durable.
+    Grow { size: ByteCount },
     /// Renews the lease like every answer.
     Ping,
 }

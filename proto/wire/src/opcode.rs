@@ -41,6 +41,7 @@ opcodes! {
     FinishSync = 16,
     Ping = 17,
     VoidStale = 18,
+    Grow = 19,
     Opened = 128,
     Reported = 129,
     Data = 130,

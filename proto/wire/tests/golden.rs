@@ -55,6 +55,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("begin_sync", Request::BeginSync { after: lsn }),
         ("adopt_prefix", Request::AdoptPrefix { chunk, prefix: lsn }),
         ("finish_sync", Request::FinishSync),
+        ("grow", Request::Grow { size: ByteCount(3 << 30) }),
         ("ping", Request::Ping),
     ]
 }

@@ -2,7 +2,7 @@
 
 use crate::testing::*;
 use crate::{Event, LinkId, OpToken};
-use ashlar_types::{Epoch, Lsn};
+use ashlar_types::{ByteCount, CHUNK_BYTES, ChunkIndex, Epoch, Lsn};
 use ashlar_wire::limits::SESSION_REQUESTS_MAX;
 use ashlar_wire::{Reply, Request, Status};
 
@@ -214,4 +214,47 @@ fn a_failed_flush_or_commit_ends_the_life_of_the_disk() {
         assert!(rig.failed.as_ref().unwrap().contains(broken), "{:?}", rig.failed);
         rig.expect(1, 0, &[1]);
     }
+}
+
+#[test]
+fn a_volume_grows_under_its_writer_and_stays_grown() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    let Request::Open(open) = rig.open_request() else { panic!() };
+    let beyond = |lsn| {
+        let mut write = write(0, &[7], lsn);
+        let Request::Write { range, .. } = &mut write else { panic!() };
+        range.chunk = ChunkIndex((open.size.0 / CHUNK_BYTES) as u32);
+        write
+    };
+    assert_eq!(rig.refused(1, beyond(lsn(1, 1))), Status::BadRequest);
+    let grow = |size: u64| Request::Grow { size: ByteCount(size) };
+    assert_eq!(rig.refused(1, grow(open.size.0 - CHUNK_BYTES)), Status::BadRequest);
+    let grown = rig.send(1, grow(open.size.0 + CHUNK_BYTES));
+    let written = rig.send(1, beyond(lsn(1, 1)));
+    rig.settle();
+    assert_eq!([rig.answer_to(grown), rig.answer_to(written)], [Some(&Reply::Done); 2]);
+    let mut rig = Rig::start(rig.crash(&mut Random::new(3)));
+    rig.settle();
+    let replica = &rig.engine.status().replicas[0];
+    assert_eq!((replica.size.0, replica.promised), (open.size.0 + CHUNK_BYTES, Epoch::new(1).unwrap()));
+    assert!(matches!(rig.open(1, 2), Reply::Refused(refusal) if refusal.reason.contains("shrinks")));
+}
+
+#[test]
+fn opened_says_what_was_before() {
+    let mut rig = Rig::format(256);
+    let Reply::Opened(first) = rig.open(1, 2) else { panic!() };
+    assert_eq!((first.promised_before, first.last), (Epoch::NONE, Lsn::ZERO));
+    rig.write(1, write(0, &[1], lsn(2, 1)));
+    rig.write(1, write(0, &[1], lsn(2, 2)));
+    rig.rest();
+    let mut rig = Rig::start(rig.crash(&mut Random::new(3)));
+    rig.settle();
+    let Reply::Opened(second) = rig.open(2, 3) else { panic!() };
+    assert_eq!((second.promised_before, second.last), (Epoch::new(2).unwrap(), lsn(2, 2)));
+    let Reply::Opened(third) = rig.open(3, 3) else { panic!() };
+    assert_eq!(third.promised_before, Epoch::new(3).unwrap());
+    let sessions = [first, second, third].map(|opened| opened.session_before);
+    assert!(sessions[0] != sessions[1] && sessions[1] != sessions[2], "{sessions:?}");
 }

@@ -91,7 +91,7 @@ impl Replica {
                 Reply::Done
             }
             Request::FinishSync => self.finish_sync(),
-            Request::Ping => Reply::Done,
+            Request::Ping | Request::Grow { .. } => Reply::Done,
             Request::Observe(_) => unreachable!("a writer does not observe"),
         }
     }

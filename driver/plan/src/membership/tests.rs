@@ -121,3 +121,43 @@ proptest! {
         }
     }
 }
+
+fn spare() -> Member {
+    Member { disk: DiskId::from_u128(13), node: node("d"), zone: None, state: MemberState::InSync }
+}
+
+#[test]
+fn only_a_disk_that_is_out_is_replaced_and_its_chunks_go_to_the_new_one() {
+    let record = grant(&volume(), &node("a")).unwrap();
+    assert_eq!(replace(&record, C, spare()), Err(Refusal::NotOut { disk: C }));
+    let out = applied(apply(&record, record.epoch, record.version, &eject_change(&[B])));
+    assert_eq!(replace(&out, DiskId::from_u128(99), spare()), Err(Refusal::NotAMember { disk: DiskId::from_u128(99) }));
+    assert_eq!(replace(&out, B, Member { disk: C, ..spare() }), Err(Refusal::AlreadyAMember { disk: C }));
+    let next = replace(&out, B, spare()).unwrap();
+    assert_eq!(next.chunks[0].members, [0, 3, 2], "known indexes stay");
+    assert_eq!(next.members[3].state, MemberState::Out { commit: Lsn::ZERO });
+    assert_eq!(next.fewest_in_sync_without(&[]), 2);
+    let granted = grant(&next, &node("a")).unwrap();
+    let disks: Vec<DiskId> = granted.members.iter().map(|member| member.disk).collect();
+    assert_eq!((disks, &granted.chunks[0].members), (vec![A, C, spare().disk], &vec![0, 2, 1]));
+}
+
+#[test]
+fn one_that_was_declared_lost_is_remembered_until_a_writer_has_waited_for_its_leases() {
+    let record = grant(&volume(), &node("a")).unwrap();
+    let lost = replace(&declare_lost(&record, C, false).unwrap(), C, spare()).unwrap();
+    let granted = grant(&release_by_force(&lost), &node("b")).unwrap();
+    assert_eq!((granted.members.len(), &granted.declared_lost), (4, &vec![C]));
+    let serving = applied(apply(&granted, granted.epoch, granted.version, &Change::OpenDirty));
+    assert_eq!((serving.served, serving.declared_lost.is_empty()), (granted.epoch, true));
+    assert_eq!(grant(&serving, &node("b")).unwrap().members.len(), 3);
+}
+
+#[test]
+fn a_volume_grows_and_never_shrinks() {
+    let grown = grow(&volume(), ByteCount(3 << 30)).unwrap();
+    assert_eq!((grown.size, grown.chunks[0].count), (ByteCount(3 << 30), 48));
+    assert_eq!(grown.members_of(ChunkIndex(47)), [0, 1, 2]);
+    assert!(matches!(grow(&grown, ByteCount(1 << 30)), Err(Refusal::Size { .. })));
+    assert!(matches!(grow(&grown, ByteCount(5)), Err(Refusal::Size { .. })));
+}

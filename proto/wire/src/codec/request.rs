@@ -93,6 +93,10 @@ fn encode_copying(request: &Request, body: &mut Writer) -> (Opcode, Bytes) {
             (Opcode::AdoptPrefix, none)
         }
         Request::FinishSync => (Opcode::FinishSync, none),
+        Request::Grow { size } => {
+            body.u64(size.0);
+            (Opcode::Grow, none)
+        }
         Request::Ping => (Opcode::Ping, none),
         _ => unreachable!("encode handles the others"),
     }
@@ -142,6 +146,7 @@ pub(super) fn decode(opcode: Opcode, body: &mut Reader<'_>) -> Result<Request, W
         Opcode::BeginSync => Request::BeginSync { after: body.lsn()? },
         Opcode::AdoptPrefix => Request::AdoptPrefix { chunk: body.chunk()?, prefix: body.lsn()? },
         Opcode::FinishSync => Request::FinishSync,
+        Opcode::Grow => Request::Grow { size: ByteCount(body.u64()?) },
         Opcode::Ping => Request::Ping,
         reply => return Err(wrong_direction(reply)),
     })

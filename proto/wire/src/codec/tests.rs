@@ -79,6 +79,7 @@ fn request() -> impl Strategy<Value = Request> {
         lsn().prop_map(|after| Request::BeginSync { after }),
         (chunk(), lsn()).prop_map(|(chunk, prefix)| Request::AdoptPrefix { chunk, prefix }),
         Just(Request::FinishSync),
+        any::<u64>().prop_map(|size| Request::Grow { size: ByteCount(size) }),
         Just(Request::Ping),
     ]
 }
