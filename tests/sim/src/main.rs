@@ -8,6 +8,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs the replication core, the chunkserver engine and the membership rules under simulated faults.
 #[derive(Parser)]
 #[command(name = "ashlar-sim", version)]

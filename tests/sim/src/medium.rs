@@ -10,13 +10,16 @@
 use crate::rng::Rng;
 use crate::stamp::BLOCK;
 use bytes::{Bytes, BytesMut};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 const SECTOR: usize = 512;
 const RECENT_PAGES: usize = 256;
 /// Batches of the journal whose pages, and those of the writes beside them, lose no bits.
 const NEWEST_BATCHES: usize = 3;
+/// What was never written; recovery reads a lot of it.
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 const JOURNAL_PAGES: Range<u64> = 256..256 + crate::format::JOURNAL_BYTES / BLOCK as u64;
 
 /// A page that was written and not yet flushed.
@@ -38,8 +41,8 @@ pub struct InFlight {
 
 #[derive(Default)]
 pub struct Medium {
-    live: HashMap<u64, Bytes>,
-    durable: HashMap<u64, Bytes>,
+    live: FxHashMap<u64, Bytes>,
+    durable: FxHashMap<u64, Bytes>,
     unsynced: Vec<Unsynced>,
     completed: u64,
     /// Pages ever written, to pick one for a bit flip in a fixed order.
@@ -60,11 +63,12 @@ impl Medium {
         {
             return content.clone();
         }
-        let mut bytes = BytesMut::zeroed(length as usize);
-        for (i, page) in pages.enumerate() {
-            if let Some(content) = self.live.get(&page) {
-                bytes[i * BLOCK..(i + 1) * BLOCK].copy_from_slice(content);
-            }
+        if length as usize <= ZEROS.len() && pages.clone().all(|page| !self.live.contains_key(&page)) {
+            return Bytes::from_static(&ZEROS[..length as usize]);
+        }
+        let mut bytes = BytesMut::with_capacity(length as usize);
+        for page in pages {
+            bytes.extend_from_slice(self.live.get(&page).map_or(&ZEROS[..BLOCK], |content| content));
         }
         bytes.freeze()
     }

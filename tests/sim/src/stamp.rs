@@ -29,8 +29,9 @@ pub fn write_blocks(first: Stamp, count: u32) -> Bytes {
 /// `None` when the block is no whole content of a single write.
 pub fn read_block(block: &[u8]) -> Option<Stamp> {
     let stamp: [u8; 8] = block[..8].try_into().expect("8 bytes");
-    let whole =
-        block.chunks_exact(SECTOR).all(|sector| sector[..8] == stamp && sector[8..].iter().all(|&byte| byte == 0));
+    let mut whole_sector = [0; SECTOR];
+    whole_sector[..8].copy_from_slice(&stamp);
+    let whole = block.chunks_exact(SECTOR).all(|sector| sector == whole_sector);
     whole.then_some(Stamp(u64::from_le_bytes(stamp)))
 }
 
