@@ -13,7 +13,7 @@ use crate::queue::{Verdict, Waiting, Work};
 use crate::record::{Body, Piece, Record, SlotPart, slot_parts};
 use crate::replica::SlotAddress;
 use crate::store::Payload;
-use ashlar_types::{BLOCK_BYTES, BlockCount, ChunkIndex, ChunkRange, SLOT_BYTES, SlotIndex, VolumeId};
+use ashlar_types::{BLOCK_BYTES, BlockCount, ChunkIndex, ChunkRange, Mutant, SLOT_BYTES, SlotIndex, VolumeId};
 use ashlar_wire::{BlockData, SlotContent};
 use bytes::Bytes;
 
@@ -79,6 +79,9 @@ impl Engine {
             parts.iter().zip(&olds).filter(|(part, old)| goes_direct(part) && old.is_some()).count() as u32;
         let reserve = if first_touches > 0 { self.reserve_slots() } else { 0 };
         if self.store.places.free() < first_touches + overwrites + reserve {
+            if Mutant::DiskFullHalfWrite.is_on() && parts.len() > 1 {
+                self.admit_half(front, &parts[0], out);
+            }
             return self.no_place();
         }
         let (mut pieces, mut payload, mut directs) = (Vec::new(), Vec::new(), Vec::new());
@@ -101,6 +104,16 @@ impl Engine {
         }
         let body = Body::Write { range, lsn: *lsn, floor: *floor, pieces, crcs: blocks.crcs.clone() };
         self.add(front, body, payload, touched, directs, out)
+    }
+
+    /// A deliberate bug: one slot of a write goes into the journal under the lsn of the whole.
+    fn admit_half(&mut self, front: &Waiting, part: &SlotPart, out: &mut Vec<Action>) {
+        let Work::Write { range, lsn, floor, blocks } = &front.work else { unreachable!("a write") };
+        let crcs = blocks.crcs[part.skipped as usize..(part.skipped + part.count) as usize].to_vec();
+        let blocks = BlockData { crcs, data: part_data(blocks, part) };
+        let range = ChunkRange { count: BlockCount(part.count), ..*range };
+        let work = Work::Write { range, lsn: *lsn, floor: *floor, blocks };
+        self.admit_write(&Waiting { volume: front.volume, commit: front.commit, to: None, work }, out);
     }
 
     fn admit_discard(&mut self, front: &Waiting, out: &mut Vec<Action>) -> Verdict {

@@ -15,7 +15,7 @@ use crate::config::APPLY_RUN_BLOCKS_MAX;
 use crate::engine::{Engine, Op};
 use crate::index::{Dirty, Position};
 use crate::place::{DiskBlock, Sequence};
-use ashlar_types::{BLOCK_BYTES, Instant};
+use ashlar_types::{BLOCK_BYTES, Instant, Mutant};
 
 pub(crate) struct Checkpoint {
     state: State,
@@ -101,7 +101,12 @@ impl Engine {
             if *in_flight >= depth {
                 return;
             }
-            let Some(run) = self.store.overlay.run_from(*cursor, plan.until, APPLY_RUN_BLOCKS_MAX) else { break };
+            if self.recovery.is_some() && Mutant::ReplayWorksOnce.is_on() {
+                break;
+            }
+            let behind = u64::from(Mutant::CheckpointAheadOfData.is_on());
+            let until = Sequence(plan.until.0.saturating_sub(behind));
+            let Some(run) = self.store.overlay.run_from(*cursor, until, APPLY_RUN_BLOCKS_MAX) else { break };
             *cursor = DiskBlock(run.start.0 + run.parts.len() as u64);
             *in_flight += 1;
             *needs_flush = true;
@@ -115,7 +120,7 @@ impl Engine {
         if *in_flight > 0 {
             return;
         }
-        let needs_flush = *needs_flush;
+        let needs_flush = *needs_flush && !Mutant::TrimBeforeFlush.is_on();
         let plan = Plan { until: plan.until, edits: std::mem::take(&mut plan.edits) };
         if needs_flush {
             self.checkpoint.become_state(State::Flushing { plan });

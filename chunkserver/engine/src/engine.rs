@@ -23,7 +23,7 @@ use crate::session::{ReplyTo, Sessions};
 use crate::status::{Counters, EngineStatus, ReplicaStatus};
 use crate::store::{Outcome, Store};
 use crate::superblock::Superblock;
-use ashlar_types::{BlockIndex, ByteCount, ByteOffset, Epoch, Instant, Lsn, SLOT_BYTES, VolumeId};
+use ashlar_types::{BlockIndex, ByteCount, ByteOffset, Epoch, Instant, Lsn, Mutant, SLOT_BYTES, VolumeId};
 use ashlar_wire::limits::REASON_BYTES_MAX;
 use ashlar_wire::{Frame, Opened, Refusal, Reply, RequestFrame, Status};
 use bytes::Bytes;
@@ -267,7 +267,14 @@ impl Engine {
         if self.failed.is_some() {
             return;
         }
-        if let Err(error) = result {
+        let ignored = Mutant::JournalErrorIgnored.is_on() && matches!(op, Op::Batch(_));
+        if result.is_err() && Mutant::FlushRetried.is_on() && matches!(op, Op::CheckpointFlush) {
+            let op = self.begin_op(op);
+            return out.push(Action::Flush { op });
+        }
+        if let Err(error) = result
+            && !ignored
+        {
             let what = match op {
                 Op::Batch(_) => "write the journal",
                 Op::Direct(_) => "write a slot",
@@ -316,7 +323,10 @@ impl Engine {
         let replica = self.store.replica(to.volume).expect("a volume that is open has a replica");
         // Incomplete as a whole: in the middle of a return, or after damage to the journal.
         let (commit, floor, syncing, last) = (replica.commit, replica.floor, replica.incomplete, replica.last());
-        let (promised_before, session_before) = replica.before;
+        let (promised_before, session_before) = match Mutant::OpenFromVolatileState.is_on() {
+            true => (replica.promised, replica.session),
+            false => replica.before,
+        };
         let opened = Opened { commit, floor, syncing, last, promised_before, session_before };
         self.reply(to, Reply::Opened(opened), out);
     }

@@ -20,7 +20,8 @@ use crate::place::{Place, Sequence};
 use crate::replica::{Chunk, Replica, Slot, SlotAddress};
 use crate::store::Store;
 use ashlar_types::{
-    BLOCKS_PER_SLOT, ByteCount, ChunkIndex, Crc32, DiskId, Epoch, Lsn, SLOTS_PER_CHUNK, SessionId, SlotIndex, VolumeId,
+    BLOCKS_PER_SLOT, ByteCount, ChunkIndex, Crc32, DiskId, Epoch, Lsn, Mutant, SLOTS_PER_CHUNK, SessionId, SlotIndex,
+    VolumeId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -197,14 +198,16 @@ fn encode_replica(replica: &Replica) -> Sink {
 
 fn encode_chunk(chunk: &Chunk) -> Sink {
     let mut to = Sink::new();
-    to.u8(VERSION).u8(if chunk.complete { COMPLETE } else { 0 }).zeros(6);
+    let complete = chunk.complete || Mutant::StaleMarksNotDurable.is_on();
+    to.u8(VERSION).u8(if complete { COMPLETE } else { 0 }).zeros(6);
     to.lsn(chunk.prefix).lsn(chunk.adopted).zeros(4);
     to
 }
 
 fn encode_slot(slot: &Slot) -> Sink {
     let mut to = Sink::new();
-    to.u8(VERSION).zeros(1).u16(slot.valid).u16(slot.stale).u16(slot.fresh).u16(slot.lost).zeros(2);
+    let stale = if Mutant::StaleMarksNotDurable.is_on() { 0 } else { slot.stale };
+    to.u8(VERSION).zeros(1).u16(slot.valid).u16(stale).u16(slot.fresh).u16(slot.lost).zeros(2);
     to.u32(Place::to_raw(slot.place)).lsn(slot.stamp).crcs(&slot.crcs);
     to
 }

@@ -8,7 +8,7 @@
 use crate::engine::{Engine, Op};
 use crate::session::ReplyTo;
 use crate::{Action, OpToken};
-use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Epoch, Lsn, SessionId, SlotIndex, SlotSet, VolumeId};
+use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Epoch, Lsn, Mutant, SessionId, SlotIndex, SlotSet, VolumeId};
 use ashlar_wire::{BlockData, Reply, Request, SlotContent, Status};
 
 pub(crate) struct Waiting {
@@ -138,6 +138,9 @@ impl Engine {
     /// Admits what there is room for; true if anything moved.
     fn admit_front(&mut self, out: &mut Vec<Action>) -> bool {
         let mut moved = false;
+        if Mutant::SmallOvertakesLarge.is_on() && self.small_follows_large() {
+            self.waiting.swap(0, 1);
+        }
         while let Some(mut front) = self.waiting.pop_front() {
             let verdict = if self.leaves_hole(&front) { Verdict::NoSpace } else { self.admit(&mut front, out) };
             match verdict {
@@ -162,7 +165,18 @@ impl Engine {
         moved
     }
 
+    fn small_follows_large(&self) -> bool {
+        let count_at = |index: usize| match self.waiting.get(index).map(|waiting| &waiting.work) {
+            Some(Work::Write { range, .. }) => Some(range.count.0),
+            _ => None,
+        };
+        count_at(0).is_some_and(|large| count_at(1).is_some_and(|small| small < large))
+    }
+
     fn leaves_hole(&self, front: &Waiting) -> bool {
+        if Mutant::RefusedWriteOvertaken.is_on() {
+            return false;
+        }
         let (Some(to), Some((chunk, lsn))) = (front.to, front.work.order()) else { return false };
         self.sessions.leaves_hole(to.link, chunk, lsn)
     }
@@ -176,7 +190,8 @@ impl Engine {
     /// Answers when everything that is on its way is durable.
     fn echo(&mut self, to: Option<ReplyTo>, out: &mut Vec<Action>) {
         self.counters.duplicates += 1;
-        if let Some(to) = to.and_then(|to| self.journal.echo(to)) {
+        let waits = |to| if Mutant::DuplicateAnsweredEarly.is_on() { Some(to) } else { self.journal.echo(to) };
+        if let Some(to) = to.and_then(waits) {
             self.reply(to, Reply::Done, out);
         }
     }
@@ -211,7 +226,8 @@ impl Engine {
         self.journal.submit();
         let op = self.begin_op(Op::Batch(seal.sequence));
         let offset = ashlar_types::ByteOffset(self.superblock.layout.journal_offset.0 + start);
-        out.push(Action::Write { op, offset, parts, durable: true });
+        let durable = !Mutant::JournalNotDurable.is_on();
+        out.push(Action::Write { op, offset, parts, durable });
         true
     }
 

@@ -6,7 +6,8 @@ use crate::queue::{Waiting, Work};
 use crate::session::{ReplyTo, Role};
 use crate::{Action, LinkId, OpToken};
 use ashlar_types::{
-    BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, Geometry, Lsn, SLOTS_PER_CHUNK, SlotIndex, VolumeId,
+    BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, Geometry, Lsn, Mutant, SLOTS_PER_CHUNK, SlotIndex,
+    VolumeId,
 };
 use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, DATA_BYTES_MAX};
 use ashlar_wire::{BlockData, Open, Reply, Request, RequestFrame, SlotContent, Status};
@@ -90,7 +91,7 @@ impl Engine {
             return self.turn_away(link, &frame, open.volume, fault, out);
         }
         if let (Role::Writer { .. }, Some(older)) = (role, self.sessions.writer_of(open.volume)) {
-            self.close_link(older, out);
+            self.end_older(older, out);
         }
         let size = match role {
             Role::Writer { .. } => open.size,
@@ -104,9 +105,22 @@ impl Engine {
             Role::Writer { epoch } => {
                 self.sessions.hear_commit(link, frame.commit);
                 let work = Work::Open { epoch, size: open.size, session: frame.session };
-                self.waiting.push_back(Waiting { volume: open.volume, commit: frame.commit, to: Some(to), work });
+                let early = Mutant::OpenFromVolatileState.is_on() && self.store.replica(open.volume).is_some();
+                if early {
+                    self.reply_opened(to, out);
+                }
+                let to = (!early).then_some(to);
+                self.waiting.push_back(Waiting { volume: open.volume, commit: frame.commit, to, work });
             }
         }
+    }
+
+    /// A volume has one session of a writer: the older one ends, its queue included, before the newer is answered.
+    fn end_older(&mut self, older: LinkId, out: &mut Vec<Action>) {
+        if Mutant::ReadComparesNoEpoch.is_on() || Mutant::OlderSessionNotEnded.is_on() {
+            return self.sessions.outlive(older);
+        }
+        self.close_link(older, out);
     }
 
     fn turn_away(&mut self, link: LinkId, frame: &RequestFrame, volume: VolumeId, fault: Fault, out: &mut Vec<Action>) {
@@ -143,7 +157,9 @@ impl Engine {
             Some(replica) if replica.deleted && epoch <= replica.promised => {
                 Some((Status::Deleted, "the replica was deleted"))
             }
-            _ if epoch < self.promised(open.volume) => Some((Status::Fenced, "a higher epoch was promised")),
+            _ if epoch < self.promised(open.volume) && !Mutant::OpenComparesNoEpoch.is_on() => {
+                Some((Status::Fenced, "a higher epoch was promised"))
+            }
             _ if Geometry::new(open.size).is_err() => Some(bad("the volume's size cannot be")),
             Some(replica) if open.size < replica.size => Some(bad("the volume shrinks")),
             None if self.store.volumes.len() >= crate::config::VOLUMES_MAX => {

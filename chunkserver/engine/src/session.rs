@@ -8,7 +8,7 @@
 //! (what a write brings, what a read asks for) <= `SESSION_DATA_BYTES_MAX`. A link that is not here gets no reply.
 
 use crate::LinkId;
-use ashlar_types::{ByteCount, ChunkIndex, Epoch, Lsn, RequestId, SessionId, VolumeId};
+use ashlar_types::{ByteCount, ChunkIndex, Epoch, Lsn, Mutant, RequestId, SessionId, VolumeId};
 use ashlar_wire::limits::{SESSION_DATA_BYTES_MAX, SESSION_REQUESTS_MAX};
 use std::collections::BTreeMap;
 
@@ -70,10 +70,22 @@ impl Sessions {
     pub(crate) fn end(&mut self, link: LinkId) -> Option<Link> {
         let ended = self.links.remove(&link)?;
         if let Role::Writer { .. } = ended.role {
-            let writer = self.writers.remove(&ended.volume);
-            assert_eq!(writer, Some(link));
+            let is_latest = self.writer_of(ended.volume) == Some(link);
+            assert!(is_latest || Mutant::OlderSessionNotEnded.is_on());
+            if is_latest {
+                self.writers.remove(&ended.volume);
+            }
         }
         Some(ended)
+    }
+
+    /// For deliberate bugs: the session of a writer goes on although a newer one begins; for reads alone, or for all.
+    pub(crate) fn outlive(&mut self, link: LinkId) {
+        let entry = self.links.get_mut(&link).expect("the link has a session");
+        self.writers.remove(&entry.volume);
+        if Mutant::ReadComparesNoEpoch.is_on() {
+            entry.role = Role::Observer;
+        }
     }
 
     pub(crate) fn writer_of(&self, volume: VolumeId) -> Option<LinkId> {

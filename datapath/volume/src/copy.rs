@@ -11,8 +11,8 @@
 use crate::Action;
 use crate::member::{CopyId, CopyWhat, MemberIndex, Purpose};
 use crate::volume::Volume;
-use ashlar_types::Instant;
-use ashlar_wire::{Reply, Request, Status};
+use ashlar_types::{Instant, Lsn, Mutant};
+use ashlar_wire::{Reply, Request, SlotContent, Status};
 use std::collections::BTreeMap;
 
 /// Who waits for a copy.
@@ -100,6 +100,8 @@ impl Volume {
             self.owner_failed(now, owner, "target of a copy has no link", out);
             return;
         }
+        let stamp = if Mutant::CopyLosesStamp.is_on() { Lsn::ZERO } else { content.stamp };
+        let content = SlotContent { stamp, ..content };
         let request = Request::Fill { chunk: what.chunk, slot: what.slot, content };
         self.send(now, what.target, Purpose::CopyFill(id), request, out);
     }

@@ -11,7 +11,7 @@
 use crate::Action;
 use crate::reconcile::Reconcile;
 use crate::volume::{Phase, Volume};
-use ashlar_types::{Change, DiskId, Instant};
+use ashlar_types::{Change, DiskId, Duration, Instant, Mutant};
 
 impl Volume {
     pub(crate) fn fence_step(&mut self, now: Instant, out: &mut Vec<Action>) {
@@ -20,7 +20,8 @@ impl Volume {
             return;
         }
         let missing = self.unpromised();
-        if missing.is_empty() && self.declared_lost_promised() {
+        let ejected_early = self.members.iter().any(|member| Mutant::EjectBeforeLeaseWait.is_on() && member.leaving);
+        if missing.is_empty() && self.declared_lost_promised() && !ejected_early {
             self.pass_fence(now, out);
             return;
         }
@@ -30,7 +31,8 @@ impl Volume {
             self.say_blocked(format!("{in_sync} replicas have promised, minReplicas is {min}"), out);
             return;
         }
-        if now < self.leases_of_older_writers_end() {
+        let too_early = Mutant::EjectBeforeLeaseWait.is_on() && !missing.is_empty();
+        if now < self.leases_of_older_writers_end() && !too_early {
             return;
         }
         if missing.is_empty() {
@@ -60,7 +62,8 @@ impl Volume {
     /// Any lease of an older epoch was given before the last of the promises.
     fn leases_of_older_writers_end(&self) -> Instant {
         let promises = self.members.iter().filter(|member| member.in_sync()).filter_map(|member| member.promised_at);
-        promises.max().map_or(Instant::FAR, |last| last + self.config.fence_wait())
+        let wait = if Mutant::NoLeaseWait.is_on() { Duration::ZERO } else { self.config.fence_wait() };
+        promises.max().map_or(Instant::FAR, |last| last + wait)
     }
 
     pub(crate) fn fence_deadline(&self) -> Instant {
@@ -76,6 +79,10 @@ impl Volume {
     fn pass_fence(&mut self, now: Instant, out: &mut Vec<Action>) {
         for member in &mut self.members {
             member.leaving = false;
+        }
+        if Mutant::ReconcileSkipped.is_on() {
+            self.phase = Phase::Dirtying;
+            return;
         }
         // After a clean close too: one of them may have lost something since.
         self.phase = Phase::Reconciling(Reconcile::default());

@@ -4,7 +4,7 @@ use crate::Action;
 use crate::member::{Asked, Link, Member, MemberIndex, Purpose};
 use crate::membership::ejects;
 use crate::volume::{Phase, Volume};
-use ashlar_types::{BlockIndex, Change, DiskId, Duration, Epoch, Instant, MemberState, RequestId, SessionId};
+use ashlar_types::{BlockIndex, Change, DiskId, Duration, Epoch, Instant, MemberState, Mutant, RequestId, SessionId};
 use ashlar_wire::{Frame, Open, Opened, Refusal, Reply, ReplyFrame, Request, Status};
 
 /// Answers between two looks at how slow a replica is.
@@ -144,7 +144,8 @@ impl Volume {
         let member = &mut self.members[index];
         let asked = member.asked.remove(&request)?;
         if speaks_to_its_writer(reply) {
-            member.lease_until = member.lease_until.max(asked.sent + lease);
+            let from = if Mutant::LeaseFromReply.is_on() { now } else { asked.sent };
+            member.lease_until = member.lease_until.max(from + lease);
         }
         if matches!(asked.purpose, Purpose::Write(_) | Purpose::Read(..)) {
             member.latency.record(now.since(asked.sent));
@@ -294,6 +295,9 @@ impl Volume {
     /// could have promised a newer epoch. While a change of membership is in doubt that must hold of the sets before
     /// and after it, and besides everybody who stays must hold one.
     pub(crate) fn leases_hold(&self, now: Instant) -> bool {
+        if Mutant::LeaseIgnored.is_on() {
+            return true;
+        }
         let enough = |counts: &dyn Fn(&Member) -> bool| {
             let set = || self.members.iter().filter(|member| counts(member));
             let needed = (set().count() + 1).saturating_sub(usize::from(self.record.min_replicas)).max(1);

@@ -15,8 +15,8 @@ use crate::history::History;
 use crate::latency::Latency;
 use crate::overlap::TurnId;
 use ashlar_types::{
-    ByteCount, ChunkIndex, DiskId, Duration, Instant, Lsn, Member as RecordMember, MemberState, RequestId, SessionId,
-    SlotIndex,
+    ByteCount, ChunkIndex, DiskId, Duration, Instant, Lsn, Member as RecordMember, MemberState, Mutant, RequestId,
+    SessionId, SlotIndex,
 };
 use ashlar_wire::Opened;
 use std::collections::BTreeMap;
@@ -144,7 +144,7 @@ impl Member {
     }
 
     pub(crate) fn serves_reads(&self) -> bool {
-        self.in_sync() && !self.leaving && !self.damaged && self.is_open()
+        (self.in_sync() || Mutant::OutServesReads.is_on()) && !self.leaving && !self.damaged && self.is_open()
     }
 
     pub(crate) fn session(&self) -> Option<SessionId> {

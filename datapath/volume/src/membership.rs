@@ -6,7 +6,7 @@
 
 use crate::volume::{Phase, Volume};
 use crate::{Action, Ending, GuestError, Notice, ProposalId};
-use ashlar_types::{Change, ChangeAnswer, DiskId, Instant, Lsn, MemberState, VolumeRecord};
+use ashlar_types::{Change, ChangeAnswer, DiskId, Instant, Lsn, MemberState, Mutant, VolumeRecord};
 
 struct Outstanding {
     id: ProposalId,
@@ -139,6 +139,9 @@ impl Volume {
     pub(crate) fn leave_before_publish(&mut self, now: Instant, disks: &[DiskId], out: &mut Vec<Action>) {
         for &disk in disks {
             let index = self.index_of(disk).expect("a disk of the record is a member");
+            if Mutant::ReadsWhileEjectionUnknown.is_on() {
+                continue;
+            }
             self.members[index].leaving = true;
             self.withdraw_reads(now, index, out);
         }
@@ -244,7 +247,7 @@ impl Volume {
         self.drop_link(now, index, "ejected", out);
         let member = &mut self.members[index];
         member.suspect = None;
-        member.leaving = false;
+        member.leaving = Mutant::EjectBeforeLeaseWait.is_on() && matches!(self.phase, Phase::Fencing);
         member.copy_whole |= member.damaged;
         member.damaged = false;
         member.gone_back = false;

@@ -7,7 +7,7 @@
 //! Invariant: `entry.blockers` = Σ over its slots of the earlier entries there that conflict with it.
 //! Cost: one hash lookup per 64 KiB slot touched, and a scan of the few entries there.
 
-use ashlar_types::{BLOCKS_PER_SLOT, ChunkIndex, ChunkRange};
+use ashlar_types::{BLOCKS_PER_SLOT, ChunkIndex, ChunkRange, Mutant};
 use std::collections::{BTreeMap, HashMap};
 
 /// What an entry does to its blocks.
@@ -81,13 +81,19 @@ impl Turns {
 }
 
 impl Entry {
-    /// Conflicts within one slot, so that a pair counts once for each slot in which it meets.
-    fn conflicts(&self, other: &Entry, slot: u32) -> bool {
-        let exclusive = self.access == Access::Exclusive || other.access == Access::Exclusive;
+    /// Conflicts of an earlier entry with a later one within one slot, so that a pair counts once for each slot in
+    /// which it meets.
+    fn conflicts(&self, later: &Entry, slot: u32) -> bool {
+        let exclusive = match (self.access, later.access) {
+            (Access::Exclusive, Access::Shared) => !Mutant::ReadNotHeldBehindWrite.is_on(),
+            (Access::Shared, Access::Exclusive) => !Mutant::WriteNotHeldBehindRead.is_on(),
+            (Access::Exclusive, Access::Exclusive) => true,
+            (Access::Shared, Access::Shared) => false,
+        };
         let first = u64::from(slot * BLOCKS_PER_SLOT);
         let last = first + u64::from(BLOCKS_PER_SLOT);
-        let start = self.range.start.0.max(other.range.start.0).max(first);
-        let end = self.range.end().0.min(other.range.end().0).min(last);
+        let start = self.range.start.0.max(later.range.start.0).max(first);
+        let end = self.range.end().0.min(later.range.end().0).min(last);
         exclusive && start < end
     }
 }

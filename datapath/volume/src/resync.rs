@@ -18,7 +18,9 @@ use crate::member::{CopyWhat, MemberIndex, Purpose};
 use crate::tail::Tail;
 use crate::volume::Volume;
 use crate::{Action, Notice};
-use ashlar_types::{BLOCKS_PER_SLOT, Change, ChunkIndex, ChunkRun, DiskId, Instant, Lsn, MemberState, SlotIndex};
+use ashlar_types::{
+    BLOCKS_PER_SLOT, Change, ChunkIndex, ChunkRun, DiskId, Instant, Lsn, MemberState, Mutant, SlotIndex,
+};
 use ashlar_wire::{ChangedSlots, Refusal, Reply, Request, Status};
 use std::collections::VecDeque;
 
@@ -64,12 +66,17 @@ impl Resync {
                 | Stage::TailMarking { .. }
                 | Stage::Beginning
         );
-        self.member == index && !before
+        let copies = matches!(
+            self.stage,
+            Stage::Listing { .. } | Stage::Marking { .. } | Stage::Finding { .. } | Stage::Copying { .. }
+        );
+        self.member == index && !before && !(copies && Mutant::ReturnMissesNewWrites.is_on())
     }
 
     /// The member that acknowledgements wait for besides those in-sync.
     pub(crate) fn joint_member(&self) -> Option<MemberIndex> {
-        matches!(self.stage, Stage::Finishing | Stage::Joining).then_some(self.member)
+        let joint = matches!(self.stage, Stage::Finishing | Stage::Joining) && !Mutant::JoinWithoutJointPhase.is_on();
+        joint.then_some(self.member)
     }
 
     pub(crate) fn member(&self) -> MemberIndex {
@@ -192,6 +199,7 @@ impl Volume {
                 self.found_stale(now, found, &entries, next, out)
             }
             (Stage::Finishing, Reply::Done) => resync.stage = Stage::Joining,
+            (Stage::Joining, Reply::Done) if Mutant::JoinBeforeFinishDurable.is_on() => {}
             (_, Reply::Refused(Refusal { status, reason, .. })) => {
                 self.fail_resync(now, &format!("{status:?}: {reason}"), out);
             }
@@ -210,7 +218,9 @@ impl Volume {
         let index = resync.member;
         resync.stage = Stage::Marking { next: ChunkIndex(0) };
         self.forget_answers(index);
-        self.resend_writes(now, index, out);
+        if !Mutant::ListBeforeOlderWrites.is_on() {
+            self.resend_writes(now, index, out);
+        }
     }
 
     /// Asks a source for what it stamps after the commit point, run by run: another run may have other holders.
@@ -330,7 +340,8 @@ impl Volume {
 
     /// The joint phase begins: from here on no write is acknowledged without it.
     fn finish_sync(&mut self, now: Instant, out: &mut Vec<Action>) {
-        self.resync_mut().stage = Stage::Finishing;
+        let early = Mutant::JoinBeforeFinishDurable.is_on();
+        self.resync_mut().stage = if early { Stage::Joining } else { Stage::Finishing };
         self.ask_target(now, Request::FinishSync, out);
     }
 

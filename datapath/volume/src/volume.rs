@@ -21,7 +21,7 @@ use crate::resync::Resync;
 use crate::status::Counters;
 use crate::write::Writes;
 use crate::{Action, Ending, Event, GuestError, Notice};
-use ashlar_types::{Epoch, Geometry, Instant, Lsn, VolumeRecord};
+use ashlar_types::{Epoch, Geometry, Instant, Lsn, Mutant, VolumeRecord};
 
 pub(crate) enum Phase {
     /// Promises of our epoch are gathered.
@@ -66,7 +66,7 @@ impl Volume {
         let geometry = Geometry::new(record.size).expect("the catalog holds checked sizes");
         let members = record.members.iter().map(|member| Member::new(member, config.distance(member), now)).collect();
         let mut volume = Volume {
-            lsn: Lsn::start_of(record.epoch),
+            lsn: first_lsn(record.epoch),
             epoch: record.epoch,
             geometry,
             phase: Phase::Fencing,
@@ -227,5 +227,13 @@ impl Volume {
         for turn in ready {
             self.run_turn(turn);
         }
+    }
+}
+
+/// The point before the first write of a writer.
+fn first_lsn(epoch: Epoch) -> Lsn {
+    match Epoch::new(epoch.number() - 1) {
+        Some(before) if Mutant::LsnReused.is_on() => Lsn::start_of(before),
+        _ => Lsn::start_of(epoch),
     }
 }

@@ -12,7 +12,7 @@ use crate::member::{MemberIndex, Purpose};
 use crate::overlap::TurnId;
 use crate::volume::{Phase, Volume};
 use crate::{Action, GuestError, Notice};
-use ashlar_types::{ChunkIndex, ChunkRange, Duration, Instant, Lsn};
+use ashlar_types::{ChunkIndex, ChunkRange, Duration, Instant, Lsn, Mutant};
 use ashlar_wire::{BlockData, Request};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -153,7 +153,10 @@ impl Volume {
         let holds = |chunk: ChunkIndex| record.members_of(chunk).iter().any(|&member| usize::from(member) == index);
         let missing =
             self.writes.inflight.iter().filter(|(_, write)| write.answered & bit == 0 && holds(write.range.chunk));
-        let requests: Vec<(Lsn, Request)> = missing.map(|(&lsn, write)| (lsn, write.request(lsn))).collect();
+        let mut requests: Vec<(Lsn, Request)> = missing.map(|(&lsn, write)| (lsn, write.request(lsn))).collect();
+        if Mutant::ResendNewestFirst.is_on() {
+            requests.reverse();
+        }
         for (lsn, request) in requests {
             self.send(now, index, Purpose::Write(lsn), request, out);
         }
@@ -170,7 +173,8 @@ impl Volume {
     fn acknowledge_if_durable(&mut self, now: Instant, lsn: Lsn, out: &mut Vec<Action>) {
         let write = &self.writes.inflight[&lsn];
         let required = self.required(write.range.chunk);
-        if required & !write.answered != 0 {
+        let missing = (required & !write.answered).count_ones();
+        if missing > u32::from(Mutant::AckBeforeLastReplica.is_on()) {
             return;
         }
         if self.in_sync_of(write.range.chunk).count_ones() < u32::from(self.record.min_replicas) {
@@ -201,8 +205,12 @@ impl Volume {
     }
 
     fn in_sync_of(&self, chunk: ChunkIndex) -> u64 {
+        let in_sync = |index: &&u16| {
+            let member = &self.members[usize::from(**index)];
+            member.in_sync() && !(Mutant::AckBeforeEjectionKnown.is_on() && self.proposals.is_ejecting(member.disk))
+        };
         let holders = self.record.members_of(chunk).iter();
-        holders.filter(|index| self.members[usize::from(**index)].in_sync()).fold(0, |mask, &index| mask | 1 << index)
+        holders.filter(in_sync).fold(0, |mask, &index| mask | 1 << index)
     }
 
     /// Who is required has changed: some writes may be acknowledged now.

@@ -17,6 +17,7 @@ mod epoch;
 mod geometry;
 mod ids;
 mod lsn;
+mod mutant;
 mod record;
 mod slots;
 mod time;
@@ -30,6 +31,7 @@ pub use geometry::{
 };
 pub use ids::{ClusterId, DiskId, IdError, NodeName, RequestId, SessionId, VolumeId, VolumeName, ZoneName};
 pub use lsn::Lsn;
+pub use mutant::Mutant;
 pub use record::{Change, ChangeAnswer, ChunkRun, Member, MemberState, VolumeRecord};
 pub use slots::SlotSet;
 pub use time::{Duration, Instant};

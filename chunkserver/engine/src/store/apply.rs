@@ -4,7 +4,7 @@ use super::{Ground, Outcome, Store};
 use crate::place::Sequence;
 use crate::record::{Body, Piece, Record, bits_of, slot_parts};
 use crate::replica::{Replica, Slot, SlotAddress};
-use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, Lsn, SessionId, VolumeId};
+use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, Lsn, Mutant, SessionId, VolumeId};
 use bytes::Bytes;
 
 /// A payload block of a record: `None` when the journal no longer has it.
@@ -56,13 +56,19 @@ impl Store {
 
     fn promise(&mut self, volume: VolumeId, epoch: Epoch, size: ByteCount, session: SessionId) {
         let known = self.volumes.get(&volume);
+        let forgotten = Mutant::PromiseNotDurable.is_on() && known.is_some();
+        if forgotten && self.replaying {
+            return;
+        }
         let before = known.map_or((Epoch::NONE, SessionId(0)), |replica| (replica.promised, replica.session));
         let replica = self.volumes.entry(volume).or_insert_with(|| Replica::new(epoch, size));
         (replica.before, replica.session) = (before, session);
         replica.promised = replica.promised.max(epoch);
         replica.size = replica.size.max(size);
         replica.deleted = false;
-        self.dirty.volume(volume);
+        if !forgotten {
+            self.dirty.volume(volume);
+        }
     }
 
     fn delete(&mut self, volume: VolumeId, epoch: Epoch, by: Sequence) {
@@ -136,7 +142,9 @@ impl Store {
             let release = part.is_whole() || part.skipped == 0 && release.0 || is_last && release.1;
             let bits = part.bits();
             self.edit(address, |slot, ground| {
-                ground.forget(slot, bits);
+                if !(ground.replaying && Mutant::DiscardNotReplayed.is_on()) {
+                    ground.forget(slot, bits);
+                }
                 slot.stale &= !bits;
                 slot.stamp = lsn;
                 slot.fresh |= if syncing { bits } else { 0 };
@@ -158,7 +166,7 @@ impl Store {
         let mut contents: Vec<Content> = bits_of(*valid).zip(crcs).map(content).collect();
         let (mut lost, mut filled) = (0, 0);
         self.edit(address, |slot, ground| {
-            let due = slot.stale;
+            let due = slot.stale | if Mutant::FillsFreshBlocks.is_on() { slot.fresh } else { 0 };
             filled = due.count_ones();
             contents.retain(|content| due & (1 << content.block) != 0);
             ground.forget(slot, due & !valid);

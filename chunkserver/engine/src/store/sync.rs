@@ -9,8 +9,8 @@
 //! ```
 
 use super::{Outcome, Store};
-use crate::replica::{Replica, SlotAddress};
-use ashlar_types::{ChunkIndex, Geometry, Lsn, SlotIndex, SlotSet, VolumeId};
+use crate::replica::{Replica, Slot, SlotAddress};
+use ashlar_types::{ChunkIndex, Geometry, Lsn, Mutant, SlotIndex, SlotSet, VolumeId};
 
 impl Store {
     pub(super) fn is_syncing(&self, volume: VolumeId) -> bool {
@@ -18,9 +18,13 @@ impl Store {
     }
 
     pub(super) fn mark_stale(&mut self, volume: VolumeId, chunk: ChunkIndex, after: Lsn, slots: &SlotSet) -> Outcome {
+        if self.replaying && Mutant::StaleMarksNotDurable.is_on() {
+            return Outcome::Done;
+        }
         let entry = self.replica_mut(volume).chunk_mut(chunk);
         entry.complete = false;
-        let own = entry.slots.iter().filter(|(_, slot)| slot.stamp > after).map(|(&index, _)| index);
+        let is_own = |slot: &Slot| slot.stamp > after && !Mutant::OwnTailNotStale.is_on();
+        let own = entry.slots.iter().filter(|(_, slot)| is_own(slot)).map(|(&index, _)| index);
         let marked: SlotSet = slots.iter().chain(own).collect();
         self.dirty.chunk(volume, chunk);
         for slot in marked.iter() {
@@ -53,7 +57,8 @@ impl Store {
             for slot in slots {
                 self.edit(SlotAddress { volume, chunk, slot }, |slot, _| {
                     slot.fresh = 0;
-                    slot.stale |= if slot.stamp > after { u16::MAX } else { 0 };
+                    let is_tail = slot.stamp > after && !Mutant::OwnTailNotStale.is_on();
+                    slot.stale |= if is_tail { u16::MAX } else { 0 };
                 });
             }
         }
