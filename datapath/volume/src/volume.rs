@@ -21,7 +21,7 @@ use crate::resync::Resync;
 use crate::status::Counters;
 use crate::write::Writes;
 use crate::{Action, Ending, Event, GuestError, Notice};
-use ashlar_types::{Epoch, Geometry, Instant, Lsn, Mutant, VolumeRecord};
+use ashlar_types::{ByteCount, Epoch, Geometry, Instant, Lsn, Mutant, VolumeRecord};
 
 pub(crate) enum Phase {
     /// Promises of our epoch are gathered.
@@ -87,6 +87,11 @@ impl Volume {
         };
         volume.note_chunks();
         volume
+    }
+
+    /// Of the device; grows when the record says so.
+    pub fn size(&self) -> ByteCount {
+        self.record.size
     }
 
     /// To be called once, before the first event.

@@ -7,7 +7,7 @@ use crate::names::{Disk, Link, SECONDS, Vol, Writer};
 use crate::net::{Connection, Pipe};
 use crate::world::World;
 use ashlar_engine::{Event, LinkId};
-use ashlar_types::{ByteCount, CHUNK_BYTES, ChunkIndex, Crc32, Epoch, Lsn, RequestId, SessionId, SlotIndex};
+use ashlar_types::{ChunkIndex, Crc32, Epoch, Lsn, RequestId, SessionId, SlotIndex};
 use ashlar_wire::{Frame, Open, Reply, Request, SlotContent};
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ impl World {
                 }
                 replicas.push((disk, self.inspect(volume, disk)));
             }
-            for chunk in (0..format::CHUNKS).map(ChunkIndex) {
+            for chunk in (0..self.chunks(volume)).map(ChunkIndex) {
                 self.compare(volume, chunk, &replicas);
             }
         }
@@ -58,15 +58,16 @@ impl World {
             cluster: format::cluster_id(),
             disk: format::disk_id(disk),
             volume: format::volume_id(volume),
-            size: ByteCount(u64::from(format::CHUNKS) * CHUNK_BYTES),
+            size: self.catalog.record(volume).size,
         };
         let mut slots = Slots::new();
         if !matches!(self.ask(link, Request::Observe(open)), Some(Reply::Opened(_))) {
             return slots;
         }
+        let until = ChunkIndex(self.chunks(volume));
         let mut from = Some(ChunkIndex(0));
         while let Some(at) = from.take() {
-            let request = Request::ListChanged { from: at, until: ChunkIndex(format::CHUNKS), after: Lsn::ZERO };
+            let request = Request::ListChanged { from: at, until, after: Lsn::ZERO };
             let Some(Reply::Changed { entries, next }) = self.ask(link, request) else { return slots };
             for entry in entries {
                 for slot in entry.slots.iter() {

@@ -4,7 +4,7 @@
 
 use crate::names::{Node, Vol};
 use ashlar_plan::membership;
-use ashlar_types::{Change, ChangeAnswer, DiskId, Epoch, MemberState, NodeName, VolumeRecord};
+use ashlar_types::{ByteCount, Change, ChangeAnswer, DiskId, Epoch, Member, MemberState, NodeName, VolumeRecord};
 
 pub struct Catalog {
     records: Vec<VolumeRecord>,
@@ -42,6 +42,17 @@ impl Catalog {
         }
         let declared = membership::declare_lost(record, disk, proof);
         declared.map(|next| *record = next).is_ok()
+    }
+
+    pub fn grow(&mut self, volume: Vol, size: ByteCount) {
+        let record = &mut self.records[volume.index()];
+        *record = membership::grow(record, size).expect("the volume becomes larger");
+    }
+
+    /// Gives the chunks of `gone`, which is out, to `with`.
+    pub fn replace(&mut self, volume: Vol, gone: DiskId, with: Member) {
+        let record = &mut self.records[volume.index()];
+        *record = membership::replace(record, gone, with).expect("one that is out, by a new one");
     }
 
     pub fn apply(&mut self, volume: Vol, epoch: Epoch, version: u64, change: &Change) -> ChangeAnswer {

@@ -58,6 +58,14 @@ impl World {
                 self.detach(volume);
             }
             Class::DeclareLost => self.declare_some_disk_lost(),
+            Class::Grow => {
+                let volume = self.any_volume();
+                self.grow_volume(volume);
+            }
+            Class::Replace => {
+                let volume = self.any_volume();
+                self.replace_some_disk(volume);
+            }
             _ => self.strike_disk(class),
         }
         let after = self.fault_rng.range(every / 4, every * 7 / 4);

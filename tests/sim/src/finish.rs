@@ -4,7 +4,7 @@
 use crate::names::{Disk, MILLIS, Nanos, Node, SECONDS, Vol};
 use crate::server::Ailment;
 use crate::world::World;
-use ashlar_types::MemberState;
+use ashlar_types::{DiskId, Member, MemberState, VolumeRecord};
 
 /// After the last fault: attached, answered, every replica in-sync.
 const HEALTHY_WITHIN: Nanos = 60 * SECONDS;
@@ -78,7 +78,8 @@ impl World {
                 return Some(format!("{writer} does not answer request {} of {volume}: {pending:?}", tag.0));
             }
             let record = self.catalog.record(volume);
-            if let Some(member) = record.members.iter().find(|member| member.state != MemberState::InSync) {
+            let awaited = |member: &&Member| member.state != MemberState::InSync && holds(record, member.disk);
+            if let Some(member) = record.members.iter().find(awaited) {
                 let disk = self.disk_of(member.disk);
                 return Some(format!("{disk} is {:?} in {volume}", member.state));
             }
@@ -133,4 +134,10 @@ impl World {
     pub fn in_sync(&self, volume: Vol) -> Vec<Disk> {
         self.catalog.record(volume).in_sync().map(|member| self.disk_of(member.disk)).collect()
     }
+}
+
+/// A disk that was replaced has no chunk any more.
+pub fn holds(record: &VolumeRecord, disk: DiskId) -> bool {
+    let named = |&index: &u16| record.members[usize::from(index)].disk == disk;
+    record.chunks.iter().any(|run| run.members.iter().any(named))
 }

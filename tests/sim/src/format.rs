@@ -7,8 +7,8 @@ use crate::rng::Rng;
 use crate::stamp::BLOCK;
 use ashlar_engine::{DiskLayout, Engine, EngineConfig, Superblock};
 use ashlar_types::{
-    BLOCKS_PER_CHUNK, ByteCount, CHUNK_BYTES, ChunkIndex, ChunkRun, ClusterId, DiskId, Epoch, Instant, Member,
-    MemberState, SLOT_BYTES, VolumeId, VolumeRecord,
+    ByteCount, CHUNK_BYTES, ChunkIndex, ChunkRun, ClusterId, DiskId, Epoch, Instant, Member, MemberState, SLOT_BYTES,
+    VolumeId, VolumeRecord,
 };
 use bytes::Bytes;
 
@@ -26,12 +26,10 @@ pub fn volume_id(volume: Vol) -> VolumeId {
     VolumeId::from_u128(u128::from(volume.0) + 1)
 }
 
-/// Chunks of every volume.
+/// Chunks of every volume in the beginning.
 pub const CHUNKS: u32 = 3;
-
-pub fn volume_blocks() -> u64 {
-    u64::from(CHUNKS) * u64::from(BLOCKS_PER_CHUNK)
-}
+/// Chunks of a volume that does not grow any more.
+pub const CHUNKS_MAX: u32 = 6;
 
 /// Writes the superblock of a blank disk with `slots` slots.
 pub fn format_disk(disk: Disk, slots: u32) -> Medium {

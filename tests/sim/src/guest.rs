@@ -74,12 +74,17 @@ impl World {
         self.agenda.add(self.now + think, Happening::GuestActs { writer });
     }
 
+    /// A block of a hot slot that the writer's device has, and how many blocks it has.
+    fn some_place(&mut self, writer: Writer) -> (u64, u64) {
+        let state = &self.writers[writer.index()];
+        let blocks = state.core.as_ref().map_or(0, |core| core.size().0 / stamp::BLOCK as u64);
+        let hot = &self.sites[state.volume.index()].hot;
+        let there: Vec<u64> = hot.iter().copied().filter(|first| first + 16 <= blocks).collect();
+        (*self.guest_rng.pick(&there) + self.guest_rng.below(16), blocks)
+    }
+
     fn request(&mut self, writer: Writer) {
-        let volume = self.writers[writer.index()].volume;
-        let hot = &self.sites[volume.index()].hot;
-        let first = *self.guest_rng.pick(hot);
-        let blocks = self.sites[volume.index()].blocks;
-        let start = first + self.guest_rng.below(16);
+        let (start, blocks) = self.some_place(writer);
         let count = self.guest_rng.range(1, u64::from(self.scenario.blocks_max)).min(blocks - start) as u32;
         let (kind, of) = (self.guest_rng.below(1_000_000) as u32, &self.scenario);
         if kind < of.read_share_ppm {
@@ -94,9 +99,7 @@ impl World {
     }
 
     fn read_one(&mut self, writer: Writer) {
-        let volume = self.writers[writer.index()].volume;
-        let first = *self.guest_rng.pick(&self.sites[volume.index()].hot);
-        let start = first + self.guest_rng.below(16);
+        let (start, _) = self.some_place(writer);
         self.issue_read(writer, start, 1);
     }
 
@@ -188,8 +191,12 @@ impl World {
             Pending::Flush => Touch::all(volume),
         };
         self.trace.line(self.now, touch, || format!("{writer} guest hears {error:?}"));
-        // One disk at most loses bits in a run, so there is always a good copy (P5).
-        if matches!(error, GuestError::Lost | GuestError::OutOfRange | GuestError::TimedOut) {
+        // One disk at most loses bits or fails reads in a run, so there is a good copy (P5), unless the others were
+        // declared lost.
+        let rotten = self.id_of(self.rotten);
+        let left_alone = self.catalog.record(volume).fewest_in_sync_without(&[rotten]) == 0;
+        let is_honest = left_alone && error == GuestError::Lost && matches!(pending, Pending::Read(_));
+        if !is_honest && matches!(error, GuestError::Lost | GuestError::OutOfRange | GuestError::TimedOut) {
             self.violated(format!("{writer} guest hears {error:?}"), None);
         }
     }

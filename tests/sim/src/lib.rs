@@ -22,6 +22,7 @@ mod finish;
 mod format;
 mod guest;
 mod history;
+mod layout;
 mod link;
 mod medium;
 mod names;

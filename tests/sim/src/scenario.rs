@@ -29,10 +29,12 @@ pub enum Class {
     CommitError,
     BitFlip,
     DeclareLost,
+    Grow,
+    Replace,
 }
 
 impl Class {
-    pub const ALL: [Class; 21] = [
+    pub const ALL: [Class; 23] = [
         Class::ServerCrash,
         Class::WriterCrash,
         Class::NodePowerCut,
@@ -54,6 +56,8 @@ impl Class {
         Class::CommitError,
         Class::BitFlip,
         Class::DeclareLost,
+        Class::Grow,
+        Class::Replace,
     ];
 
     /// The name under which its strikes are counted.
@@ -80,6 +84,8 @@ impl Class {
             Class::CommitError => "fault: index commit error",
             Class::BitFlip => "fault: bit flip at rest",
             Class::DeclareLost => "fault: operator thinks of declaring a disk lost",
+            Class::Grow => "event: a volume may grow",
+            Class::Replace => "event: a disk may be replaced",
         }
     }
 }

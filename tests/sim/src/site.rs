@@ -14,7 +14,6 @@ use ashlar_volume::Event;
 pub struct Site {
     /// First blocks of the slots where the guests work.
     pub hot: Vec<u64>,
-    pub blocks: u64,
     /// The writer that was attached last.
     pub current: Option<Writer>,
     /// Where the next writer must run.
@@ -32,7 +31,7 @@ impl Site {
         while hot.len() < usize::from(scenario.hot_slots) {
             hot.push(rng.below(u64::from(format::CHUNKS)) * chunk + rng.below(slots / 2) * slot);
         }
-        Site { hot, blocks: format::volume_blocks(), current: None, next_node: None, closing: false }
+        Site { hot, current: None, next_node: None, closing: false }
     }
 }
 
