@@ -155,6 +155,8 @@ impl Engine {
             volume,
             promised: replica.promised,
             commit: replica.commit,
+            last: replica.last(),
+            incomplete: replica.incomplete,
             syncing: replica.syncing,
             deleted: replica.deleted,
             size: replica.size,

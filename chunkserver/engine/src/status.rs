@@ -32,6 +32,10 @@ pub struct ReplicaStatus {
     pub used_bytes: ByteCount,
     pub chunks: u32,
     pub stale_slots: u64,
+    /// Highest lsn of a write.
+    pub last: Lsn,
+    /// It says that it lacks something: in the middle of a return, or after damage.
+    pub incomplete: bool,
 }
 
 /// Since the engine was made.

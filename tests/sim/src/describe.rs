@@ -205,5 +205,6 @@ pub fn numbers(now: Nanos, happening: &Happening) -> [u64; 6] {
         Happening::ResumeWriter { writer } => pair(22, u64::from(writer.0), 0),
         Happening::CatalogUp => pair(23, 0, 0),
         Happening::DirectedStep { step } => pair(24, u64::from(*step), 0),
+        Happening::Move { next } => pair(25, next.number(), 0),
     }
 }

@@ -24,11 +24,13 @@ pub struct Guest {
     next_tag: u64,
     depth: u32,
     awake: bool,
+    /// From now on it does not write.
+    pub reads_only: bool,
 }
 
 impl Guest {
     pub fn new(depth: u32) -> Guest {
-        Guest { pending: BTreeMap::new(), next_tag: 1, depth, awake: false }
+        Guest { pending: BTreeMap::new(), next_tag: 1, depth, awake: false, reads_only: false }
     }
 
     fn may_ask(&self) -> bool {
@@ -87,7 +89,7 @@ impl World {
         let (start, blocks) = self.some_place(writer);
         let count = self.guest_rng.range(1, u64::from(self.scenario.blocks_max)).min(blocks - start) as u32;
         let (kind, of) = (self.guest_rng.below(1_000_000) as u32, &self.scenario);
-        if kind < of.read_share_ppm {
+        if kind < of.read_share_ppm || self.writers[writer.index()].guest.reads_only {
             self.issue_read(writer, start, count);
         } else if kind < of.read_share_ppm + of.discard_share_ppm {
             self.issue_write(writer, start, count, true);
@@ -95,6 +97,14 @@ impl World {
             self.issue(writer, Pending::Flush, GuestOp::Flush);
         } else {
             self.issue_write(writer, start, count, false);
+        }
+    }
+
+    /// Single blocks, now, however much is in flight.
+    pub fn write_some(&mut self, writer: Writer, count: u32) {
+        for _ in 0..count {
+            let (start, _) = self.some_place(writer);
+            self.issue_write(writer, start, 1, false);
         }
     }
 

@@ -17,6 +17,7 @@ mod catalog;
 mod clock;
 mod describe;
 mod directed;
+mod durable;
 mod fault;
 mod finish;
 mod format;

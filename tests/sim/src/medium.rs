@@ -5,8 +5,9 @@
 //!   submitted ──complete──► live ──flush (covers what was complete when it was submitted), durable write──► durable
 //!       └───────── power cut: each 512-byte sector of what is not durable persists or not ─────────────────────┘
 //! ```
-//! Invariant: `live` = `durable` overlaid with `unsynced` in order of completion.
+//! Invariant: `live` = `durable` overlaid with `unsynced` in order of completion, until a flush fails.
 
+use crate::durable::Settled;
 use crate::rng::Rng;
 use crate::stamp::BLOCK;
 use bytes::{Bytes, BytesMut};
@@ -52,6 +53,7 @@ pub struct Medium {
     /// Page ranges of the latest durable writes. A flip in the newest batch of the journal looks like a write that
     /// was torn by the crash, and no disk can tell them apart by itself; these are spared.
     newest: VecDeque<Range<u64>>,
+    pub settled: Settled,
     pub index: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -88,6 +90,7 @@ impl Medium {
             self.live.insert(page, content.clone());
             if write.durable {
                 self.unsynced.retain(|earlier| earlier.page != page);
+                self.settled.note(&content);
                 self.durable.insert(page, content);
             } else {
                 self.unsynced.push(Unsynced { page, content, completed: self.completed });
@@ -117,8 +120,15 @@ impl Medium {
         self.unsynced = rest;
         for write in covered {
             let Unsynced { page, content, .. } = write;
+            self.settled.note(&content);
             self.durable.insert(page, content);
         }
+    }
+
+    /// The device fails such a flush. What it should have covered counts as clean from now on: it stays readable while
+    /// there is power, and no later flush makes it durable.
+    pub fn fail_flush(&mut self, mark: u64) {
+        self.unsynced.retain(|write| write.completed > mark);
     }
 
     /// A process died, the device has power: what it had completed stays, what it had not is done or not.
@@ -139,11 +149,16 @@ impl Medium {
         for (page, content) in candidates {
             match rng.below(4) {
                 0 => {}
-                1 => drop(self.durable.insert(page, content)),
+                1 => {
+                    self.settled.note(&content);
+                    self.durable.insert(page, content);
+                }
                 _ => {
                     torn += 1;
                     let old = self.durable.get(&page).cloned();
-                    self.durable.insert(page, torn_page(old, &content, rng));
+                    let page_after = torn_page(old, &content, rng);
+                    self.settled.note_torn(&page_after);
+                    self.durable.insert(page, page_after);
                 }
             }
             self.written.insert(page);

@@ -100,6 +100,17 @@ pub enum Directed {
     DyingWriter,
     /// The writer is paused for longer than its lease while another takes the volume, then goes on.
     Sleeper,
+    /// As `Zombie`, but the new writer dies soon after its attach, and the next one comes at once.
+    Relay { beside_its_replica: bool },
+    /// The answer to the writer's ejection of a replica is lost; then it is cut off from all but that replica, and the
+    /// volume is attached elsewhere.
+    LostEjection,
+    /// The volume is attached elsewhere while the old writer lives, hears everything, and only reads.
+    Usurper,
+    /// One disk fails and returns again and again; calls to the control plane arrive twice, the second time late.
+    Flapping,
+    /// The chunkserver that a step of attach, eject or return concerns dies right after it, or is cut off.
+    DyingPeer,
 }
 
 #[derive(Clone, Debug)]
@@ -131,10 +142,15 @@ impl Scenario {
     /// Draws the scenario of a seed.
     pub fn draw(seed: u64) -> Scenario {
         let mut rng = Rng::named(seed, "scenario");
-        let directed = match rng.below(10) {
-            0 => Some(Directed::Zombie { beside_its_replica: rng.coin() }),
-            1 | 2 => Some(Directed::DyingWriter),
-            3 => Some(Directed::Sleeper),
+        let directed = match rng.below(24) {
+            0 | 1 => Some(Directed::Zombie { beside_its_replica: rng.coin() }),
+            2..=4 => Some(Directed::DyingWriter),
+            5 | 6 => Some(Directed::Sleeper),
+            7 => Some(Directed::Relay { beside_its_replica: rng.coin() }),
+            8 => Some(Directed::LostEjection),
+            9 => Some(Directed::Usurper),
+            10 => Some(Directed::Flapping),
+            11 => Some(Directed::DyingPeer),
             _ => None,
         };
         let quiet = rng.below(20) == 0;

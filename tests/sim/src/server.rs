@@ -174,6 +174,7 @@ impl World {
                     replies.push(frame);
                     return;
                 }
+                self.check_reply(disk, link, &frame);
                 let touch = self.touch_of_link(link);
                 self.trace
                     .line(self.now, touch, || format!("{disk} answers on {link}: {}", crate::describe::reply(&frame)));
@@ -204,6 +205,7 @@ impl World {
                 if let Some(process) = &mut self.servers[disk.index()].process {
                     process.recovered = true;
                 }
+                self.check_recovered(disk);
                 self.trace.add("state: records replayed", replayed_records);
                 self.trace.add("state: blocks lost at replay", lost_blocks);
                 self.trace.line(self.now, None, || {
@@ -274,7 +276,8 @@ impl World {
                 medium.write(&write);
                 Event::WriteDone { op, result: Ok(()) }
             }
-            Op::Flush { .. } if take_one(&mut ailment.flush_errors) => {
+            Op::Flush { mark } if take_one(&mut ailment.flush_errors) => {
+                medium.fail_flush(mark);
                 self.trace.count("fault: flush error hit");
                 Event::WriteDone { op, result: Err(simulated_error("flush")) }
             }
@@ -315,7 +318,10 @@ impl World {
         let disk = self.net.link(link).disk;
         let id = LinkId(u64::from(link.0));
         match message {
-            Message::Request(frame) => self.tell_server(disk, Event::Request { link: id, frame }),
+            Message::Request(frame) => {
+                self.note_request(disk, link, &frame);
+                self.tell_server(disk, Event::Request { link: id, frame });
+            }
             Message::End => {
                 if let Some(process) = &mut self.servers[disk.index()].process {
                     process.links.remove(&link);

@@ -26,6 +26,11 @@ pub fn write_blocks(first: Stamp, count: u32) -> Bytes {
     bytes.freeze()
 }
 
+/// The stamp in a page's first sector, whatever the rest is.
+pub fn first_sector(page: &[u8]) -> Stamp {
+    Stamp(u64::from_le_bytes(page[..8].try_into().expect("8 bytes")))
+}
+
 /// `None` when the block is no whole content of a single write.
 pub fn read_block(block: &[u8]) -> Option<Stamp> {
     let stamp: [u8; 8] = block[..8].try_into().expect("8 bytes");

@@ -3,6 +3,8 @@
 use crate::agenda::Agenda;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
+use crate::directed::Move;
+use crate::durable::Promises;
 use crate::format;
 use crate::history::History;
 use crate::names::{Disk, Link, Nanos, Node, SECONDS, Vol, Writer};
@@ -46,6 +48,7 @@ pub enum Happening {
     ResumeWriter { writer: Writer },
     CatalogUp,
     DirectedStep { step: u32 },
+    Move { next: Move },
 }
 
 /// What went wrong, and on which block if it is about one.
@@ -70,6 +73,7 @@ pub struct World {
     pub history: Vec<History>,
     pub trace: Trace,
     pub violation: Option<Violation>,
+    pub promises: Promises,
     /// Guests make new requests.
     pub guests_active: bool,
     /// Faults are over.
@@ -122,6 +126,7 @@ impl World {
             history: volumes.map(|_| History::default()).collect(),
             trace: Trace::new(with_lines),
             violation: None,
+            promises: Promises::default(),
             guests_active: true,
             quiet: false,
             stamps: 0,
@@ -249,6 +254,7 @@ impl World {
             Happening::ResumeWriter { writer } => self.resume_writer(writer),
             Happening::CatalogUp => self.catalog.up = true,
             Happening::DirectedStep { step } => self.directed_step(step),
+            Happening::Move { next } => self.make_move(next),
         }
     }
 }

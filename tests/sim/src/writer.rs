@@ -118,7 +118,7 @@ impl World {
         core.handle(now, event, &mut actions);
         self.perform_for_writer(writer, actions);
         if is_step {
-            self.count_step(writer);
+            self.count_step(writer, None);
         }
     }
 
@@ -129,20 +129,24 @@ impl World {
                 return;
             }
             let is_step = step_of_action(&action);
+            let peer = match &action {
+                Action::Send { disk, .. } => Some(self.disk_of(*disk)),
+                _ => None,
+            };
             self.perform_one_for_writer(writer, action);
             if is_step {
-                self.count_step(writer);
+                self.count_step(writer, peer);
             }
         }
         self.set_writer_tick(writer);
     }
 
-    fn count_step(&mut self, writer: Writer) {
+    /// A step of its protocol; `peer` is the chunkserver that it concerns, if it is a message to one.
+    fn count_step(&mut self, writer: Writer, peer: Option<Disk>) {
         let state = &mut self.writers[writer.index()];
         state.steps += 1;
         if state.dies_after == Some(state.steps) && state.core.is_some() {
-            self.trace.count("fault: writer dies between two steps");
-            self.crash_writer(writer, false);
+            self.strike_between_steps(writer, peer);
         }
     }
 
@@ -349,6 +353,7 @@ impl World {
         }
         // Now and then a call is held up for longer than its caller waits.
         let held = if self.scenario.calls_lost_ppm > 0 && self.net.rng.chance(50_000) { 3 * SECONDS } else { 0 };
+        self.repeat_call_late(&call, arrives);
         self.agenda.add(arrives + held, Happening::CallArrives { call, asked: self.now });
     }
 
@@ -364,7 +369,10 @@ impl World {
             format!("control plane answers {} #{}: {}", call.writer, call.proposal.0, crate::describe::answer(&answer))
         });
         match &answer {
-            ChangeAnswer::Applied { .. } => self.trace.count(crate::describe::change_name(&call.change)),
+            ChangeAnswer::Applied { .. } => {
+                self.check_change(volume, &call.change);
+                self.trace.count(crate::describe::change_name(&call.change));
+            }
             ChangeAnswer::Refused { .. } => self.trace.count("state: proposal refused"),
             ChangeAnswer::Fenced { .. } => self.trace.count("state: proposal fenced"),
         }

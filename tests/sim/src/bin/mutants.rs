@@ -72,6 +72,10 @@ fn main() -> ExitCode {
         Mutant::activate(Some(mutant));
         let killed = first_violation(&cli, seeds);
         Mutant::activate(None);
+        if let Some(violation) = killed.as_ref().and_then(|kill| run_seed(kill.seed, Telling::Nothing).violation) {
+            println!("seed {} fails without any bug: {}", killed.map_or(0, |kill| kill.seed), violation.text);
+            return ExitCode::FAILURE;
+        }
         let seconds = begun.elapsed().as_secs_f64();
         match killed {
             Some(Kill { seed, text }) => {
