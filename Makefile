@@ -3,7 +3,7 @@ CARGO_TARGET_DIR ?= $(HOME)/.cache/ashlar-target
 export CARGO_TARGET_DIR
 BIN := $(CARGO_TARGET_DIR)/debug
 
-.PHONY: help build demo test lint unit integration bench sim sim-mutants
+.PHONY: help build demo test lint unit integration bench sim sim-mutants databases
 
 help: ## lists these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | column -t -s @
@@ -39,6 +39,11 @@ sim: ## simulated clusters: SEEDS=1000 FIRST=1, or SEED=n to replay one
 sim-mutants: ## deliberate bugs, and after how many seeds the simulator finds each (QUICK=1: those found fast)
 	cargo build -p ashlar-sim --features mutants --bin ashlar-sim-mutants
 	$(BIN)/ashlar-sim-mutants $(if $(QUICK),--quick)
+
+databases: ## PostgreSQL with checksums and fio with verification, through rounds of kills (root; ROUNDS=10)
+	@deploy/install.sh test
+	cargo build --workspace --bins
+	$(BIN)/ashlar-databases --rounds $(or $(ROUNDS),10)
 
 bench: ## side by side with local files, as ratios (QUICK=1 for a short one)
 	@deploy/install.sh bench

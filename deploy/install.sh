@@ -6,11 +6,13 @@ set -euo pipefail
 build=(build-essential clang libclang-dev pkg-config protobuf-compiler)
 mounts=(e2fsprogs fuse3 mount util-linux xfsprogs)
 clients=(fio libnbd-bin qemu-utils)
+network=(iproute2)
+postgres=(postgresql)
 databases=(mariadb-server sysbench)
 
 case "${1:-}" in
 build) wanted=("${build[@]}") ;;
-test) wanted=("${build[@]}" "${mounts[@]}" "${clients[@]}") ;;
+test) wanted=("${build[@]}" "${mounts[@]}" "${clients[@]}" "${network[@]}" "${postgres[@]}") ;;
 demo) wanted=("${build[@]}" "${mounts[@]}" "${databases[@]}") ;;
 bench) wanted=("${build[@]}" "${mounts[@]}" "${clients[@]}") ;;
 *)

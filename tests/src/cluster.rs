@@ -15,6 +15,8 @@ use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::{Read, Write},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -24,6 +26,8 @@ use tonic::transport::Channel;
 
 /// A clean end of a healthy cluster takes a second or two; past this it is swept away.
 const DOWN_LIMIT: Duration = Duration::from_secs(60);
+/// A daemon that does not tell its metrics for so long is stuck.
+const SCRAPE_LIMIT: Duration = Duration::from_secs(10);
 /// Lines of each daemon's log that explain a failure.
 const LOG_TAIL_LINES: usize = 40;
 
@@ -58,6 +62,17 @@ pub struct DevCluster {
 impl DevCluster {
     /// `dir` must not exist or be empty; its parent must exist. Sizes as the CLI takes them, for example `512M`.
     pub fn up(dir: &Path, nodes: u16, disk_size: &str, journal_size: Option<&str>) -> Result<DevCluster> {
+        DevCluster::up_on(dir, nodes, disk_size, journal_size, &[])
+    }
+
+    /// The same; the named nodes have these disks. They outlive the cluster.
+    pub fn up_on(
+        dir: &Path,
+        nodes: u16,
+        disk_size: &str,
+        journal_size: Option<&str>,
+        disks: &[(&str, &Path)],
+    ) -> Result<DevCluster> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
         fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
@@ -66,6 +81,8 @@ impl DevCluster {
         let nodes = nodes.to_string();
         let mut args = vec!["dev", "up", "--nodes", &nodes, "--disk-size", disk_size, "--detach"];
         args.extend(journal_size.iter().flat_map(|size| ["--journal-size", size]));
+        let disks: Vec<String> = disks.iter().map(|(node, path)| format!("{node}={}", path.display())).collect();
+        args.extend(disks.iter().flat_map(|disk| ["--disk", disk.as_str()]));
         cluster.cli(&args)?;
         Ok(cluster)
     }
@@ -147,6 +164,18 @@ impl DevCluster {
 
     pub fn control_url(&self) -> Result<String> {
         Ok(format!("http://{}", self.address("control", "control")?))
+    }
+
+    /// A metric of a daemon, summed over its labels.
+    pub fn metric(&self, daemon: &str, name: &str) -> Result<f64> {
+        let text = scrape(&self.address(daemon, "metrics")?).with_context(|| format!("metrics of {daemon}"))?;
+        let values = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            (series.split('{').next() == Some(name)).then(|| value.parse::<f64>())
+        });
+        let values = values.collect::<Result<Vec<f64>, _>>().with_context(|| format!("read {name}"))?;
+        anyhow::ensure!(!values.is_empty(), "{daemon} has no metric {name}");
+        Ok(values.iter().sum())
     }
 
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
@@ -269,6 +298,16 @@ impl DevCluster {
             _ => Ok(()),
         }
     }
+}
+
+/// One page of metrics, over HTTP.
+fn scrape(address: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(SCRAPE_LIMIT))?;
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 fn tail(log: &Path) -> String {

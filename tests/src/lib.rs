@@ -6,6 +6,8 @@
 
 mod cluster;
 mod command;
+mod fault_play;
+pub mod faults;
 mod kubelet;
 mod nbd;
 mod peer;
@@ -16,10 +18,11 @@ mod wait;
 
 pub use cluster::{Daemon, DevCluster, scratch_dir};
 pub use command::{Output, program, run, run_ok};
+pub use fault_play::{FaultPlay, ToldEvent};
 pub use kubelet::{Kubelet, MountedVolume};
 pub use nbd::{NbdClient, NbdReply, nbd_socket};
 pub use peer::Peer;
-pub use scene::{Scene, on_cluster, on_cluster_with};
+pub use scene::{Scene, on_cluster, on_cluster_on, on_cluster_with};
 pub use stamped::StampedGuest;
 pub use sweep::{Leftovers, sweep, sweep_devices};
 pub use wait::wait_until;

@@ -33,23 +33,62 @@ pub fn on_cluster(label: &str, test: impl FnOnce(&Scene) -> Result<()>) -> Resul
 
 /// The same, with disks of another size.
 pub fn on_cluster_with(label: &str, disk_size: &str, test: impl FnOnce(&Scene) -> Result<()>) -> Result<()> {
-    let dir = ScratchDir(scratch_dir(label)?);
-    let files = dir.0.join("files");
-    fs::create_dir(&files).context("make a folder for files")?;
+    let dir = ScratchDir::new(label)?;
     let cluster = DevCluster::up(&dir.0.join("c"), 3, disk_size, Some(JOURNAL_SIZE)).context("start a cluster")?;
-    let scene = Scene { cluster, files };
+    play(&dir, Scene { cluster, files: dir.files() }, test)
+}
+
+/// The same, with a disk of the test's own making on one node; `make` is given the folder for files. The disk goes
+/// when the cluster is gone.
+pub fn on_cluster_on<D: AsRef<Path>>(
+    label: &str,
+    node: &str,
+    make: impl FnOnce(&Path) -> Result<D>,
+    test: impl FnOnce(&Scene, &D) -> Result<()>,
+) -> Result<()> {
+    let dir = ScratchDir::new(label)?;
+    let disk = make(&dir.files()).context("make a disk")?;
+    let cluster = DevCluster::up_on(&dir.0.join("c"), 3, DISK_SIZE, Some(JOURNAL_SIZE), &[(node, disk.as_ref())]);
+    let scene = Scene { cluster: cluster.context("start a cluster")?, files: dir.files() };
+    let played = play_to_the_end(scene, |scene| test(scene, &disk));
+    // Shown now: a disk that cannot be taken away panics.
+    let played = played.inspect_err(|error| eprintln!("{error:#}"));
+    drop(disk);
+    played.and_then(|()| dir.check_empty())
+}
+
+fn play(dir: &ScratchDir, scene: Scene, test: impl FnOnce(&Scene) -> Result<()>) -> Result<()> {
+    play_to_the_end(scene, test).and_then(|()| dir.check_empty())
+}
+
+fn play_to_the_end(scene: Scene, test: impl FnOnce(&Scene) -> Result<()>) -> Result<()> {
     if let Err(error) = test(&scene) {
         eprintln!("{}", scene.cluster.log_tails());
         return Err(error);
     }
-    scene.cluster.down().context("stop the cluster")?;
-    let left = Leftovers::of(&dir.0)?;
-    ensure!(left.is_empty(), "the test left {left}");
-    Ok(())
+    scene.cluster.down().context("stop the cluster")
 }
 
 /// Emptied and removed however the test ends.
 struct ScratchDir(PathBuf);
+
+impl ScratchDir {
+    fn new(label: &str) -> Result<ScratchDir> {
+        let dir = ScratchDir(scratch_dir(label)?);
+        fs::create_dir(dir.files()).context("make a folder for files")?;
+        Ok(dir)
+    }
+
+    fn files(&self) -> PathBuf {
+        self.0.join("files")
+    }
+
+    fn check_empty(&self) -> Result<()> {
+        let left = Leftovers::of(&self.0)?;
+        ensure!(left.is_empty(), "the test left {left}");
+        Ok(())
+    }
+}
 
 impl Drop for ScratchDir {
     fn drop(&mut self) {

@@ -203,7 +203,10 @@ impl Host {
         for index in 0..self.failed.len() {
             let FailedDisk { id, path, reason } = self.failed[index].clone();
             tracing::error!(path = %path.display(), reason, "disk cannot be used");
-            self.note("disk-failed", id, reason);
+            // One with an id has its state in every beat, and the control plane tells of the change.
+            if id.is_none() {
+                self.note("disk-failed", None, reason);
+            }
         }
         for disk in 0..self.disks.len() {
             let mut actions = std::mem::take(&mut self.actions);
@@ -261,9 +264,7 @@ impl Host {
             Action::Deleted { op, result } => self.deleted(disk, op, result),
             Action::Recovered { replayed_records, lost_blocks } => self.recovered(disk, replayed_records, lost_blocks),
             Action::Failed { reason } => {
-                let id = hosted.id;
-                tracing::error!(disk = %id, reason, "disk failed: it takes no more writes");
-                self.note("disk-failed", Some(id), reason);
+                tracing::error!(disk = %hosted.id, reason, "disk failed: it takes no more writes");
             }
         }
     }
