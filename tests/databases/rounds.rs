@@ -104,8 +104,8 @@ impl<'a> Play<'a> {
         let transfers = pgbench::transfers(self.server.as_ref().context("a server was checked")?)? - before;
         let Checked { pages, indexes, tables } = checked;
         println!(
-            "round {round}: {what} died; {transfers} transfers, ledger at {} with none missing; {pages} pages, {indexes} \
-             indexes, {tables} tables and fio's blocks clean; {:.0} s",
+            "round {round}: {what} died; {transfers} transfers, ledger at {} with none missing; {pages} pages, \
+             {indexes} indexes, {tables} tables and fio's blocks clean; {:.0} s",
             self.rows,
             begun.elapsed().as_secs_f64()
         );

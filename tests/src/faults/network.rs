@@ -19,8 +19,8 @@ pub fn in_own_network<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Resul
     })
 }
 
-/// What goes to or comes from this TCP port passes a token bucket. `rate` as tc reads it, for example `1mbit`. Only in a
-/// network of one's own.
+/// What goes to or comes from this TCP port passes a token bucket. `rate` as tc reads it, for example `1mbit`. Only in
+/// a network of one's own.
 pub fn slow_port(port: u16, rate: &str) -> Result<()> {
     let port = port.to_string();
     let on_lo = |line: &str| {
