@@ -3,7 +3,7 @@ CARGO_TARGET_DIR ?= $(HOME)/.cache/ashlar-target
 export CARGO_TARGET_DIR
 BIN := $(CARGO_TARGET_DIR)/debug
 
-.PHONY: help build demo test lint unit integration bench sim sim-mutants databases
+.PHONY: help build demo test lint unit integration bench sim crash-points sim-mutants databases
 
 help: ## lists these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | column -t -s @
@@ -35,6 +35,10 @@ integration: ## real daemons on loopback, real files, real mounts (root)
 sim: ## simulated clusters: SEEDS=1000 FIRST=1, or SEED=n to replay one
 	cargo build -p ashlar-sim
 	$(BIN)/ashlar-sim $(if $(SEED),--seed $(SEED) --trace,--seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1))
+
+crash-points: ## power cuts at every boundary of the disk engine's work (QUICK=1: a minute; MUTANTS=1: deliberate bugs)
+	cargo build -p ashlar-crash-points $(if $(MUTANTS),--features mutants)
+	$(BIN)/ashlar-crash-points $(if $(QUICK)$(MUTANTS),--quick) $(if $(MUTANTS),--mutants)
 
 sim-mutants: ## deliberate bugs, and after how many seeds the simulator finds each (QUICK=1: those found fast)
 	cargo build -p ashlar-sim --features mutants --bin ashlar-sim-mutants

@@ -194,7 +194,7 @@ impl Engine {
         else {
             return;
         };
-        let doubt = Doubt::new(&history, &contents);
+        let doubt = Doubt::new(&history, &contents, &self.store);
         for batch in &history.batches {
             for (index, (record, payload)) in batch.records.iter().enumerate() {
                 if doubt.is_cut(record, (batch.sequence, index)) {

@@ -109,6 +109,11 @@ impl Replica {
         self.chunks.entry(chunk).or_insert_with(|| Chunk::new(complete))
     }
 
+    /// Everything but the chunks.
+    pub(crate) fn without_chunks(&self) -> Replica {
+        Replica { chunks: BTreeMap::new(), ..*self }
+    }
+
     /// Highest lsn of a write. A writer's answers go out in lsn order, so one that it was given before is not above it.
     pub(crate) fn last(&self) -> Lsn {
         self.chunks.values().map(|chunk| chunk.prefix).max().unwrap_or(Lsn::ZERO)

@@ -14,7 +14,7 @@ use crate::overlay::Overlay;
 use crate::place::{Place, Places, Sequence};
 use crate::replica::{Replica, Slot, SlotAddress};
 use ashlar_types::{ChunkIndex, Lsn, VolumeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) struct Store {
     pub(crate) volumes: BTreeMap<VolumeId, Replica>,
@@ -48,6 +48,19 @@ impl Store {
             repaired_blocks: 0,
             filled_blocks: 0,
         }
+    }
+
+    /// These chunks alone, to replay what concerns them and look at the result. Before the end of replay.
+    pub(crate) fn excerpt(&self, chunks: &BTreeSet<(VolumeId, ChunkIndex)>) -> Store {
+        assert!(self.replaying);
+        let volumes: BTreeSet<VolumeId> = chunks.iter().map(|(volume, _)| *volume).collect();
+        let part = |volume: &VolumeId| {
+            let replica = self.volumes.get(volume)?;
+            let kept = replica.chunks.iter().filter(|(chunk, _)| chunks.contains(&(*volume, **chunk)));
+            let kept = kept.map(|(&chunk, entry)| (chunk, entry.clone())).collect();
+            Some((*volume, Replica { chunks: kept, ..replica.without_chunks() }))
+        };
+        Store::new(volumes.iter().filter_map(part).collect(), 0)
     }
 
     pub(crate) fn replica(&self, volume: VolumeId) -> Option<&Replica> {

@@ -1,11 +1,18 @@
 //! Verify: data beside the journal. A record whose batch is not known to have been wholly durable may name places
 //! whose data never came; then its chunk's history ends before it. Nothing after it was acknowledged, because
 //! acknowledgements go out in order.
+//!
+//! Data that is not there is no reason where the end of the history does not need it: a later record has brought the
+//! block through the journal (and in place already, perhaps torn), or moved the slot. Which records did, only replay
+//! knows: a fill leaves fresh blocks alone, a repair those that are well. So the chunks in doubt are replayed apart,
+//! and what they then say of the disk is compared with it.
 
 use super::scan::History;
 use crate::place::{Place, Sequence};
 use crate::record::{Body, Record};
-use ashlar_types::{BLOCK_BYTES, ChunkIndex, Crc32, VolumeId};
+use crate::replica::SlotAddress;
+use crate::store::Store;
+use ashlar_types::{BLOCK_BYTES, BLOCKS_PER_SLOT, ChunkIndex, Crc32, VolumeId};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,83 +23,90 @@ pub(super) type Contents = BTreeMap<Place, Option<Bytes>>;
 type At = (Sequence, usize);
 
 /// Where chunks' histories end early.
+#[derive(Default)]
 pub(super) struct Doubt {
     cuts: BTreeMap<(VolumeId, ChunkIndex), At>,
 }
 
 /// A whole slot beside the journal that must be verified.
-struct Unproven<'a> {
+struct Unproven {
     at: At,
-    chunk: (VolumeId, ChunkIndex),
+    address: SlotAddress,
     place: Place,
-    crcs: &'a [Crc32],
+}
+
+impl Unproven {
+    fn chunk(&self) -> (VolumeId, ChunkIndex) {
+        (self.address.volume, self.address.chunk)
+    }
+
+    /// Whether `store`, the state at the end of the history, needs nothing of the place that is not there.
+    fn is_whole(&self, store: &Store, contents: &Contents) -> bool {
+        let Some(slot) = store.slot(self.address).filter(|slot| slot.place == Some(self.place)) else { return true };
+        let content = contents.get(&self.place).expect("every place in doubt was read").as_ref();
+        let needed = slot.valid & !slot.stale & !slot.lost;
+        (0..BLOCKS_PER_SLOT).filter(|block| needed & (1 << block) != 0).all(|block| {
+            let at = block as usize * BLOCK_BYTES as usize;
+            let is_there =
+                |content: &Bytes| Crc32::of(&content[at..at + BLOCK_BYTES as usize]) == slot.crcs[block as usize];
+            store.overlay.get(self.place.block(block)).is_some() || content.is_some_and(is_there)
+        })
+    }
 }
 
 pub(super) fn places_in_doubt(history: &History) -> Vec<Place> {
     unproven(history).map(|direct| direct.place).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-fn records(history: &History) -> impl Iterator<Item = (At, &Record)> {
-    let batches = history.batches.iter();
-    batches.flat_map(|batch| batch.records.iter().enumerate().map(|(i, (record, _))| ((batch.sequence, i), record)))
-}
-
-fn unproven(history: &History) -> impl Iterator<Item = Unproven<'_>> {
-    let recent = records(history).filter(|((sequence, _), _)| *sequence > history.durable);
-    recent.flat_map(|(at, record)| {
-        let chunk = record.chunk().map(|chunk| (record.volume, chunk));
-        let directs = record.directs().into_iter();
-        directs.map(move |(_, place, crcs)| Unproven { at, chunk: chunk.expect("data is a chunk's"), place, crcs })
+fn unproven(history: &History) -> impl Iterator<Item = Unproven> + '_ {
+    let recent = history.batches.iter().filter(|batch| batch.sequence > history.durable);
+    recent.flat_map(|batch| {
+        batch.records.iter().enumerate().flat_map(|(index, (record, _))| {
+            let at = (batch.sequence, index);
+            record.directs().into_iter().map(move |(slot, place, _)| {
+                let chunk = record.chunk().expect("data is a chunk's");
+                Unproven { at, address: SlotAddress { volume: record.volume, chunk, slot }, place }
+            })
+        })
     })
 }
 
 impl Doubt {
-    pub(super) fn new(history: &History, contents: &Contents) -> Doubt {
-        // Blocks of the places in doubt that later records brought through the journal, in order of the history.
-        let mut brought: BTreeMap<(Place, u32), Vec<At>> = BTreeMap::new();
-        for (at, record) in records(history) {
-            for (_, place, block, _) in
-                record.payload().into_iter().filter(|(_, place, ..)| contents.contains_key(place))
-            {
-                brought.entry((place, block)).or_default().push(at);
-            }
-        }
-        let mut doubt = Doubt { cuts: BTreeMap::new() };
-        // A cut may take away what superseded another record's data, so until nothing changes.
-        while let Some((chunk, at)) = unproven(history).find_map(|direct| doubt.fault(&direct, contents, &brought)) {
-            doubt.cuts.insert(chunk, at);
+    /// `store` is the state from before the replay.
+    pub(super) fn new(history: &History, contents: &Contents, store: &Store) -> Doubt {
+        let chunks: BTreeSet<_> = unproven(history).map(|direct| direct.chunk()).collect();
+        let mut doubt = Doubt::default();
+        // A cut takes away what came after it and made up for other data, so until nothing changes.
+        while !chunks.is_empty() {
+            let after = doubt.replay_apart(history, store, &chunks);
+            let mut left = unproven(history).filter(|direct| !doubt.is_beyond_cut(direct.chunk(), direct.at));
+            let Some(torn) = left.find(|direct| !direct.is_whole(&after, contents)) else { break };
+            doubt.cuts.insert(torn.chunk(), torn.at);
         }
         doubt
     }
 
-    /// The cut that this record's data makes necessary.
-    fn fault(
-        &self,
-        direct: &Unproven,
-        contents: &Contents,
-        brought: &BTreeMap<(Place, u32), Vec<At>>,
-    ) -> Option<((VolumeId, ChunkIndex), At)> {
-        let cut = self.cuts.get(&direct.chunk).copied().unwrap_or((Sequence(u64::MAX), 0));
-        if direct.at >= cut {
-            return None;
+    fn replay_apart(&self, history: &History, store: &Store, chunks: &BTreeSet<(VolumeId, ChunkIndex)>) -> Store {
+        let mut apart = store.excerpt(chunks);
+        for batch in &history.batches {
+            for (index, (record, payload)) in batch.records.iter().enumerate() {
+                let concerns = record.chunk().is_none_or(|chunk| chunks.contains(&(record.volume, chunk)));
+                if concerns && !self.is_cut(record, (batch.sequence, index)) {
+                    apart.apply(record, payload, batch.sequence);
+                }
+            }
         }
-        let content = contents.get(&direct.place).expect("every place in doubt was read").as_ref();
-        let is_there = |block: usize| {
-            let at = block * BLOCK_BYTES as usize;
-            content.is_some_and(|content| Crc32::of(&content[at..at + BLOCK_BYTES as usize]) == direct.crcs[block])
-        };
-        let is_superseded = |block: usize| {
-            let later = brought.get(&(direct.place, block as u32)).into_iter().flatten();
-            later.into_iter().any(|&at| at > direct.at && at < cut)
-        };
-        let is_whole = (0..direct.crcs.len()).all(|block| is_there(block) || is_superseded(block));
-        (!is_whole).then_some((direct.chunk, direct.at))
+        apart
+    }
+
+    fn is_beyond_cut(&self, chunk: (VolumeId, ChunkIndex), at: At) -> bool {
+        self.cuts.get(&chunk).is_some_and(|&cut| at >= cut)
     }
 
     /// Whether the record is not part of the history. A return that ended after a cut did not end.
     pub(super) fn is_cut(&self, record: &Record, at: At) -> bool {
         match record.chunk() {
-            Some(chunk) => self.cuts.get(&(record.volume, chunk)).is_some_and(|&cut| at >= cut),
+            Some(chunk) => self.is_beyond_cut((record.volume, chunk), at),
             None if record.body == Body::FinishSync => {
                 let mut of_volume = self.cuts.iter().filter(|((volume, _), _)| *volume == record.volume);
                 of_volume.any(|(_, &cut)| at >= cut)

@@ -177,7 +177,8 @@ impl Store {
             }
             lost = ground.put(slot, contents, by);
             slot.stale = 0;
-            if slot.fresh == 0 || *stamp > slot.stamp {
+            // One that came too late, or twice, says nothing about the slot.
+            if due != 0 && (slot.fresh == 0 || *stamp > slot.stamp) {
                 slot.stamp = *stamp;
             }
         });

@@ -3,8 +3,8 @@
 use crate::batch::Header;
 use crate::testing::*;
 use crate::{Action, Event};
-use ashlar_types::{DiskId, Lsn};
-use ashlar_wire::{Reply, Request, Status};
+use ashlar_types::{DiskId, Lsn, SlotIndex};
+use ashlar_wire::{Reply, Request, SlotContent, Status};
 
 const RING: usize = 1 << 20;
 
@@ -291,4 +291,25 @@ fn an_index_of_another_disk_or_a_lost_one_is_refused() {
     assert!(rig.failed.as_ref().unwrap().contains("index was lost"));
     let Reply::Refused(refusal) = rig.open(1, 50) else { panic!() };
     assert_eq!(refusal.status, Status::DiskFailed);
+}
+
+#[test]
+fn a_fill_that_fills_nothing_does_not_stand_for_a_torn_write_beside_the_journal() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    rig.send(1, write(0, &[7; 16], lsn(1, 1)));
+    let content = SlotContent { stamp: lsn(1, 9), valid: 0x8001, blocks: blocks(&[8, 8]) };
+    rig.send(1, Request::Fill { chunk: range(0, 1).chunk, slot: SlotIndex(0), content });
+    while let Some(&at) = rig.journal_writes().first() {
+        rig.complete(at);
+    }
+    let Action::Write { offset, parts, .. } = &rig.in_flight[rig.slot_writes()[0]] else { panic!() };
+    // All of the slot came but its first sector.
+    let (at, data) = (offset.0 as usize, parts.concat());
+    let mut media = rig.stop();
+    media.bytes[at + 512..at + data.len()].copy_from_slice(&data[512..]);
+    let mut rig = restart(media);
+    assert_eq!(rig.recovered.map(|(_, lost)| lost), Some(0));
+    rig.opened(1, 2);
+    rig.expect(1, 0, &[0; 16]);
 }

@@ -1,0 +1,262 @@
+//! What is done to the disk between cuts: fixed workloads, and every short sequence of a small alphabet.
+
+use ashlar_types::{
+    BLOCKS_PER_SLOT, BlockCount, BlockIndex, ChunkIndex, ChunkRange, Crc32, Epoch, Lsn, SlotIndex, SlotSet,
+};
+use ashlar_wire::{BlockData, Request, SlotContent};
+
+/// One thing asked of the engine, on the link of the writer whose epoch it is.
+#[derive(Clone, Debug)]
+pub enum Op {
+    Open { volume: u8, epoch: u32 },
+    Ask { volume: u8, epoch: u32, request: Request },
+    Delete { volume: u8, epoch: u32 },
+}
+
+impl Op {
+    pub fn volume(&self) -> u8 {
+        match self {
+            Op::Open { volume, .. } | Op::Ask { volume, .. } | Op::Delete { volume, .. } => *volume,
+        }
+    }
+}
+
+/// How many operations are sent before the oldest is answered, and which of those on the disk ends first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    pub window: usize,
+    pub newest_first: bool,
+}
+
+pub const PACES: [Pace; 3] = [
+    Pace { window: 1, newest_first: false },
+    Pace { window: 4, newest_first: true },
+    Pace { window: 16, newest_first: false },
+];
+
+#[derive(Clone, Debug)]
+pub struct Work {
+    pub name: String,
+    pub slots: u64,
+    pub ops: Vec<Op>,
+    /// Cuts begin with this operation; what comes before only sets the stage.
+    pub cuts_from: usize,
+    pub pace: Pace,
+}
+
+/// Builds the operations of one writer.
+pub struct Script {
+    volume: u8,
+    epoch: u32,
+    counter: u64,
+    fill: u8,
+    pub ops: Vec<Op>,
+}
+
+impl Script {
+    pub fn new(volume: u8, epoch: u32) -> Script {
+        let ops = vec![Op::Open { volume, epoch }];
+        Script { volume, epoch, counter: 0, fill: 0, ops }
+    }
+
+    fn lsn(&mut self) -> Lsn {
+        self.counter += 1;
+        lsn(self.epoch, self.counter)
+    }
+
+    pub fn ask(&mut self, request: Request) -> &mut Script {
+        self.ops.push(Op::Ask { volume: self.volume, epoch: self.epoch, request });
+        self
+    }
+
+    pub fn write(&mut self, chunk: u32, start: u64, count: u32) -> &mut Script {
+        let lsn = self.lsn();
+        self.fill = self.fill.wrapping_add(1).max(1);
+        let fills: Vec<u8> = (0..count).map(|i| self.fill.wrapping_add(i as u8).max(1)).collect();
+        self.ask(Request::Write { range: range(chunk, start, count), lsn, floor: Lsn::ZERO, blocks: blocks(&fills) })
+    }
+
+    pub fn discard(&mut self, chunk: u32, start: u64, count: u32) -> &mut Script {
+        let lsn = self.lsn();
+        self.ask(Request::Discard { range: range(chunk, start, count), lsn, floor: Lsn::ZERO })
+    }
+
+    pub fn reopen(&mut self, epoch: u32) -> &mut Script {
+        (self.epoch, self.counter) = (epoch, 0);
+        self.ops.push(Op::Open { volume: self.volume, epoch });
+        self
+    }
+
+    pub fn mark_stale(&mut self, chunk: u32, after: Lsn, slots: &[u16]) -> &mut Script {
+        let slots: SlotSet = slots.iter().map(|&slot| SlotIndex(slot)).collect();
+        self.ask(Request::MarkStale { chunk: ChunkIndex(chunk), after, slots })
+    }
+
+    pub fn fill(&mut self, chunk: u32, slot: u16, stamp: Lsn, valid: u16) -> &mut Script {
+        let fills = vec![200 + slot as u8; valid.count_ones() as usize];
+        let content = SlotContent { stamp, valid, blocks: blocks(&fills) };
+        self.ask(Request::Fill { chunk: ChunkIndex(chunk), slot: SlotIndex(slot), content })
+    }
+
+    pub fn delete(&mut self) -> &mut Script {
+        self.ops.push(Op::Delete { volume: self.volume, epoch: self.epoch });
+        self
+    }
+}
+
+pub fn lsn(epoch: u32, counter: u64) -> Lsn {
+    Lsn::from_raw(Lsn::start_of(Epoch::new(epoch).expect("a small epoch")).raw() + counter)
+}
+
+pub fn range(chunk: u32, start: u64, count: u32) -> ChunkRange {
+    ChunkRange { chunk: ChunkIndex(chunk), start: BlockIndex(start), count: BlockCount(count) }
+}
+
+/// Blocks, each filled with one byte.
+pub fn blocks(fills: &[u8]) -> BlockData {
+    let data: Vec<u8> = fills.iter().flat_map(|&fill| [fill; crate::disk::PAGE]).collect();
+    BlockData { crcs: Crc32::of_blocks(&data).collect(), data: data.into() }
+}
+
+/// The fixed workloads, each at every pace.
+pub fn fixed() -> Vec<Work> {
+    let mut all = Vec::new();
+    for pace in PACES {
+        let mut add = |name: &str, slots: u64, cuts_from: usize, ops: Vec<Op>| {
+            all.push(Work { name: name.to_owned(), slots, ops, cuts_from, pace });
+        };
+        add("small writes", 256, 0, small_writes());
+        add("large writes", 256, 0, large_writes());
+        add("discards", 256, 0, discards());
+        add("return", 256, 0, a_return());
+        add("reconcile", 256, 0, a_reconcile());
+        add("two writers, two volumes", 256, 0, two_volumes());
+        let (ops, cuts_from) = deletion();
+        add("deletion", 256, cuts_from, ops);
+        let (ops, cuts_from) = ring_end();
+        add("end of the ring", 256, cuts_from, ops);
+        let (ops, cuts_from) = full_disk();
+        add("full disk", 128, cuts_from, ops);
+    }
+    all
+}
+
+fn small_writes() -> Vec<Op> {
+    let mut script = Script::new(0, 1);
+    script.write(0, 0, 1).write(0, 0, 2).write(0, 15, 2).write(1, 7, 8).write(0, 1, 1).write(1, 8, 3);
+    script.reopen(2).write(0, 0, 1).write(1, 16, 1);
+    script.ops
+}
+
+fn large_writes() -> Vec<Op> {
+    let mut script = Script::new(0, 1);
+    script.write(0, 0, 32).write(0, 8, 32).write(0, 3, 9).write(0, 16, 1).write(0, 0, 48).write(1, 5, 40);
+    script.ops
+}
+
+fn discards() -> Vec<Op> {
+    let mut script = Script::new(0, 1);
+    script.write(0, 0, 32).discard(0, 0, 16).write(0, 4, 1).discard(0, 3, 20).write(0, 17, 2).discard(0, 0, 64);
+    script.write(0, 0, 16);
+    script.ops
+}
+
+fn a_return() -> Vec<Op> {
+    let mut script = Script::new(0, 1);
+    script.write(0, 0, 4).write(0, 16, 2).write(1, 0, 1).reopen(2);
+    script.ask(Request::BeginSync { after: lsn(1, 2) }).write(0, 1, 1);
+    script.mark_stale(0, lsn(1, 2), &[0, 1, 2]).mark_stale(1, lsn(1, 2), &[0]);
+    script.ask(Request::AdoptPrefix { chunk: ChunkIndex(1), prefix: lsn(1, 9) });
+    script.fill(0, 0, lsn(1, 8), 0x00FF).write(0, 33, 1).fill(0, 1, lsn(1, 7), 0).fill(0, 2, lsn(1, 9), 0xFFFF);
+    script.fill(1, 0, lsn(1, 9), 0x0003).ask(Request::FinishSync).write(0, 2, 1);
+    script.ops
+}
+
+fn a_reconcile() -> Vec<Op> {
+    let mut script = Script::new(0, 1);
+    script.write(0, 0, 4).write(0, 16, 20).write(1, 0, 1).reopen(2);
+    script.mark_stale(0, lsn(1, 1), &[1, 3]).fill(0, 1, lsn(1, 2), 0x0F0F).fill(0, 2, lsn(1, 2), 0).fill(
+        0,
+        3,
+        lsn(1, 3),
+        1,
+    );
+    script.ask(Request::CompleteChunk { chunk: ChunkIndex(0), prefix: lsn(1, 3) });
+    script.mark_stale(1, Lsn::ZERO, &[0]).ask(Request::VoidStale { chunk: ChunkIndex(1) }).write(1, 0, 2);
+    script.ops
+}
+
+fn two_volumes() -> Vec<Op> {
+    let (mut a, mut b) = (Script::new(0, 1), Script::new(1, 1));
+    a.write(0, 0, 1).write(0, 0, 20).reopen(2).write(0, 2, 1).write(1, 0, 3);
+    b.write(0, 0, 2).discard(0, 0, 1).write(0, 30, 17).reopen(5).write(0, 1, 1);
+    interleave(a.ops, b.ops)
+}
+
+fn interleave(a: Vec<Op>, b: Vec<Op>) -> Vec<Op> {
+    let (mut a, mut b) = (a.into_iter(), b.into_iter());
+    std::iter::from_fn(move || match (a.next(), b.next()) {
+        (None, None) => None,
+        (left, right) => Some(left.into_iter().chain(right)),
+    })
+    .flatten()
+    .collect()
+}
+
+fn deletion() -> (Vec<Op>, usize) {
+    let (mut a, mut b) = (Script::new(0, 1), Script::new(1, 1));
+    a.write(0, 0, 20).write(1, 0, 3).delete().reopen(2).write(0, 1, 1).write(0, 0, 18);
+    b.write(0, 0, 18).write(0, 3, 1).write(0, 40, 2);
+    (interleave(a.ops, b.ops), 4)
+}
+
+/// Fills the ring nearly to its end, then writes over the end.
+fn ring_end() -> (Vec<Op>, usize) {
+    let mut script = Script::new(0, 1);
+    let batch = 8 * 4096 + 4096;
+    let before = (8 << 20) / batch - 2;
+    for i in 0..before {
+        script.write(0, u64::from(i as u32 % 16) * 8, 8);
+    }
+    let from = script.ops.len();
+    script.write(0, 0, 8).write(0, 5, 8).write(0, 9, 3).discard(0, 0, 4).write(0, 2, 8);
+    (script.ops, from)
+}
+
+/// Takes every place that a first touch may have; then what must still succeed.
+fn full_disk() -> (Vec<Op>, usize) {
+    let mut script = Script::new(0, 1);
+    for i in 0..6 {
+        script.write(0, i * 256, 256);
+    }
+    let from = script.ops.len();
+    script.write(0, 1536, 64).write(0, 0, 1).discard(0, 256, 64).write(0, 1600, 32).write(0, 3, 2);
+    (script.ops, from)
+}
+
+/// Every sequence of `length` operations of a small alphabet, after an `Open`.
+pub fn exhaustive(length: u32) -> impl Iterator<Item = Work> {
+    const LETTERS: u32 = 9;
+    (0..LETTERS.pow(length)).map(move |number| {
+        let mut script = Script::new(0, 1);
+        let mut epoch = 1;
+        for place in 0..length {
+            match number / LETTERS.pow(place) % LETTERS {
+                0 => drop(script.write(0, 0, 1)),
+                1 => drop(script.write(0, 15, 2)),
+                2 => drop(script.write(0, 0, BLOCKS_PER_SLOT)),
+                3 => drop(script.write(0, 10, 12)),
+                4 => drop(script.discard(0, 0, 1)),
+                5 => drop(script.discard(0, 0, 32)),
+                6 => drop(script.mark_stale(0, Lsn::ZERO, &[0])),
+                7 => drop(script.fill(0, 0, lsn(1, 9), 0x8001)),
+                _ => {
+                    epoch += 1;
+                    script.reopen(epoch);
+                }
+            }
+        }
+        let pace = PACES[number as usize % PACES.len()];
+        Work { name: format!("sequence {number} of {length}"), slots: 128, ops: script.ops, cuts_from: 0, pace }
+    })
+}
