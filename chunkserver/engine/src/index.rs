@@ -208,7 +208,8 @@ fn encode_slot(slot: &Slot) -> Sink {
     let mut to = Sink::new();
     let stale = if Mutant::StaleMarksNotDurable.is_on() { 0 } else { slot.stale };
     to.u8(VERSION).zeros(1).u16(slot.valid).u16(stale).u16(slot.fresh).u16(slot.lost).zeros(2);
-    to.u32(Place::to_raw(slot.place)).lsn(slot.stamp).crcs(&slot.crcs);
+    let stamp = if Mutant::StampsNotDurable.is_on() { Lsn::ZERO } else { slot.stamp };
+    to.u32(Place::to_raw(slot.place)).lsn(stamp).crcs(&slot.crcs);
     to
 }
 

@@ -7,7 +7,7 @@
 //! A place given back by record q stays out of use until the journal is trimmed beyond q: until then a replay may
 //! verify what the place holds, and the durable index may still name it. Invariant: free + taken + waiting = all.
 
-use ashlar_types::{BLOCK_BYTES, BLOCKS_PER_SLOT, ByteOffset, Mutant, SLOT_BYTES};
+use ashlar_types::{BLOCK_BYTES, BLOCKS_PER_SLOT, ByteOffset, SLOT_BYTES};
 use std::collections::VecDeque;
 
 /// Index of a data slot of the disk.
@@ -129,9 +129,6 @@ impl Places {
         assert!(self.is_used(place), "a place is given back twice");
         assert!(self.waiting.back().is_none_or(|&(last, _)| last <= by));
         self.waiting.push_back((by, place));
-        if Mutant::PlaceReusedBeforeTrim.is_on() {
-            self.trimmed(by);
-        }
     }
 
     /// The journal was trimmed up to and including `position`: nothing refers to what was given back until then.

@@ -103,18 +103,14 @@ mutants! {
     /// Fence: answered from durable state only.
     OpenFromVolatileState "open-from-volatile-state"
         "an open is answered before the promise and what came before it are durable",
-    /// Retry: a duplicate is answered when what superseded it is durable.
-    DuplicateAnsweredEarly "duplicate-answered-early"
-        "a write sent again is answered while the first copy is on its way to the disk",
     /// Persist, then publish.
     JournalNotDurable "journal-not-durable" "the journal is written without a flush",
     /// Apply, flush, commit, trim.
     TrimBeforeFlush "trim-before-flush" "the journal is trimmed before the data in place is flushed",
     /// Apply, flush, commit, trim.
     CheckpointAheadOfData "checkpoint-ahead-of-data" "a checkpoint covers a batch whose data is not in place",
-    /// A place is free after the trim and not before.
-    PlaceReusedBeforeTrim "place-reused-before-trim"
-        "a place that was given back is used again before a checkpoint has passed it",
+    /// One mechanism: the slots' stamps say what changed.
+    StampsNotDurable "stamps-not-durable" "a checkpoint forgets which write a slot was changed by",
     /// Torn batches end the replay.
     TornBatchAccepted "torn-batch-accepted"
         "replay takes the newest batch without looking at its payload's checksums",

@@ -8,12 +8,20 @@ use crate::writer::Call;
 
 /// Writes that a guest sends before its writer is stopped, so that answers come to the sleeper.
 const WRITES_BEFORE_SLEEP: u32 = 4;
+/// Writes that only the replica beside a zombie gets.
+const COLD_WRITES: u32 = 3;
 
 /// A later part of a round.
 #[derive(Clone, Copy, Debug)]
 pub enum Move {
     /// The two nodes hear each other, and nobody else hears them.
     CutOff { nodes: [Node; 2], lasts: Nanos },
+    /// The node hears none of the first so many places any more.
+    Deafen { node: Node, places: u16, lasts: Nanos },
+    /// The two nodes do not hear each other.
+    Part { nodes: [Node; 2], lasts: Nanos },
+    /// The link of whoever has the volume now to the disk is reset.
+    Reset { volume: Vol, disk: Disk },
     /// Whoever has the volume now dies.
     KillCurrent { volume: Vol },
     /// The disk's chunkserver dies and comes back soon.
@@ -25,6 +33,9 @@ impl Move {
     pub fn number(self) -> u64 {
         match self {
             Move::CutOff { nodes: [a, b], .. } => u64::from(a.0) << 16 | u64::from(b.0),
+            Move::Deafen { node, .. } => 5 << 32 | u64::from(node.0),
+            Move::Part { nodes: [a, b], .. } => 3 << 32 | u64::from(a.0) << 16 | u64::from(b.0),
+            Move::Reset { volume, disk } => 4 << 32 | u64::from(volume.0) << 16 | u64::from(disk.0),
             Move::KillCurrent { volume } => 1 << 32 | u64::from(volume.0),
             Move::Bounce { disk } => 2 << 32 | u64::from(disk.0),
         }
@@ -46,8 +57,9 @@ impl World {
             Some(Directed::DyingWriter) => self.give_the_writer_work(step),
             Some(Directed::LostEjection) => self.lose_an_ejection(volume),
             Some(Directed::Usurper) => self.usurp(volume),
-            Some(Directed::Flapping) => self.flap(),
+            Some(Directed::Flapping) => self.flap(volume, step),
             Some(Directed::DyingPeer) => self.make_writers_start(volume),
+            Some(Directed::FullDisk) => self.note_full_disk(),
         };
         let pause = match self.scenario.directed {
             Some(Directed::Flapping) => self.fault_rng.range(50, 900),
@@ -63,6 +75,18 @@ impl World {
         match next {
             Move::CutOff { nodes, lasts } => self.cut_off(nodes, lasts),
             Move::Bounce { disk } => self.bounce(disk),
+            Move::Deafen { node, places, lasts } => {
+                (0..places).map(Node).for_each(|other| self.cut_path(other, node, lasts));
+            }
+            Move::Part { nodes: [a, b], lasts } => {
+                self.cut_path(a, b, lasts);
+                self.cut_path(b, a, lasts);
+            }
+            Move::Reset { volume, disk } => {
+                if let Some(writer) = self.current(volume) {
+                    self.reset_link_between(writer, disk);
+                }
+            }
             Move::KillCurrent { volume } => {
                 if let Some(writer) = self.current(volume) {
                     self.crash_writer(writer, false);
@@ -103,6 +127,7 @@ impl World {
         let nodes = self.zombie_nodes(old, beside_its_replica);
         self.trace.count("directed: zombie");
         self.cut_off(nodes, lasts);
+        self.write_cold(old, COLD_WRITES);
         let new_node = self.other_node(&nodes);
         self.attach_soon(volume, new_node);
         lasts
@@ -115,6 +140,7 @@ impl World {
         let nodes = self.zombie_nodes(old, beside_its_replica);
         self.trace.count("directed: relay");
         self.cut_off(nodes, lasts);
+        self.write_cold(old, COLD_WRITES);
         let (second, third) = (self.other_node(&nodes), self.other_node(&nodes));
         self.agenda.add(self.now + MILLIS, Happening::AttachAt { volume, node: second });
         let dies = self.soon(10 * MILLIS, 1200 * MILLIS, Move::KillCurrent { volume });
@@ -135,9 +161,10 @@ impl World {
         self.pause_writer(old, lasts);
         if self.fault_rng.coin() {
             // The new writer cannot reach the replica beside the old one, so it has to wait out the lease.
-            for other in (0..self.scenario.nodes).map(Node) {
-                self.cut_path(other, old_node, lasts + SECONDS);
-            }
+            // Answers to what it had sent come before the cut. The control plane neither may tell it that it was
+            // replaced.
+            let places = self.scenario.nodes + u16::from(self.fault_rng.coin());
+            self.soon(2 * MILLIS, 20 * MILLIS, Move::Deafen { node: old_node, places, lasts: lasts + SECONDS });
         }
         let new_node = self.other_node(&[old_node]);
         self.attach_soon(volume, new_node);
@@ -166,9 +193,8 @@ impl World {
         let plane = self.net.control_plane();
         self.cut_path(plane, old_node, lasts);
         let given_up = self.disks().find(|disk| self.servers[disk.index()].node == kept);
-        let link = given_up.and_then(|disk| self.writers[old.index()].links.get(&disk).copied());
-        if let Some(link) = link {
-            self.reset_link(link);
+        if let Some(disk) = given_up {
+            self.reset_link_between(old, disk);
         }
         let at = self.soon(10 * MILLIS, 800 * MILLIS, Move::CutOff { nodes, lasts });
         let node = self.other_node(&nodes);
@@ -176,15 +202,30 @@ impl World {
         lasts
     }
 
-    /// The old writer is not cut off from anything; it only reads. Some of those who promised to the new one die at
-    /// once.
+    fn reset_link_between(&mut self, writer: Writer, disk: Disk) {
+        if let Some(&link) = self.writers[writer.index()].links.get(&disk) {
+            self.reset_link(link);
+        }
+    }
+
+    fn note_full_disk(&mut self) -> Nanos {
+        self.trace.count("directed: small disk");
+        0
+    }
+
+    /// The old writer is not cut off from anything; it only reads. Those who promised to the new one die at once, or
+    /// the new one loses the replica beside the old one.
     fn usurp(&mut self, volume: Vol) -> Nanos {
         let Some(old) = self.serving(volume) else { return 300 * MILLIS };
         self.trace.count("directed: usurper");
         self.writers[old.index()].guest.reads_only = true;
         let node = self.other_node(&[self.writers[old.index()].node]);
         self.agenda.add(self.now, Happening::AttachAt { volume, node });
+        let old_node = self.writers[old.index()].node;
         if self.fault_rng.coin() {
+            let lasts = self.fault_rng.range(1000, 4000) * MILLIS;
+            self.soon(20 * MILLIS, 400 * MILLIS, Move::Part { nodes: [node, old_node], lasts });
+        } else {
             for disk in self.disks().filter(|_| self.fault_rng.coin()).collect::<Vec<_>>() {
                 self.soon(MILLIS, 300 * MILLIS, Move::Bounce { disk });
             }
@@ -193,10 +234,22 @@ impl World {
     }
 
     /// The disk of this seed that is never well for long: not the one that loses bits, which nobody compares.
-    fn flap(&mut self) -> Nanos {
+    fn flap(&mut self, volume: Vol, step: u32) -> Nanos {
         self.trace.count("directed: flapping disk");
-        self.bounce(Disk((self.rotten.0 + 1) % self.scenario.nodes));
-        0
+        let disk = Disk((self.rotten.0 + 1) % self.scenario.nodes);
+        if step.is_multiple_of(2) {
+            self.bounce(disk);
+            return 0;
+        }
+        // Slow, and its links break: what is sent again finds the first copy on its way to the medium.
+        let lasts = self.fault_rng.range(50, 400) * MILLIS;
+        let slowness = self.fault_rng.range(20, 200);
+        let ailment = &mut self.servers[disk.index()].ailment;
+        (ailment.slowness, ailment.slow_until) = (slowness, self.now + lasts);
+        for _ in 0..2 {
+            self.soon(MILLIS, lasts, Move::Reset { volume, disk });
+        }
+        lasts
     }
 
     fn bounce(&mut self, disk: Disk) {

@@ -108,6 +108,14 @@ impl World {
         }
     }
 
+    /// Blocks that nobody writes otherwise: what a replica has of them alone is not covered up by later writes.
+    pub fn write_cold(&mut self, writer: Writer, count: u32) {
+        for _ in 0..count {
+            let start = self.guest_rng.range(300, 900) * u64::from(ashlar_types::BLOCKS_PER_SLOT);
+            self.issue_write(writer, start, 1, false);
+        }
+    }
+
     fn read_one(&mut self, writer: Writer) {
         let (start, _) = self.some_place(writer);
         self.issue_read(writer, start, 1);

@@ -5,6 +5,9 @@
 use crate::names::{MILLIS, Nanos, SECONDS};
 use crate::rng::Rng;
 
+/// The least that a disk may have.
+const SMALL_DISK_SLOTS: u32 = 128;
+
 /// A class of faults that strikes at random times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
@@ -111,6 +114,8 @@ pub enum Directed {
     Flapping,
     /// The chunkserver that a step of attach, eject or return concerns dies right after it, or is cut off.
     DyingPeer,
+    /// One disk has less space than the others, and less than the guests touch at first.
+    FullDisk,
 }
 
 #[derive(Clone, Debug)]
@@ -151,6 +156,7 @@ impl Scenario {
             9 => Some(Directed::Usurper),
             10 => Some(Directed::Flapping),
             11 => Some(Directed::DyingPeer),
+            12 => Some(Directed::FullDisk),
             _ => None,
         };
         let quiet = rng.below(20) == 0;
@@ -169,11 +175,16 @@ impl Scenario {
             classes.retain(|(class, _)| *class != Class::DeclareLost);
         }
         let lossy = rng.coin() && !quiet;
+        let full = directed == Some(Directed::FullDisk);
+        if full {
+            // Volumes that grow, and disks that come and go, would need more than the small disk has.
+            classes.clear();
+        }
         // A disk that fills up: what the guests touch is more than a first touch may have, and less than the disk.
         let small = rng.below(10) == 0;
         Scenario {
-            nodes: rng.range(3, 5) as u16,
-            volumes: if small { 1 } else { rng.range(1, 2) as u16 },
+            nodes: if full { 3 } else { rng.range(3, 5) as u16 },
+            volumes: if small || full { 1 } else { rng.range(1, 2) as u16 },
             min_replicas: 2,
             faults_until: rng.range(6, 30) * SECONDS,
             classes,
@@ -184,11 +195,29 @@ impl Scenario {
             think: rng.range(2, 16) * MILLIS,
             read_share_ppm: rng.range(200_000, 700_000) as u32,
             discard_share_ppm: if rng.coin() { rng.below(150_000) as u32 } else { 0 },
-            blocks_max: if small { 12 } else { *rng.pick(&[1, 2, 4, 8, 24, 48]) },
-            hot_slots: if small { 60 } else { rng.range(2, 6) as u16 },
-            disk_slots: if small { 128 } else { 256 },
+            blocks_max: if full {
+                48
+            } else if small {
+                12
+            } else {
+                *rng.pick(&[1, 2, 4, 8, 24, 48])
+            },
+            hot_slots: if full {
+                72
+            } else if small {
+                60
+            } else {
+                rng.range(2, 6) as u16
+            },
+            disk_slots: if small && !full { SMALL_DISK_SLOTS } else { 256 },
             clocks_drift: rng.coin(),
         }
+    }
+
+    /// Slots of data space of one disk.
+    pub fn slots_of(&self, disk: u16) -> u32 {
+        let is_small = self.directed == Some(Directed::FullDisk) && disk == 0;
+        if is_small { SMALL_DISK_SLOTS } else { self.disk_slots }
     }
 
     /// Nothing goes wrong.

@@ -103,7 +103,7 @@ impl World {
         let servers = (0..scenario.nodes)
             .map(|i| Server {
                 node: Node(i),
-                medium: format::format_disk(Disk(i), scenario.disk_slots),
+                medium: format::format_disk(Disk(i), scenario.slots_of(i)),
                 incarnation: 0,
                 process: None,
                 ailment: Ailment::default(),
