@@ -195,6 +195,8 @@ impl Engine {
             return;
         };
         let doubt = Doubt::new(&history, &contents, &self.store);
+        // Data that cannot be read may have been whole, and acknowledged.
+        let is_unreadable = contents.values().any(Option::is_none);
         for batch in &history.batches {
             for (index, (record, payload)) in batch.records.iter().enumerate() {
                 if doubt.is_cut(record, (batch.sequence, index)) {
@@ -206,7 +208,7 @@ impl Engine {
             }
         }
         self.store.count_places();
-        if history.is_broken {
+        if history.is_broken || is_unreadable {
             self.store.distrust_everything();
         }
         let newest = Sequence(history.head.next_sequence.0 - 1);

@@ -11,6 +11,8 @@
 //! | good | bad block | no | the last batch, torn | end; was never acknowledged |
 //! | bad | - | yes | the header rotted | everything is in doubt; the next header goes on |
 //! | bad | - | no | torn, or never written | end |
+//! | cannot be read | - | no | nobody knows: a torn page reads as something | everything is in doubt; end |
+//! | good | cannot be read | no | nobody knows | everything is in doubt; end |
 
 use crate::batch::Header;
 use crate::index::Position;
@@ -20,7 +22,8 @@ use crate::ring::next_start;
 use crate::store::Payload;
 use ashlar_types::{BLOCK_BYTES, Crc32, DiskId, Mutant};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 pub(crate) struct Scan {
     from: Position,
@@ -31,6 +34,8 @@ pub(crate) struct Scan {
     open: Option<Found>,
     newest: Sequence,
     next_page: u64,
+    /// Offsets of pages that cannot be read.
+    unreadable: BTreeSet<u64>,
 }
 
 struct Found {
@@ -46,7 +51,7 @@ pub(crate) struct History {
     pub(crate) batches: Vec<PastBatch>,
     /// Every batch up to here was durable with the data beside it.
     pub(crate) durable: Sequence,
-    /// A header below a good one is unreadable.
+    /// A header below a good one is bad, or the end cannot be read: what follows may have been acknowledged.
     pub(crate) is_broken: bool,
     /// Where the journal goes on.
     pub(crate) head: Position,
@@ -60,7 +65,8 @@ pub(crate) struct PastBatch {
 impl Scan {
     pub(crate) fn new(from: Position, disk: DiskId, slot_count: u32) -> Scan {
         let newest = Sequence(from.next_sequence.0 - 1);
-        Scan { from, disk, slot_count, found: BTreeMap::new(), open: None, newest, next_page: from.next_offset }
+        let (found, unreadable) = (BTreeMap::new(), BTreeSet::new());
+        Scan { from, disk, slot_count, found, open: None, newest, next_page: from.next_offset, unreadable }
     }
 
     /// The pages of the ring, in the order of the ring, beginning where replay begins. `None` is a page that cannot
@@ -70,6 +76,9 @@ impl Scan {
             self.close(); // A new lap: batches do not cross the end.
         }
         self.next_page = offset + BLOCK_BYTES;
+        if page.is_none() {
+            self.unreadable.insert(offset);
+        }
         if let Some(open) = &mut self.open {
             open.pages.push(page);
             if open.pages.len() as u32 == open.payload_pages {
@@ -126,11 +135,18 @@ impl Scan {
                         }
                     }
                 }
-                _ => break,
+                _ => {
+                    is_broken |= self.is_unreadable(expected.next_offset..expected.next_offset + BLOCK_BYTES);
+                    break;
+                }
             };
             let sequence = found.header.sequence;
             let end = found.offset + (1 + u64::from(found.payload_pages)) * BLOCK_BYTES;
-            let Some(batch) = found.read(self.newest) else { break };
+            let pages = found.offset..end;
+            let Some(batch) = found.read(self.newest) else {
+                is_broken |= self.is_unreadable(pages);
+                break;
+            };
             expected =
                 Position { next_sequence: sequence.next(), next_offset: next_start(end, ring_bytes), chain: batch.1 };
             batches.push(batch.0);
@@ -138,6 +154,10 @@ impl Scan {
         // A number that was ever used, by a batch that is dropped now too, must not come again.
         let head = Position { next_sequence: self.newest.next().max(expected.next_sequence), ..expected };
         History { batches, durable, is_broken, head }
+    }
+
+    fn is_unreadable(&self, pages: Range<u64>) -> bool {
+        self.unreadable.range(pages).next().is_some()
     }
 }
 

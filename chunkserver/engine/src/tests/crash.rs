@@ -111,6 +111,22 @@ fn an_unreadable_page_of_the_journal_is_one_bad_page() {
 }
 
 #[test]
+fn an_end_of_the_journal_that_cannot_be_read_is_no_torn_tail() {
+    for bad in [header_of(4), header_of(4) + PAGE] {
+        let mut rig = Rig::start(with_batches(4).stop());
+        while !rig.in_flight.is_empty() {
+            let covers = |action: &Action| match action {
+                Action::Read { offset, bytes, .. } => (offset.0..offset.0 + bytes.0).contains(&(bad as u64)),
+                _ => false,
+            };
+            if covers(&rig.in_flight[0]) { rig.break_op(0) } else { rig.complete(0) }
+        }
+        let Reply::Opened(opened) = rig.open(1, 2) else { panic!() };
+        assert!(opened.syncing, "it lacks a write that it had acknowledged, and says so");
+    }
+}
+
+#[test]
 fn a_direct_write_whose_data_was_lost_ends_its_chunks_history_and_no_other() {
     let mut rig = Rig::format(256);
     rig.opened(1, 1);
