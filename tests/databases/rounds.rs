@@ -1,7 +1,7 @@
 //! The rounds: load, a death, recovery, every check.
 //!
 //! ```text
-//!   odd   pgbench, ledger, fio ── SIGKILL one chunkserver (or the control plane) ── ejected ── started ── in-sync ── stop
+//!   odd   pgbench, ledger, fio ── SIGKILL one chunkserver (or control) ── ejected ── started ── in-sync ── stop
 //!   even  pgbench, ledger ── SIGKILL everything ── start ── mount ── PostgreSQL recovers ── stop
 //!   then  pg_checksums ── start ── amcheck ── sums ── ledger ── fio's last pass read again, on another node
 //!   end   unmounted, detached; the replicas of both volumes compared, block by block
