@@ -160,6 +160,7 @@ impl<'a> Play<'a> {
         self.rows = client.reap()?;
         load.reap()?;
         server.reap()?;
+        self.cluster.wait_dead()?;
         sweep_devices(self.stage.dir()).context("take away dead mounts, as a reboot does")
     }
 

@@ -181,6 +181,7 @@ impl<'a> Play<'a> {
         let rows = ledger.reap()?;
         load.reap()?;
         server.reap()?;
+        self.cluster.wait_dead()?;
         self.clock.say(&format!("all dead; the ledger's client had seen row {rows} committed"));
         sweep_devices(self.cluster.dir()).context("take away dead mounts, as a reboot does")?;
         Ok(rows)

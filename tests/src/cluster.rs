@@ -144,6 +144,11 @@ impl DevCluster {
         Ok(self.daemons()?.into_iter().filter_map(|daemon| daemon.pid).map(Pid::from_raw).collect())
     }
 
+    /// After a SIGKILL from outside: a process that is still on its way out would be taken for one that runs.
+    pub fn wait_dead(&self) -> Result<()> {
+        wait_until("killed daemons to be gone", DOWN_LIMIT, || Ok(self.pids()?.is_empty().then_some(())))
+    }
+
     pub fn kill(&self, name: &str, signal: Signal) -> Result<()> {
         let signal = signal.as_str().trim_start_matches("SIG");
         self.cli(&["dev", "kill", name, "--signal", signal]).map(drop)
