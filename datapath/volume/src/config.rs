@@ -22,6 +22,8 @@ pub struct Config {
     /// First and longest pause between two attempts to connect.
     pub reconnect_min: Duration,
     pub reconnect_max: Duration,
+    /// Longest pause between two attempts of a disk to return; the first is `reconnect_max`.
+    pub return_pause_max: Duration,
     /// Pause before an unanswered proposal is made again.
     pub propose_again: Duration,
     /// Reads are asked of a second replica after this or 8 × the mean, whichever is more.
@@ -53,6 +55,7 @@ impl Config {
             silence_max: Duration::from_secs(5),
             reconnect_min: Duration::from_millis(20),
             reconnect_max: Duration::from_secs(1),
+            return_pause_max: Duration::from_secs(8),
             propose_again: Duration::from_millis(100),
             hedge_min: Duration::from_millis(50),
             slow_min: Duration::from_millis(50),

@@ -80,7 +80,7 @@ impl Volume {
             self.interrupted(now, index, purpose, out);
         }
         self.reconcile_lost_link(index);
-        self.resync_lost_link(now, index, out);
+        self.resync_lost_link(now, index, reason, out);
     }
 
     fn interrupted(&mut self, now: Instant, index: MemberIndex, purpose: Purpose, out: &mut Vec<Action>) {

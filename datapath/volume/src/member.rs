@@ -104,6 +104,9 @@ pub(crate) struct Member {
     pub(crate) gone_back: bool,
     /// It was damaged since it left: it returns as if new, whatever its commit point. Until it has joined.
     pub(crate) copy_whole: bool,
+    /// A return that failed is tried again from here on, after a pause that doubles until one succeeds.
+    pub(crate) returns_from: Instant,
+    pub(crate) return_pause: Duration,
     pub(crate) latency: Latency,
     pub(crate) slow_ejections: Vec<Instant>,
 }
@@ -130,6 +133,8 @@ impl Member {
             damaged: false,
             gone_back: false,
             copy_whole: false,
+            returns_from: Instant::ZERO,
+            return_pause: Duration::ZERO,
             latency: Latency::default(),
             slow_ejections: Vec::new(),
         }

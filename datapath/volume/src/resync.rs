@@ -14,12 +14,12 @@
 
 use crate::copy::Owner;
 use crate::links::PAGE_STANDS_STILL;
-use crate::member::{CopyWhat, MemberIndex, Purpose};
+use crate::member::{CopyWhat, Member, MemberIndex, Purpose};
 use crate::tail::Tail;
 use crate::volume::Volume;
 use crate::{Action, Notice};
 use ashlar_types::{
-    BLOCKS_PER_SLOT, Change, ChunkIndex, ChunkRun, DiskId, Instant, Lsn, MemberState, Mutant, SlotIndex,
+    BLOCKS_PER_SLOT, Change, ChunkIndex, ChunkRun, DiskId, Duration, Instant, Lsn, MemberState, Mutant, SlotIndex,
 };
 use ashlar_wire::{ChangedSlots, Refusal, Reply, Request, Status};
 use std::collections::VecDeque;
@@ -91,7 +91,7 @@ impl Resync {
 impl Volume {
     pub(crate) fn resync_step(&mut self, now: Instant, out: &mut Vec<Action>) {
         if self.resync.is_none() {
-            self.begin_resync();
+            self.begin_resync(now);
         }
         let Some(resync) = &self.resync else { return };
         match resync.stage {
@@ -105,17 +105,19 @@ impl Volume {
         }
     }
 
-    /// One at a time: the first that is not in-sync and can be reached.
-    fn begin_resync(&mut self) {
+    /// One at a time: the first that is not in-sync, can be reached, and has not just failed. An open link hears
+    /// something every ping interval, so a pause needs no timer of its own.
+    fn begin_resync(&mut self, now: Instant) {
         // A detach ends without it, unless writes wait for one more replica.
         if self.draining && self.writes.is_idle() {
             return;
         }
-        let returns = self
-            .members
-            .iter()
-            .enumerate()
-            .find(|(_, member)| member.has_chunks && member.is_open() && !member.in_sync());
+        // Where writes wait for one more replica, so does everybody else.
+        let urgent = self.record.fewest_in_sync_without(&[]) < self.record.min_replicas;
+        let may = |member: &Member| urgent || member.returns_from <= now;
+        let mut members = self.members.iter().enumerate();
+        let returns =
+            members.find(|(_, member)| member.has_chunks && member.is_open() && !member.in_sync() && may(member));
         let Some((index, member)) = returns else { return };
         let (MemberState::Out { commit } | MemberState::Syncing { commit }) = member.state else { return };
         self.counters.resync_attempts += 1;
@@ -352,6 +354,7 @@ impl Volume {
         out.push(Action::Notice(Notice::InSync { disk, copied_blocks, changed_blocks }));
         let member = &mut self.members[resync.member];
         member.copy_whole = false;
+        member.return_pause = Duration::ZERO;
         if !member.is_open() {
             member.suspect = Some("link lost while joining".to_owned());
         }
@@ -377,7 +380,11 @@ impl Volume {
         let disk = self.members[resync.member].disk;
         out.push(Action::Notice(Notice::ReturnAbandoned { disk, reason: reason.to_owned() }));
         self.cancel_copies(|owner| owner == Owner::Resync);
-        self.members[resync.member].backoff = self.config.reconnect_max;
+        let (min, max) = (self.config.reconnect_max, self.config.return_pause_max);
+        let member = &mut self.members[resync.member];
+        member.backoff = self.config.reconnect_max;
+        member.return_pause = (member.return_pause * 2).clamp(min, max);
+        member.returns_from = now + member.return_pause;
         self.drop_link(now, resync.member, reason, out);
         self.recheck_writes(now, out);
     }
@@ -391,13 +398,13 @@ impl Volume {
         }
     }
 
-    pub(crate) fn resync_lost_link(&mut self, now: Instant, index: MemberIndex, out: &mut Vec<Action>) {
+    pub(crate) fn resync_lost_link(&mut self, now: Instant, index: MemberIndex, reason: &str, out: &mut Vec<Action>) {
         let Some(resync) = &self.resync else { return };
         let disk = self.members[resync.member].disk;
         match resync.stage {
             // Perhaps the catalog has it in-sync already: the answer must be known first.
             Stage::Joining if resync.member == index && self.proposals.is_joining(disk) => {}
-            _ if resync.member == index => self.fail_resync(now, "link lost", out),
+            _ if resync.member == index => self.fail_resync(now, reason, out),
             Stage::Listing { from, source, .. } if source == index => self.list_changed(now, from, out),
             Stage::SourceReport { source, .. } | Stage::TailListing { source, .. } if source == index => {
                 self.fail_resync(now, "the source is lost", out)

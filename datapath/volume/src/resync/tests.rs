@@ -123,6 +123,31 @@ fn a_write_that_the_joiner_refuses_ends_its_return_only() {
 }
 
 #[test]
+fn a_return_that_fails_again_and_again_is_tried_less_and_less_often() {
+    let mut bench = one_is_out();
+    bench.replicas[2].down = false;
+    let abandoned = |bench: &Bench| {
+        let failures = bench.notices.iter().filter(|notice| matches!(notice, Notice::ReturnAbandoned { .. }));
+        failures.map(|notice| format!("{notice:?}")).collect::<Vec<_>>()
+    };
+    for second in 0..120 {
+        // It is full, or slow: each return comes to nothing, over a link that opens again at once.
+        for at in 0..4 {
+            bench.replicas[2].refuse = Some(("BeginSync", Status::NoSpace));
+            bench.write(second * 4 + at, 1, 9);
+            bench.advance(Duration::from_millis(250));
+        }
+    }
+    let failures = abandoned(&bench);
+    assert!((8..=20).contains(&failures.len()), "{} attempts in two minutes", failures.len());
+    assert!(failures.iter().all(|failure| failure.contains("NoSpace")), "{failures:?}");
+    bench.replicas[2].refuse = None;
+    bench.advance(Duration::from_secs(9));
+    assert_eq!((bench.state(2), bench.ejections()), (IN, 0));
+    assert!(same(&bench));
+}
+
+#[test]
 fn a_lost_link_of_either_side_at_every_step_leaves_equal_replicas() {
     for victim in 0..3 {
         for steps in 0..60 {
