@@ -6,7 +6,7 @@ use ashlar_rpc::control::Member;
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -18,7 +18,8 @@ const FAULT_LIMIT: Duration = Duration::from_secs(30);
 const RESYNC_LIMIT: Duration = Duration::from_secs(120);
 const FIRST_WRITES: u64 = 500;
 const WRITES_BEFORE_FAULT: u64 = 300;
-const WRITES_THROUGH: u64 = 1500;
+const WRITES_AT_A_TIME: u64 = 100;
+const WRITES_AFTER_FAULT: u64 = 1000;
 
 /// What `ashlar events --json` prints.
 #[derive(Deserialize)]
@@ -58,15 +59,22 @@ impl<'a> FaultPlay<'a> {
         self.guest.verify(&mut self.client)
     }
 
-    /// The fault strikes in the middle of 1500 writes, each of which must be acknowledged.
+    /// The fault strikes in the middle of writes, 1000 of which come after it; each must be acknowledged.
     pub fn write_through(&mut self, fault: impl FnOnce() -> Result<()>) -> Result<()> {
-        let (guest, client, done) = (&mut self.guest, &mut self.client, &AtomicU64::new(0));
+        let (guest, client) = (&mut self.guest, &mut self.client);
+        let (done, struck) = (&AtomicU64::new(0), &AtomicBool::new(false));
         std::thread::scope(|threads| {
-            let load = threads.spawn(|| guest.write(client, WRITES_THROUGH, done));
+            let load = threads.spawn(|| {
+                while !struck.load(Ordering::SeqCst) {
+                    guest.write(client, WRITES_AT_A_TIME, done)?;
+                }
+                guest.write(client, WRITES_AFTER_FAULT, done)
+            });
             let some = || Ok((done.load(Ordering::SeqCst) > WRITES_BEFORE_FAULT).then_some(()));
-            wait_until("some writes", FAULT_LIMIT, some)?;
-            fault().context("make the fault")?;
-            load.join().expect("the guest does not panic").context("the guest writes through the fault")
+            let outcome = wait_until("some writes", FAULT_LIMIT, some).and_then(|()| fault().context("make the fault"));
+            struck.store(true, Ordering::SeqCst);
+            load.join().expect("the guest does not panic").context("the guest writes through the fault")?;
+            outcome
         })
     }
 
