@@ -38,6 +38,7 @@ impl Peer {
             disk: disk.parse::<DiskId>()?,
             volume: volume.parse::<VolumeId>()?,
             size: ByteCount(size_bytes),
+            served: Epoch::NONE,
         })
     }
 

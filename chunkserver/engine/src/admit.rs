@@ -13,7 +13,7 @@ use crate::queue::{Verdict, Waiting, Work};
 use crate::record::{Body, Piece, Record, SlotPart, slot_parts};
 use crate::replica::SlotAddress;
 use crate::store::Payload;
-use ashlar_types::{BLOCK_BYTES, BlockCount, ChunkIndex, ChunkRange, Mutant, SLOT_BYTES, SlotIndex, VolumeId};
+use ashlar_types::{BLOCK_BYTES, BlockCount, ChunkIndex, ChunkRange, Epoch, Mutant, SLOT_BYTES, SlotIndex, VolumeId};
 use ashlar_wire::{BlockData, SlotContent};
 use bytes::Bytes;
 
@@ -246,8 +246,11 @@ impl Engine {
             return Verdict::Full;
         }
         let body = match &front.work {
-            Work::Open { epoch, size, session } | Work::Grow { epoch, size, session } => {
-                Body::Promise { epoch: *epoch, size: *size, session: *session }
+            Work::Open { epoch, size, session, served } => {
+                Body::Promise { epoch: *epoch, size: *size, session: *session, served: *served }
+            }
+            Work::Grow { epoch, size, session } => {
+                Body::Promise { epoch: *epoch, size: *size, session: *session, served: Epoch::NONE }
             }
             Work::Delete { epoch, .. } => Body::DeleteVolume { epoch: *epoch },
             Work::MarkStale { chunk, after, slots } => Body::MarkStale { chunk: *chunk, after: *after, slots: *slots },

@@ -24,6 +24,7 @@ pub(crate) enum Work {
         epoch: Epoch,
         size: ByteCount,
         session: SessionId,
+        served: Epoch,
     },
     /// Like `Open`, for a link that stands: the same promise, a larger volume.
     Grow {

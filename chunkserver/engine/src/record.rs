@@ -14,7 +14,7 @@
 //!   1 Write        chunk 4, start 4, count 2, slots 1, 0 5, lsn 8, floor 8, commit 8,
 //!                  slots x {place 4, direct 1, 0 3}, count x crc 4
 //!   2 Discard      chunk 4, start 4, count 4, 0 4, lsn 8, floor 8, commit 8
-//!   3 Promise      epoch 4, 0 4, size 8, session 8, commit 8
+//!   3 Promise      epoch 4, served 4, size 8, session 8, commit 8
 //!   4 Fill         chunk 4, slot 2, valid 2, place 4, direct 4, stamp 8, commit 8, n x crc 4
 //!   5 Repair       chunk 4, start 4, count 2, slots 1, 0 5, commit 8, slots x {place 4, 0 4}, count x crc 4
 //!   6 MarkStale    chunk 4, 0 4, after 8, commit 8, slot set 128
@@ -66,6 +66,8 @@ pub(crate) enum Body {
         epoch: Epoch,
         size: ByteCount,
         session: SessionId,
+        /// What must have been promised before, or the replica is of the past.
+        served: Epoch,
     },
     Fill {
         chunk: ChunkIndex,

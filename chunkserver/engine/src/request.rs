@@ -104,7 +104,7 @@ impl Engine {
             Role::Observer => self.reply_opened(to, out),
             Role::Writer { epoch } => {
                 self.sessions.hear_commit(link, frame.commit);
-                let work = Work::Open { epoch, size: open.size, session: frame.session };
+                let work = Work::Open { epoch, size: open.size, session: frame.session, served: open.served };
                 let early = Mutant::OpenFromVolatileState.is_on() && self.store.replica(open.volume).is_some();
                 if early {
                     self.reply_opened(to, out);

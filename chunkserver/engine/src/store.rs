@@ -104,17 +104,24 @@ impl Store {
     /// Part of the journal cannot be read: nobody can say what this disk lacks, so it says that it has nothing for
     /// certain.
     pub(crate) fn distrust_everything(&mut self) {
-        for (&volume, replica) in self.volumes.iter_mut().filter(|(_, replica)| !replica.deleted) {
-            replica.incomplete = true;
-            // A return that was going on must begin again with everything.
-            replica.syncing = replica.syncing.map(|_| Lsn::ZERO);
-            self.dirty.volume(volume);
-            for (&chunk, entry) in &mut replica.chunks {
-                entry.complete = false;
-                entry.prefix = Lsn::ZERO;
-                entry.adopted = Lsn::ZERO;
-                self.dirty.chunk(volume, chunk);
-            }
+        let volumes = self.volumes.iter().filter(|(_, replica)| !replica.deleted).map(|(&volume, _)| volume);
+        for volume in volumes.collect::<Vec<_>>() {
+            self.distrust(volume);
+        }
+    }
+
+    /// The same for one replica: it says that it has nothing for certain.
+    fn distrust(&mut self, volume: VolumeId) {
+        let replica = self.volumes.get_mut(&volume).expect("the replica exists");
+        replica.incomplete = true;
+        // A return that was going on must begin again with everything.
+        replica.syncing = replica.syncing.map(|_| Lsn::ZERO);
+        self.dirty.volume(volume);
+        for (&chunk, entry) in &mut replica.chunks {
+            entry.complete = false;
+            entry.prefix = Lsn::ZERO;
+            entry.adopted = Lsn::ZERO;
+            self.dirty.chunk(volume, chunk);
         }
     }
 

@@ -263,7 +263,7 @@ impl Rig {
 
     pub(crate) fn open_request(&self) -> Request {
         let Superblock { cluster, disk, .. } = self.media.superblock;
-        Request::Open(Open { cluster, disk, volume: volume(), size: ByteCount(1 << 30) })
+        Request::Open(Open { cluster, disk, volume: volume(), size: ByteCount(1 << 30), served: Epoch::NONE })
     }
 
     /// Sends without waiting; returns the request's number.
@@ -285,6 +285,12 @@ impl Rig {
         self.epochs.insert(LinkId(link), Epoch::new(epoch).unwrap());
         let open = self.open_request();
         self.send(link, open)
+    }
+
+    /// Sends as a writer of that epoch, and waits for the answer.
+    pub(crate) fn ask_as(&mut self, link: u64, epoch: u32, message: Request) -> Reply {
+        self.epochs.insert(LinkId(link), Epoch::new(epoch).unwrap());
+        self.ask(link, message)
     }
 
     pub(crate) fn answer_to(&self, request: RequestId) -> Option<&Reply> {

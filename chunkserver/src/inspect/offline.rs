@@ -93,7 +93,7 @@ impl Offline {
         volume: VolumeId,
         mut found: impl FnMut(BlockIndex, Block),
     ) -> Result<(), Error> {
-        let open = Open { cluster: self.cluster, disk: self.disk, volume, size: ByteCount(0) };
+        let open = Open { cluster: self.cluster, disk: self.disk, volume, size: ByteCount(0), served: Epoch::NONE };
         self.expect_opened(open)?;
         let mut from = Some(ChunkIndex(0));
         while let Some(chunk) = from {

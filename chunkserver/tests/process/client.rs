@@ -127,7 +127,7 @@ impl Client {
 }
 
 pub(crate) fn open(cluster: ClusterId, disk: DiskId) -> Open {
-    Open { cluster, disk, volume: VOLUME, size: VOLUME_BYTES }
+    Open { cluster, disk, volume: VOLUME, size: VOLUME_BYTES, served: Epoch::NONE }
 }
 
 pub(crate) fn range(chunk: u32, start: u64, blocks: u32) -> ChunkRange {

@@ -25,10 +25,10 @@ impl Volume {
             self.pass_fence(now, out);
             return;
         }
-        let in_sync = self.record.fewest_in_sync_without(&missing);
-        if in_sync < self.record.min_replicas && !missing.is_empty() {
+        let sound = self.fewest_sound_without(&missing);
+        if sound < self.record.min_replicas && !missing.is_empty() {
             let min = self.record.min_replicas;
-            self.say_blocked(format!("{in_sync} replicas have promised, minReplicas is {min}"), out);
+            self.say_blocked(format!("{sound} replicas that are whole have promised, minReplicas is {min}"), out);
             return;
         }
         let too_early = Mutant::EjectBeforeLeaseWait.is_on() && !missing.is_empty();
@@ -69,7 +69,7 @@ impl Volume {
     pub(crate) fn fence_deadline(&self) -> Instant {
         if matches!(self.phase, Phase::Fencing) && self.proposals.is_idle() {
             let missing = self.unpromised();
-            if missing.is_empty() || self.record.fewest_in_sync_without(&missing) >= self.record.min_replicas {
+            if missing.is_empty() || self.fewest_sound_without(&missing) >= self.record.min_replicas {
                 return self.leases_of_older_writers_end();
             }
         }

@@ -33,7 +33,8 @@ impl Volume {
         self.members[index].become_opening(session);
         self.members[index].history.note_attempt(session);
         self.members[index].told_size = self.record.size;
-        let open = Open { cluster: self.record.cluster, disk, volume: self.record.volume, size: self.record.size };
+        let (cluster, volume, size) = (self.record.cluster, self.record.volume, self.record.size);
+        let open = Open { cluster, disk, volume, size, served: self.promised_when_last_in_sync(index) };
         self.send(now, index, Purpose::Open, Request::Open(open), out);
     }
 
@@ -215,7 +216,8 @@ impl Volume {
         let member = &mut self.members[index];
         member.become_open(opened, now);
         let gone_back = member.history.note_opened(&opened, served);
-        member.gone_back = gone_back.is_some();
+        // Once found out it stays so until it is made whole: its next session will look as if nothing had been.
+        member.gone_back |= gone_back.is_some();
         // What it would be given up for is over, unless it is incomplete as a whole or being ejected already.
         member.suspect = None;
         member.damaged = takes_writes && (opened.syncing || member.gone_back);
@@ -280,7 +282,7 @@ impl Volume {
         let next_slowest = others.map(|(_, member)| member.latency.mean()).max().unwrap_or(Duration::MAX);
         let slow_min = self.config.slow_min;
         let disk = self.members[index].disk;
-        let spare = self.record.fewest_in_sync_without(&[disk]) >= self.record.min_replicas;
+        let spare = self.fewest_sound_without(&[disk]) >= self.record.min_replicas;
         let member = &mut self.members[index];
         let slow = member.latency.mean() > slow_min.max(next_slowest.saturating_mul(10));
         let lasting = member.latency.slow_for(slow, now) >= SLOW_LASTS;

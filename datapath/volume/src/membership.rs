@@ -4,6 +4,7 @@
 //! Rules: leave before publish (a replica serves no read from before its ejection is proposed), publish before use (a
 //! member counts as in-sync only once the catalog is known to say so), an answer that was lost means "maybe".
 
+use crate::member::Member;
 use crate::volume::{Phase, Volume};
 use crate::{Action, Ending, GuestError, Notice, ProposalId};
 use ashlar_types::{Change, ChangeAnswer, DiskId, Instant, Lsn, MemberState, Mutant, VolumeRecord};
@@ -102,15 +103,21 @@ impl Volume {
         let mut disks: Vec<DiskId> = vec![];
         let mut reasons: Vec<String> = vec![];
         let mut damaged = false;
-        for member in self.members.iter().filter(|member| member.in_sync()) {
+        let (worse, others): (Vec<&Member>, Vec<&Member>) =
+            self.members.iter().filter(|member| member.in_sync()).partition(|member| member.damaged);
+        for member in worse.into_iter().chain(others) {
             let Some(reason) = &member.suspect else { continue };
             // One whose history is unknown leaves with commit point zero, alone: the point counts for all that leave
             // together.
-            if damaged || (member.damaged && !disks.is_empty()) {
+            if damaged {
                 continue;
             }
             disks.push(member.disk);
-            if self.record.fewest_in_sync_without(&disks) < self.record.min_replicas {
+            let left = match member.damaged {
+                true => self.record.fewest_in_sync_without(&disks),
+                false => self.fewest_sound_without(&disks),
+            };
+            if left < self.record.min_replicas {
                 disks.pop();
                 continue;
             }
@@ -128,6 +135,14 @@ impl Volume {
             out.push(Action::Notice(Notice::Ejecting { disk, reason: reason.clone() }));
         }
         self.propose(Change::Eject { disks, commit, reason }, out);
+    }
+
+    /// The fewest in-sync replicas of a chunk that are whole, were `without` gone. A damaged one is no copy to fall back
+    /// on: for its sake nobody else may be let go.
+    pub(crate) fn fewest_sound_without(&self, without: &[DiskId]) -> u8 {
+        let damaged = self.members.iter().filter(|member| member.damaged).map(|member| member.disk);
+        let gone: Vec<DiskId> = without.iter().copied().chain(damaged).collect();
+        self.record.fewest_in_sync_without(&gone)
     }
 
     /// What those that leave have for certain: everything up to the highest commit point known, and everything from

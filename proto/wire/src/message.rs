@@ -98,6 +98,9 @@ pub struct Open {
     pub disk: DiskId,
     pub volume: VolumeId,
     pub size: ByteCount,
+    /// The last epoch in which this replica was in-sync and served. If it has not promised that one, its content is of
+    /// the past: from now on, durably, it says that it is incomplete in everything. An observer says `NONE`.
+    pub served: Epoch,
 }
 
 /// A slot's present content: `valid` has a bit for each block that was ever written; `blocks` holds just those,

@@ -36,6 +36,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         disk: DiskId::from_u128(0xd1),
         volume: VolumeId::from_u128(0xe1),
         size: ByteCount(1 << 30),
+        served: lsn.epoch(),
     };
     vec![
         ("open", Request::Open(open)),

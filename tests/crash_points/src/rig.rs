@@ -182,6 +182,7 @@ impl Rig {
 
     pub fn open(&self, volume: u8) -> Open {
         let Superblock { cluster, disk, .. } = self.setup.superblock();
-        Open { cluster, disk, volume: volume_id(volume), size: ByteCount(u64::from(CHUNKS) * CHUNK_BYTES) }
+        let size = ByteCount(u64::from(CHUNKS) * CHUNK_BYTES);
+        Open { cluster, disk, volume: volume_id(volume), size, served: Epoch::NONE }
     }
 }

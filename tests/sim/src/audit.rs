@@ -59,6 +59,7 @@ impl World {
             disk: format::disk_id(disk),
             volume: format::volume_id(volume),
             size: self.catalog.record(volume).size,
+            served: Epoch::NONE,
         };
         let mut slots = Slots::new();
         if !matches!(self.ask(link, Request::Observe(open)), Some(Reply::Opened(_))) {

@@ -57,8 +57,8 @@ impl Record {
                 let first = if *release_first { RELEASE_FIRST } else { 0 };
                 (DISCARD, first | if *release_last { RELEASE_LAST } else { 0 })
             }
-            Body::Promise { epoch, size, session } => {
-                to.u32(epoch.number()).zeros(4).u64(size.0).u64(session.0).lsn(commit);
+            Body::Promise { epoch, size, session, served } => {
+                to.u32(epoch.number()).u32(served.number()).u64(size.0).u64(session.0).lsn(commit);
                 (PROMISE, 0)
             }
             Body::Fill { chunk, slot, stamp, valid, place, direct, crcs } => {
@@ -136,11 +136,12 @@ fn decode_body(kind: u8, flags: u8, from: &mut Source, places: u32) -> Result<(a
             Ok((commit, Body::Discard { range, lsn, floor, release_first, release_last }))
         }
         PROMISE => {
-            let epoch = take_epoch(from)?;
+            let epoch = Epoch::new(from.u32()?).ok_or(Malformed)?;
+            let served = Epoch::new(from.u32()?).ok_or(Malformed)?;
             let size = ByteCount(from.u64()?);
             ashlar_types::Geometry::new(size).map_err(|_| Malformed)?;
             let session = SessionId(from.u64()?);
-            Ok((from.lsn()?, Body::Promise { epoch, size, session }))
+            Ok((from.lsn()?, Body::Promise { epoch, size, session, served }))
         }
         FILL => decode_fill(from, places),
         REPAIR => {

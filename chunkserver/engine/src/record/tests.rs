@@ -20,7 +20,12 @@ pub(crate) fn samples() -> Vec<Record> {
         Body::Write { range: range(5, 1), lsn: lsn(7), floor, pieces: vec![piece(1, false)], crcs: crcs(1) },
         Body::Write { range: range(8, 256), lsn: lsn(8), floor, pieces: whole, crcs: crcs(256) },
         Body::Discard { range: range(0, 16384), lsn: lsn(9), floor, release_first: true, release_last: false },
-        Body::Promise { epoch: Epoch::new(4).unwrap(), size: ByteCount(1 << 30), session: SessionId(77) },
+        Body::Promise {
+            epoch: Epoch::new(4).unwrap(),
+            size: ByteCount(1 << 30),
+            session: SessionId(77),
+            served: Epoch::new(3).unwrap(),
+        },
         Body::Fill { chunk, slot, stamp: lsn(3), valid: 5, place: Some(Place(2)), direct: false, crcs: crcs(2) },
         Body::Fill { chunk, slot, stamp: lsn(3), valid: 0, place: None, direct: false, crcs: vec![] },
         Body::Fill { chunk, slot, stamp: lsn(3), valid: u16::MAX, place: Some(Place(2)), direct: true, crcs: crcs(16) },

@@ -24,7 +24,13 @@ impl Store {
         assert_eq!(payload.len() as u32, record.payload_pages());
         let volume = record.volume;
         match &record.body {
-            Body::Promise { epoch, size, session } => self.promise(volume, *epoch, *size, *session),
+            Body::Promise { epoch, size, session, served } => {
+                if self.volumes.get(&volume).map_or(Epoch::NONE, |replica| replica.promised) < *served {
+                    self.volumes.entry(volume).or_insert_with(|| Replica::new(Epoch::NONE, *size));
+                    self.distrust(volume);
+                }
+                self.promise(volume, *epoch, *size, *session);
+            }
             Body::DeleteVolume { epoch } => self.delete(volume, *epoch, by),
             _ if self.replica(volume).is_none() => return Outcome::Done,
             _ => {}

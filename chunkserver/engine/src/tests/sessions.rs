@@ -4,7 +4,7 @@ use crate::testing::*;
 use crate::{Event, LinkId, OpToken};
 use ashlar_types::{ByteCount, CHUNK_BYTES, ChunkIndex, Epoch, Lsn};
 use ashlar_wire::limits::SESSION_REQUESTS_MAX;
-use ashlar_wire::{Reply, Request, Status};
+use ashlar_wire::{Open, Reply, Request, Status};
 
 #[test]
 fn stale_epoch_is_refused_and_the_fence_survives_a_restart() {
@@ -257,4 +257,28 @@ fn opened_says_what_was_before() {
     assert_eq!(third.promised_before, Epoch::new(3).unwrap());
     let sessions = [first, second, third].map(|opened| opened.session_before);
     assert!(sessions[0] != sessions[1] && sessions[1] != sessions[2], "{sessions:?}");
+}
+
+#[test]
+fn a_replica_that_has_not_promised_what_it_served_under_says_for_good_that_it_is_incomplete() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 2);
+    rig.write(1, write(0, &[1], lsn(2, 1)));
+    let Request::Open(open) = rig.open_request() else { panic!() };
+    let opened = |rig: &mut Rig, link: u64, epoch: u32, served: u32| {
+        let served = Epoch::new(served).unwrap();
+        match rig.ask_as(link, epoch, Request::Open(Open { served, ..open })) {
+            Reply::Opened(opened) => opened,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(!opened(&mut rig, 2, 3, 2).syncing, "it has promised epoch 2");
+    assert!(opened(&mut rig, 3, 5, 4).syncing, "it knows nothing of epoch 4");
+    let mut rig = Rig::start(rig.crash(&mut Random::new(3)));
+    rig.settle();
+    assert!(opened(&mut rig, 4, 6, 5).syncing, "it has promised epoch 5 since, and is not mended by that");
+    let Reply::Reported { entries, .. } = rig.ask(4, Request::Report { from: ChunkIndex(0) }) else { panic!() };
+    assert!(entries.iter().all(|entry| !entry.complete && entry.prefix == Lsn::ZERO));
+    let mut blank = Rig::format(256);
+    assert!(opened(&mut blank, 1, 5, 4).syncing, "an empty disk in its place");
 }

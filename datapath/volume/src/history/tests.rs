@@ -211,3 +211,43 @@ fn a_clean_close_is_no_proof_of_what_became_of_a_disk_since() {
     assert!(bench.volume.status().serving);
     assert_eq!(bench.replicas[1].byte(0, 5), 2);
 }
+
+#[test]
+fn the_last_one_of_the_present_is_waited_for_and_never_ejected() {
+    let served = Epoch::new(3).unwrap();
+    let mut bench = Bench::new(VolumeRecord { clean: false, served, ..record(&[IN; 3]) });
+    for replica in &mut bench.replicas[1..] {
+        replica.promised = Epoch::new(2);
+    }
+    bench.replicas[0].promised = Some(served);
+    bench.replicas[0].had(0, 0, 90, 1);
+    bench.replicas[0].down = true;
+    bench.start();
+    bench.advance(Duration::from_secs(10));
+    assert_eq!((bench.volume.status().serving, bench.ejections()), (false, 0));
+    bench.come_back(0);
+    bench.advance(Duration::from_secs(5));
+    assert!(bench.volume.status().serving);
+    assert!(bench.replicas.iter().all(|replica| replica.byte(0, 0) == 1));
+}
+
+#[test]
+fn while_served_the_damaged_are_ejected_and_not_the_one_that_only_lost_its_link() {
+    let mut bench = Bench::serving(&[IN; 3]);
+    bench.withheld = Some("Eject");
+    bench.write(0, 1, 1);
+    bench.settle();
+    let image = bench.replicas[1].clone();
+    bench.write(0, 1, 2);
+    bench.settle();
+    bench.catalog.version += 1;
+    put_back(&mut bench, 1, &image);
+    bench.kill(0);
+    bench.withheld = None;
+    bench.advance(Duration::from_millis(400));
+    let at = |wanted: &dyn Fn(&Change) -> bool| bench.proposed.iter().position(|(_, change)| wanted(change)).unwrap();
+    let ejects =
+        |index: usize| move |change: &Change| matches!(change, Change::Eject { disks, .. } if *disks == [disk(index)]);
+    assert!(at(&|change| *change == Change::Join { disk: disk(1) }) < at(&ejects(0)), "{:?}", bench.proposed);
+    assert_eq!(bench.replicas[1].byte(0, 0), 2);
+}

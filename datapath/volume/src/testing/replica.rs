@@ -58,7 +58,10 @@ impl Replica {
 
     fn answer(&mut self, epoch: Epoch, session: SessionId, request: Request) -> Reply {
         match request {
-            Request::Open(_) => {
+            Request::Open(open) => {
+                if self.promised.unwrap_or(Epoch::NONE) < open.served {
+                    self.distrust();
+                }
                 let promised_before = self.promised.replace(epoch).unwrap_or(Epoch::NONE);
                 let session_before = std::mem::replace(&mut self.opened_in, session);
                 let (commit, floor, syncing) = (self.commit, Lsn::ZERO, self.syncing || self.distrusted);

@@ -30,7 +30,8 @@ impl Observer {
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         let session = SessionId(uuid::Uuid::new_v4().as_u128() as u64);
         let mut observer = Observer { stream, session, next_request: 1 };
-        let open = Open { cluster: record.cluster, disk, volume: record.volume, size: record.size };
+        let served = Epoch::NONE;
+        let open = Open { cluster: record.cluster, disk, volume: record.volume, size: record.size, served };
         match observer.ask(Request::Observe(open))? {
             Reply::Opened(opened) if opened.syncing => bail!("the replica is incomplete"),
             Reply::Opened(_) => Ok(observer),

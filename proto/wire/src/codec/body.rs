@@ -4,8 +4,8 @@ use crate::error::WireError;
 use crate::limits::{BLOCKS_PER_FRAME_MAX, HEADER_BYTES, LIST_ENTRIES_MAX};
 use crate::message::BlockData;
 use ashlar_types::{
-    BLOCK_BYTES, BlockCount, BlockIndex, ChunkIndex, ChunkRange, Crc32, Lsn, SLOTS_PER_CHUNK, SlotIndex, SlotSet,
-    VOLUME_BYTES_MAX,
+    BLOCK_BYTES, BlockCount, BlockIndex, ChunkIndex, ChunkRange, Crc32, Epoch, Lsn, SLOTS_PER_CHUNK, SlotIndex,
+    SlotSet, VOLUME_BYTES_MAX,
 };
 use bytes::Bytes;
 
@@ -133,6 +133,10 @@ impl<'a> Reader<'a> {
 
     pub(super) fn lsn(&mut self) -> Result<Lsn, WireError> {
         self.u64().map(Lsn::from_raw)
+    }
+
+    pub(super) fn epoch(&mut self) -> Result<Epoch, WireError> {
+        Epoch::new(self.u32()?).ok_or(WireError::Field("epoch"))
     }
 
     pub(super) fn chunk(&mut self) -> Result<ChunkIndex, WireError> {

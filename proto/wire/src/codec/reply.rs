@@ -7,7 +7,7 @@ use crate::error::WireError;
 use crate::limits::{LIST_ENTRIES_MAX, REASON_BYTES_MAX};
 use crate::message::{ChangedSlots, ChunkReport, Opened, Refusal, Reply, Status};
 use crate::opcode::Opcode;
-use ashlar_types::{BLOCKS_PER_CHUNK, BlockIndex, Epoch, SessionId};
+use ashlar_types::{BLOCKS_PER_CHUNK, BlockIndex, SessionId};
 use bytes::Bytes;
 
 pub(super) fn encode(reply: &Reply, body: &mut Writer) -> (Opcode, Bytes) {
@@ -73,7 +73,7 @@ pub(super) fn decode(opcode: Opcode, body: &mut Reader<'_>) -> Result<Reply, Wir
             floor: body.lsn()?,
             syncing: body.flag()?,
             last: body.lsn()?,
-            promised_before: Epoch::new(body.u32()?).ok_or(WireError::Field("epoch"))?,
+            promised_before: body.epoch()?,
             session_before: SessionId(body.u64()?),
         }),
         Opcode::Reported => {

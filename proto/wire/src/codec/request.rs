@@ -108,6 +108,7 @@ fn encode_open(open: &Open, body: &mut Writer) -> Bytes {
     body.u128(open.disk.as_u128());
     body.u128(open.volume.as_u128());
     body.u64(open.size.0);
+    body.u32(open.served.number());
     Bytes::new()
 }
 
@@ -158,6 +159,7 @@ fn decode_open(body: &mut Reader<'_>) -> Result<Open, WireError> {
         disk: DiskId::from_u128(body.u128()?),
         volume: VolumeId::from_u128(body.u128()?),
         size: ByteCount(body.u64()?),
+        served: body.epoch()?,
     };
     Geometry::new(open.size).map_err(|_| WireError::Field("size"))?;
     Ok(open)

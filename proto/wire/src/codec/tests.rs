@@ -52,6 +52,7 @@ fn open() -> impl Strategy<Value = Open> {
         disk: DiskId::from_u128(disk),
         volume: VolumeId::from_u128(volume),
         size: ByteCount(size * 4096),
+        served: Lsn::from_raw(size << 20).epoch(),
     })
 }
 
