@@ -56,6 +56,7 @@ fn expect_no_second_try(play: &mut FaultPlay, device: &Path) -> Result<()> {
     let (cluster, chunkserver) = (&play.scene.cluster, play.chunkserver());
     let refused = || cluster.metric(&chunkserver, "ashlar_chunkserver_refused_requests_total");
     let (changes, refusals) = (changes_asked(device)?, refused()?);
+    ensure!(changes > 0, "{} does not count what is written to it", device.display());
     wait_until("the writer to ask twice more", FAULT_LIMIT, || Ok((refused()? >= refusals + 2.0).then_some(())))?;
     play.write(300)?;
     let more = changes_asked(device)? - changes;
@@ -212,7 +213,7 @@ fn a_read_error_is_answered_from_another_replica_and_repaired() -> Result<()> {
             let waiting = scene.cluster.metric("chunkserver-n1", "ashlar_chunkserver_overlay_bytes")?;
             Ok((waiting == 0.0).then_some(()))
         })?;
-        disk.disk.cut_off(FIRST_PLACES_END)?;
+        play.write_through(|| disk.disk.cut_off(FIRST_PLACES_END))?;
         play.verify().context("reads are answered from elsewhere")?;
         let repaired = play.repaired_blocks()?;
         ensure!(repaired > 0, "nothing was repaired");
