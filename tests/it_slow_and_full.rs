@@ -17,8 +17,8 @@ const FAULT_LIMIT: Duration = Duration::from_secs(30);
 const GAP_MAX_MS: u64 = 2000;
 /// Writes by which the guest's speed is told.
 const SAMPLE: u64 = 1000;
-/// What a slow replica may cost while it is away, and a busy machine.
-const SLOWER_MAX: u32 = 5;
+/// How much longer a sample may take while the slow replica is away, on a busy machine. With it, one takes 6 s and more.
+const LONGER_MAX: Duration = Duration::from_secs(3);
 /// Within ten minutes; the volume says so.
 const SLOW_EJECTIONS_MAX: usize = 3;
 
@@ -38,7 +38,7 @@ fn slow_and_mended(
     let away = || Ok((play.member()?.state() != MemberState::InSync).then_some(()));
     wait_until("the slow replica to be ejected", FAULT_LIMIT, away)?;
     let without = sample(&mut play)?;
-    ensure!(without < healthy * SLOWER_MAX, "{SAMPLE} writes took {healthy:?} before, and {without:?} without it");
+    ensure!(without < healthy + LONGER_MAX, "{SAMPLE} writes took {healthy:?} before, and {without:?} without it");
     // Its attempts to return cost the guest nothing.
     wait_until("an attempt to return", FAULT_LIMIT, || {
         play.write(20)?;
