@@ -17,7 +17,8 @@ const FAULT_LIMIT: Duration = Duration::from_secs(30);
 const GAP_MAX_MS: u64 = 2000;
 /// Writes by which the guest's speed is told.
 const SAMPLE: u64 = 1000;
-/// How much longer a sample may take while the slow replica is away, on a busy machine. With it, one takes 6 s and more.
+/// How much longer a sample may take while the slow replica is away, on a busy machine. With it, one would take some
+/// 6 s: 16 writes at a time, 100 ms each.
 const LONGER_MAX: Duration = Duration::from_secs(3);
 /// Within ten minutes; the volume says so.
 const SLOW_EJECTIONS_MAX: usize = 3;
