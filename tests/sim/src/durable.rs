@@ -66,7 +66,7 @@ impl World {
         }
         let Some(volume) = self.volume_of_link(link) else { return };
         let settled = &self.servers[disk.index()].medium.settled;
-        if data.is_some_and(|data| !settled.has_all(&data)) {
+        if data.is_some_and(|data| !settled.has_all(&data)) && !self.lies(disk) {
             self.violated(format!("{disk} answers the write with lsn {lsn} that is not durable there"), None);
         }
         let answered = self.promises.answered.entry((disk, volume)).or_default();
@@ -79,7 +79,6 @@ impl World {
     }
 
     /// The disk's content is no longer what its chunkserver left there, by a fault that it cannot notice.
-    #[allow(dead_code, reason = "for faults that put back an old image")]
     pub fn forgive(&mut self, disk: Disk) {
         self.promises.answered.retain(|(of, _), _| *of != disk);
     }
@@ -87,6 +86,9 @@ impl World {
     /// A chunkserver has recovered.
     pub fn check_recovered(&mut self, disk: Disk) {
         let Some(process) = &self.servers[disk.index()].process else { return };
+        if self.lies(disk) {
+            return;
+        }
         let status = process.engine.status();
         for volume in self.volumes() {
             let Some(&answered) = self.promises.answered.get(&(disk, volume)) else { continue };
@@ -104,8 +106,8 @@ impl World {
     /// The control plane applies a change.
     pub fn check_change(&mut self, volume: Vol, change: &Change) {
         let Change::Join { disk } = change else { return };
-        if self.is_returning(volume, *disk) {
-            let disk = self.disk_of(*disk);
+        let (id, disk) = (*disk, self.disk_of(*disk));
+        if self.is_returning(volume, id) && !self.lies(disk) {
             self.violated(format!("{disk} is in-sync in {volume} and has not finished its return"), None);
         }
     }

@@ -66,6 +66,7 @@ impl World {
                 let volume = self.any_volume();
                 self.replace_some_disk(volume);
             }
+            class if Class::DECAY.contains(&class) => self.strike_content(class),
             _ => self.strike_disk(class),
         }
         let after = self.fault_rng.range(every / 4, every * 7 / 4);

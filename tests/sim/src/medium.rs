@@ -184,6 +184,45 @@ impl Medium {
         Some(page)
     }
 
+    /// Flips one bit in the newest batches or beside them. Returns the page.
+    pub fn flip_newest(&mut self, rng: &mut Rng) -> Option<u64> {
+        let range = self.newest.back().filter(|range| JOURNAL_PAGES.start <= range.start)?.clone();
+        let page = range.start + rng.below(range.end - range.start);
+        self.flip_in(page, rng.index(BLOCK * 8));
+        Some(page)
+    }
+
+    /// Flips one bit in a row of a chunk or a slot. Without the rows of volumes and of the position a disk does not
+    /// serve at all.
+    pub fn flip_in_index(&mut self, rng: &mut Rng) -> Option<Vec<u8>> {
+        let rows = self.index.keys().filter(|key| matches!(key.first(), Some(b'c' | b's')));
+        let rows: Vec<Vec<u8>> = rows.cloned().collect();
+        let row = rows.get(rng.index(rows.len().max(1)))?.clone();
+        let value = self.index.get_mut(&row).expect("the row is there");
+        let bit = rng.index(value.len() * 8);
+        value[bit / 8] ^= 1 << (bit % 8);
+        Some(row)
+    }
+
+    /// Somewhere that was written before; the superblock is spared.
+    pub fn some_written_offset(&self, rng: &mut Rng) -> Option<u64> {
+        let pages: Vec<u64> = self.written.iter().copied().filter(|page| *page > 1).collect();
+        pages.get(rng.index(pages.len().max(1))).map(|page| page * BLOCK as u64)
+    }
+
+    /// What would be left if the power were cut now and nothing came of what is not durable.
+    pub fn at_rest(&self) -> Medium {
+        Medium {
+            live: self.durable.clone(),
+            durable: self.durable.clone(),
+            written: self.written.clone(),
+            recent: self.recent.clone(),
+            newest: self.newest.clone(),
+            index: self.index.clone(),
+            ..Medium::default()
+        }
+    }
+
     fn flip_in(&mut self, page: u64, bit: usize) {
         let flip = |content: &mut Bytes| {
             let mut bytes = BytesMut::from(&content[..]);

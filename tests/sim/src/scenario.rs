@@ -34,10 +34,17 @@ pub enum Class {
     DeclareLost,
     Grow,
     Replace,
+    OldImage,
+    EmptyDisk,
+    TwoEmptyDisks,
+    LostWrite,
+    MisdirectedWrite,
+    IndexFlip,
+    NewestFlip,
 }
 
 impl Class {
-    pub const ALL: [Class; 23] = [
+    pub const ALL: [Class; 30] = [
         Class::ServerCrash,
         Class::WriterCrash,
         Class::NodePowerCut,
@@ -61,6 +68,24 @@ impl Class {
         Class::DeclareLost,
         Class::Grow,
         Class::Replace,
+        Class::OldImage,
+        Class::EmptyDisk,
+        Class::TwoEmptyDisks,
+        Class::LostWrite,
+        Class::MisdirectedWrite,
+        Class::IndexFlip,
+        Class::NewestFlip,
+    ];
+
+    /// What a disk says of itself may then be less than what it promised; see `decay`.
+    pub const DECAY: [Class; 7] = [
+        Class::OldImage,
+        Class::EmptyDisk,
+        Class::TwoEmptyDisks,
+        Class::LostWrite,
+        Class::MisdirectedWrite,
+        Class::IndexFlip,
+        Class::NewestFlip,
     ];
 
     /// The name under which its strikes are counted.
@@ -89,6 +114,13 @@ impl Class {
             Class::DeclareLost => "fault: operator thinks of declaring a disk lost",
             Class::Grow => "event: a volume may grow",
             Class::Replace => "event: a disk may be replaced",
+            Class::OldImage => "event: an older image may be put back",
+            Class::EmptyDisk => "event: a disk may be emptied",
+            Class::TwoEmptyDisks => "event: two disks may be emptied at once",
+            Class::LostWrite => "event: a write may be lost",
+            Class::MisdirectedWrite => "event: a write may go elsewhere",
+            Class::IndexFlip => "event: a bit may flip in the index",
+            Class::NewestFlip => "event: a bit may flip in the newest batch",
         }
     }
 }
@@ -171,7 +203,9 @@ impl Scenario {
         }
         // What is declared lost no longer counts as a copy, and the one that is left must then be good.
         let on = |classes: &[(Class, Nanos)], class: Class| classes.iter().any(|(c, _)| *c == class);
-        if on(&classes, Class::BitFlip) {
+        // Each of these is rare, so that a run has a few of them and not all.
+        classes.retain(|(class, _)| !Class::DECAY.contains(class) || rng.below(3) == 0);
+        if on(&classes, Class::BitFlip) || Class::DECAY.iter().any(|class| on(&classes, *class)) {
             classes.retain(|(class, _)| *class != Class::DeclareLost);
         }
         let lossy = rng.coin() && !quiet;

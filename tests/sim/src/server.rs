@@ -38,6 +38,9 @@ pub struct Ailment {
     pub read_errors: u32,
     pub flush_errors: u32,
     pub commit_errors: u32,
+    /// Durable writes that are answered and never come, or come to another place.
+    pub lost_writes: u32,
+    pub misdirected_writes: u32,
     /// Operations take this many times as long until `slow_until`.
     pub slowness: u64,
     pub slow_until: Nanos,
@@ -49,6 +52,8 @@ pub struct Server {
     pub incarnation: u32,
     pub process: Option<Process>,
     pub ailment: Ailment,
+    /// Of an earlier stop, to be put back later.
+    pub image: Option<Medium>,
 }
 
 impl World {
@@ -273,7 +278,7 @@ impl World {
                 Event::WriteDone { op, result: Err(simulated_error("write")) }
             }
             Op::Write(write) => {
-                medium.write(&write);
+                self.write_somewhere(disk, &write);
                 Event::WriteDone { op, result: Ok(()) }
             }
             Op::Flush { mark } if take_one(&mut ailment.flush_errors) => {
@@ -298,6 +303,26 @@ impl World {
             }
         };
         self.tell_server(disk, event);
+    }
+
+    /// Where it belongs, unless the device loses or misdirects it.
+    fn write_somewhere(&mut self, disk: Disk, write: &InFlight) {
+        let struck = write.durable && !self.replaced_writer_lives();
+        let server = &mut self.servers[disk.index()];
+        let (medium, ailment) = (&mut server.medium, &mut server.ailment);
+        if struck && take_one(&mut ailment.lost_writes) {
+            self.trace.count("fault: write lost");
+            self.trace.line(self.now, None, || format!("{disk} loses a write of offset {}", write.offset));
+            self.forgive(disk);
+        } else if struck && take_one(&mut ailment.misdirected_writes) {
+            let offset = medium.some_written_offset(&mut self.disk_rng).unwrap_or(write.offset);
+            medium.write(&InFlight { offset, ..write.clone() });
+            self.trace.count("fault: write misdirected");
+            self.trace.line(self.now, None, || format!("{disk} writes offset {} at {offset}", write.offset));
+            self.forgive(disk);
+        } else {
+            medium.write(write);
+        }
     }
 
     pub fn server_tick(&mut self, disk: Disk, incarnation: u32, at: Nanos) {

@@ -86,6 +86,8 @@ pub struct World {
     pub site_rng: Rng,
     /// The one disk that loses bits.
     pub rotten: Disk,
+    /// Disks that were replaced by empty ones.
+    pub emptied: std::collections::BTreeSet<Disk>,
     pub inspections: std::collections::BTreeMap<Link, Vec<ashlar_wire::ReplyFrame>>,
 }
 
@@ -107,6 +109,7 @@ impl World {
                 incarnation: 0,
                 process: None,
                 ailment: Ailment::default(),
+                image: None,
             })
             .collect();
         let volumes = (0..scenario.volumes).map(Vol);
@@ -135,6 +138,7 @@ impl World {
             fault_rng: Rng::named(seed, "fault"),
             site_rng: Rng::named(seed, "site"),
             rotten: Disk(rng.below(u64::from(scenario.nodes)) as u16),
+            emptied: std::collections::BTreeSet::new(),
             inspections: std::collections::BTreeMap::new(),
             scenario,
         }

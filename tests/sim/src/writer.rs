@@ -37,6 +37,12 @@ pub struct WriterState {
     proposals: BTreeMap<ProposalId, Nanos>,
 }
 
+impl WriterState {
+    pub fn has_proposals(&self) -> bool {
+        !self.proposals.is_empty()
+    }
+}
+
 /// A call to the control plane on its way.
 #[derive(Clone, Debug)]
 pub struct Call {

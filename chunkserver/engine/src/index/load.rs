@@ -64,10 +64,14 @@ impl Loaded {
     }
 
     fn load_slot(&mut self, address: SlotAddress, key: &[u8], value: &[u8], places: u32) -> Result<(), RecoverError> {
+        let of_chunk = self.volumes.get(&address.volume).and_then(|replica| replica.chunks.get(&address.chunk));
+        let newest = of_chunk.map_or(Lsn::ZERO, |chunk| chunk.prefix.max(chunk.adopted));
         let slot = decode_slot(key, value, places).unwrap_or_else(|_| {
             self.damaged_slots.push(address);
-            // What was written here is unknown: everything, and later than anything, so that every copy covers it.
-            Slot { valid: u16::MAX, lost: u16::MAX, stamp: Lsn::MAX, ..Slot::new() }
+            // What was written here is unknown: everything, and as late as anything in the chunk, so that every copy
+            // covers it.
+            let stamp = if newest == Lsn::ZERO { Lsn::MAX } else { newest };
+            Slot { valid: u16::MAX, lost: u16::MAX, stamp, ..Slot::new() }
         });
         let replica = self.owner(address.volume)?;
         let (stale, placed) = (slot.stale != 0, slot.place.is_some());
