@@ -137,8 +137,8 @@ impl Volume {
         self.propose(Change::Eject { disks, commit, reason }, out);
     }
 
-    /// The fewest in-sync replicas of a chunk that are whole, were `without` gone. A damaged one is no copy to fall back
-    /// on: for its sake nobody else may be let go.
+    /// The fewest in-sync replicas of a chunk that are whole, were `without` gone. A damaged one is no copy to fall
+    /// back on: for its sake nobody else may be let go.
     pub(crate) fn fewest_sound_without(&self, without: &[DiskId]) -> u8 {
         let damaged = self.members.iter().filter(|member| member.damaged).map(|member| member.disk);
         let gone: Vec<DiskId> = without.iter().copied().chain(damaged).collect();

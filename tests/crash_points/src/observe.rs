@@ -45,6 +45,15 @@ pub enum VolumeSeen {
     },
 }
 
+impl VolumeSeen {
+    fn chunk(&self, chunk: ChunkIndex) -> Option<&ChunkSeen> {
+        match self {
+            VolumeSeen::None(_) => None,
+            VolumeSeen::Replica { chunks, .. } => chunks.get(&chunk),
+        }
+    }
+}
+
 pub type Seen = BTreeMap<u8, VolumeSeen>;
 
 /// What the operations touch.
@@ -165,8 +174,7 @@ impl Expected<'_> {
                         return Some(format!("volume {volume} has promised {promised}, is syncing: {syncing}"));
                     }
                     for (chunk, found) in chunks {
-                        let is = |state: &Seen| matches!(&state[volume], VolumeSeen::Replica { chunks, .. } if chunks[chunk] == *found);
-                        if !possible.iter().any(is) {
+                        if !possible.iter().any(|state| state[volume].chunk(*chunk) == Some(found)) {
                             return Some(self.difference(*volume, *chunk, found));
                         }
                     }
@@ -182,7 +190,8 @@ impl Expected<'_> {
             VolumeSeen::None(status) => format!("{status:?}"),
         };
         format!(
-            "volume {volume} chunk {} is\n  {found:?}\nafter the {} answered operations it was\n  {}\nand after all {} sent\n  {}",
+            "volume {volume} chunk {} is\n  {found:?}\nafter the {} answered operations it was\n  {}\n\
+             and after all {} sent\n  {}",
             chunk.0,
             self.answered,
             state(self.answered),

@@ -60,6 +60,7 @@ impl World {
             Some(Directed::Flapping) => self.flap(volume, step),
             Some(Directed::DyingPeer) => self.make_writers_start(volume),
             Some(Directed::FullDisk) => self.note_full_disk(),
+            Some(Directed::SlowPromise) => self.slow_a_promise(volume),
         };
         let pause = match self.scenario.directed {
             Some(Directed::Flapping) => self.fault_rng.range(50, 900),
@@ -211,6 +212,30 @@ impl World {
     fn note_full_disk(&mut self) -> Nanos {
         self.trace.count("directed: small disk");
         0
+    }
+
+    /// What the old writer sent before the promise becomes durable late, or not at all.
+    fn slow_a_promise(&mut self, volume: Vol) -> Nanos {
+        let Some(old) = self.serving(volume) else { return 300 * MILLIS };
+        self.trace.count("directed: slow promise");
+        let (disk, old_node) = (self.any_disk(), self.writers[old.index()].node);
+        let kept = self.servers[disk.index()].node;
+        let lasts = self.fault_rng.range(200, 1500) * MILLIS;
+        for other in (0..self.scenario.nodes).map(Node).filter(|other| *other != kept && *other != old_node) {
+            self.cut_path(old_node, other, lasts);
+            self.cut_path(other, old_node, lasts);
+        }
+        let slowness = self.fault_rng.range(20, 200);
+        let ailment = &mut self.servers[disk.index()].ailment;
+        (ailment.slowness, ailment.slow_until) = (slowness, self.now + lasts);
+        self.write_cold(old, COLD_WRITES);
+        let node = self.other_node(&[old_node]);
+        let after = self.fault_rng.tail(MILLIS, 40 * MILLIS);
+        self.agenda.add(self.now + after, Happening::AttachAt { volume, node });
+        if self.fault_rng.coin() {
+            self.soon(after, after + 200 * MILLIS, Move::Bounce { disk });
+        }
+        lasts
     }
 
     /// The old writer is not cut off from anything; it only reads. Those who promised to the new one die at once, or

@@ -1,6 +1,6 @@
 //! What disks have promised, held against what their media hold: from outside, whatever the engine believes.
 //!
-//! - A write is answered only when each of its blocks is durable on that disk's medium (P1), in the journal or in place.
+//! - A write is answered only when each block of it is durable on that disk's medium (P1), in the journal or in place.
 //! - A replica that comes back without saying that it is incomplete has every write that it had answered (I-31).
 //! - A disk is taken in only when its replica is not in the middle of a return ("becoming in-sync").
 //!

@@ -148,6 +148,8 @@ pub enum Directed {
     DyingPeer,
     /// One disk has less space than the others, and less than the guests touch at first.
     FullDisk,
+    /// The old writer's last writes are on their way to one slow disk, and to no other, when the new one opens it.
+    SlowPromise,
 }
 
 #[derive(Clone, Debug)]
@@ -189,6 +191,7 @@ impl Scenario {
             10 => Some(Directed::Flapping),
             11 => Some(Directed::DyingPeer),
             12 => Some(Directed::FullDisk),
+            13 => Some(Directed::SlowPromise),
             _ => None,
         };
         let quiet = rng.below(20) == 0;

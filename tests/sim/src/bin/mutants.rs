@@ -24,6 +24,7 @@ const RARE: &[Mutant] = &[
     Mutant::AckBeforeEjectionKnown,
     Mutant::CatalogComparesNoVersion,
     Mutant::OldReportsReused,
+    Mutant::OpenFromVolatileState,
     Mutant::WriteNotHeldBehindRead,
 ];
 
