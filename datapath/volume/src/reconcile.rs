@@ -130,8 +130,8 @@ impl Volume {
             self.say_blocked(format!("waiting for disk {disk} to reconcile"), out);
             return;
         }
-        if let Some(chunk) = self.chunk_without_present() {
-            self.say_blocked(format!("every in-sync replica of chunk {} has gone back in time", chunk.0), out);
+        if let Some(chunk) = self.chunk_without_source() {
+            self.say_blocked(format!("every in-sync replica of chunk {} has lost writes", chunk.0), out);
             return;
         }
         let left = in_sync.iter().fold(0, |mask, &index| mask | 1u64 << index);
@@ -142,14 +142,14 @@ impl Volume {
         }
     }
 
-    /// A chunk of which every in-sync replica is of the past: what it had is nowhere to be had.
-    fn chunk_without_present(&self) -> Option<ChunkIndex> {
-        let is_present = |&index: &u16| {
+    /// A chunk of which every in-sync replica is of the past or incomplete as a whole: what it had is nowhere to be had.
+    fn chunk_without_source(&self) -> Option<ChunkIndex> {
+        let is_source = |&index: &u16| {
             let member = &self.members[usize::from(index)];
-            member.in_sync() && !member.gone_back
+            member.in_sync() && !member.damaged
         };
         let runs = &self.record.chunks;
-        runs.iter().find(|run| !run.members.iter().any(is_present)).map(|run| run.first)
+        runs.iter().find(|run| !run.members.iter().any(is_source)).map(|run| run.first)
     }
 
     pub(crate) fn reported(

@@ -24,6 +24,8 @@ pub struct VolumeStatus {
     pub phase: &'static str,
     pub serving: bool,
     pub blocked: Option<String>,
+    /// A change of the record was asked for and may or may not have happened.
+    pub in_doubt: bool,
     pub members: Vec<MemberStatus>,
     pub commit: Lsn,
     /// Guest requests, of any kind.
@@ -58,6 +60,7 @@ impl Volume {
             phase: self.phase_name(),
             serving: matches!(self.phase, Phase::Serving),
             blocked: self.blocked.clone(),
+            in_doubt: !self.proposals.is_idle(),
             members: (0..self.members.len()).map(|index| self.member_status(index)).collect(),
             commit: self.commit_point(),
             reads: self.counters.reads,

@@ -10,6 +10,7 @@ use crate::format;
 use crate::names::Disk;
 use crate::scenario::Class;
 use crate::world::World;
+use crate::writer::WriterState;
 
 impl World {
     pub fn strike_content(&mut self, class: Class) {
@@ -71,11 +72,11 @@ impl World {
     /// Two disks of each chunk at once, one of them the one that may be rotten; the others then have everything.
     fn empty_two_disks(&mut self) {
         let three = |volume| self.catalog.record(volume).fewest_in_sync_without(&[]) >= 3;
-        let settled = self.living_writers().iter().all(|writer| {
-            let state = &self.writers[writer.index()];
-            state.serving && !state.has_proposals()
-        });
-        if !self.emptied.is_empty() || !settled || !self.volumes().all(three) {
+        // A change in doubt, or one that a writer left behind, may let go of the third while the two are empty.
+        let living: Vec<&WriterState> =
+            self.living_writers().iter().map(|writer| &self.writers[writer.index()]).collect();
+        let settled = |volume| living.iter().any(|state| state.volume == volume && state.is_settled());
+        if !self.emptied.is_empty() || !self.volumes().all(|volume| three(volume) && settled(volume)) {
             return;
         }
         let other = Disk((self.rotten.0 + 1) % self.scenario.nodes);

@@ -38,8 +38,10 @@ pub struct WriterState {
 }
 
 impl WriterState {
-    pub fn has_proposals(&self) -> bool {
-        !self.proposals.is_empty()
+    /// It serves, and the control plane has answered all that it asked.
+    pub fn is_settled(&self) -> bool {
+        let status = self.core.as_ref().map(Volume::status);
+        status.is_some_and(|status| status.serving && !status.in_doubt)
     }
 }
 

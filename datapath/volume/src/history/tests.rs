@@ -195,7 +195,7 @@ fn replicas_that_are_all_of_the_past_are_not_served() {
     bench.start();
     bench.advance(Duration::from_secs(5));
     assert!(!bench.volume.status().serving);
-    assert!(bench.volume.status().blocked.unwrap().contains("gone back in time"));
+    assert!(bench.volume.status().blocked.unwrap().contains("has lost writes"));
 }
 
 #[test]

@@ -149,6 +149,18 @@ fn a_damaged_replica_of_a_clean_volume_is_made_whole_before_it_is_served() {
 }
 
 #[test]
+fn replicas_that_are_all_incomplete_are_not_served() {
+    let mut bench = dirty(&[IN, IN]);
+    for replica in &mut bench.replicas {
+        replica.distrust();
+    }
+    bench.start();
+    bench.advance(Duration::from_secs(5));
+    let status = bench.volume.status();
+    assert!(!status.serving && status.blocked.is_some_and(|why| why.contains("has lost writes")));
+}
+
+#[test]
 fn an_unacknowledged_tail_of_one_that_was_left_out_does_not_come_back() {
     let mut bench = dirty(&[IN, IN, OUT(91)]);
     bench.replicas[2].had(0, 9, 95, 66);
