@@ -142,7 +142,7 @@ impl Volume {
         }
     }
 
-    /// A chunk of which every in-sync replica is of the past or incomplete as a whole: what it had is nowhere to be had.
+    /// A chunk of which every in-sync replica is of the past or incomplete: what it had is nowhere to be had.
     fn chunk_without_source(&self) -> Option<ChunkIndex> {
         let is_source = |&index: &u16| {
             let member = &self.members[usize::from(index)];

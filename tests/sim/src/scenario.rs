@@ -181,44 +181,21 @@ impl Scenario {
     /// Draws the scenario of a seed.
     pub fn draw(seed: u64) -> Scenario {
         let mut rng = Rng::named(seed, "scenario");
-        let directed = match rng.below(24) {
-            0 | 1 => Some(Directed::Zombie { beside_its_replica: rng.coin() }),
-            2..=4 => Some(Directed::DyingWriter),
-            5 | 6 => Some(Directed::Sleeper),
-            7 => Some(Directed::Relay { beside_its_replica: rng.coin() }),
-            8 => Some(Directed::LostEjection),
-            9 => Some(Directed::Usurper),
-            10 => Some(Directed::Flapping),
-            11 => Some(Directed::DyingPeer),
-            12 => Some(Directed::FullDisk),
-            13 => Some(Directed::SlowPromise),
-            _ => None,
-        };
+        let directed = draw_directed(&mut rng);
         let quiet = rng.below(20) == 0;
-        let often = rng.range(1, 6) * SECONDS;
-        let mut classes = Vec::new();
-        for class in Class::ALL {
-            let on = rng.below(5) < 2 && !quiet;
-            let every = rng.range(often / 2, often * 3);
-            if on && (directed.is_none() || rng.below(3) == 0) {
-                classes.push((class, every));
-            }
-        }
-        // What is declared lost no longer counts as a copy, and the one that is left must then be good.
-        let on = |classes: &[(Class, Nanos)], class: Class| classes.iter().any(|(c, _)| *c == class);
-        // Each of these is rare, so that a run has a few of them and not all.
-        classes.retain(|(class, _)| !Class::DECAY.contains(class) || rng.below(3) == 0);
-        if on(&classes, Class::BitFlip) || Class::DECAY.iter().any(|class| on(&classes, *class)) {
-            classes.retain(|(class, _)| *class != Class::DeclareLost);
-        }
+        let mut classes = draw_classes(&mut rng, directed, quiet);
         let lossy = rng.coin() && !quiet;
         let full = directed == Some(Directed::FullDisk);
         if full {
             // Volumes that grow, and disks that come and go, would need more than the small disk has.
             classes.clear();
         }
-        // A disk that fills up: what the guests touch is more than a first touch may have, and less than the disk.
+        // A disk that fills up: what the guests touch is less than first touches may have at rest, and more while
+        // overwrites take places too. A volume that grows would touch more than that for good.
         let small = rng.below(10) == 0;
+        if small {
+            classes.retain(|(class, _)| *class != Class::Grow);
+        }
         Scenario {
             nodes: if full { 3 } else { rng.range(3, 5) as u16 },
             volumes: if small || full { 1 } else { rng.range(1, 2) as u16 },
@@ -242,7 +219,7 @@ impl Scenario {
             hot_slots: if full {
                 72
             } else if small {
-                60
+                54
             } else {
                 rng.range(2, 6) as u16
             },
@@ -269,4 +246,41 @@ impl Scenario {
             ..Scenario::draw(seed)
         }
     }
+}
+
+fn draw_directed(rng: &mut Rng) -> Option<Directed> {
+    match rng.below(24) {
+        0 | 1 => Some(Directed::Zombie { beside_its_replica: rng.coin() }),
+        2..=4 => Some(Directed::DyingWriter),
+        5 | 6 => Some(Directed::Sleeper),
+        7 => Some(Directed::Relay { beside_its_replica: rng.coin() }),
+        8 => Some(Directed::LostEjection),
+        9 => Some(Directed::Usurper),
+        10 => Some(Directed::Flapping),
+        11 => Some(Directed::DyingPeer),
+        12 => Some(Directed::FullDisk),
+        13 => Some(Directed::SlowPromise),
+        _ => None,
+    }
+}
+
+/// Swarm: whole classes are on or off, each at a pace of its own.
+fn draw_classes(rng: &mut Rng, directed: Option<Directed>, quiet: bool) -> Vec<(Class, Nanos)> {
+    let often = rng.range(1, 6) * SECONDS;
+    let mut classes = Vec::new();
+    for class in Class::ALL {
+        let on = rng.below(5) < 2 && !quiet;
+        let every = rng.range(often / 2, often * 3);
+        if on && (directed.is_none() || rng.below(3) == 0) {
+            classes.push((class, every));
+        }
+    }
+    // Each of these is rare, so that a run has a few of them and not all.
+    classes.retain(|(class, _)| !Class::DECAY.contains(class) || rng.below(3) == 0);
+    // What is declared lost no longer counts as a copy, and the one that is left must then be good.
+    let spoils = |class: &Class| matches!(class, Class::BitFlip | Class::ReadError) || Class::DECAY.contains(class);
+    if classes.iter().any(|(class, _)| spoils(class)) {
+        classes.retain(|(class, _)| *class != Class::DeclareLost);
+    }
+    classes
 }
