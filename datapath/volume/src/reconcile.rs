@@ -199,7 +199,7 @@ impl Volume {
         let holders = holders.filter(|&index| self.members[index].in_sync());
         let report_of = |index: MemberIndex| match reports.get(&index) {
             // Of all that it says only that it is a holder counts: everything is compared with the source and copied.
-            _ if self.members[index].gone_back => ChunkReport { complete: false, ..empty },
+            _ if self.members[index].damaged => ChunkReport { complete: false, ..empty },
             Some(report) => {
                 ChunkReport { complete: report.complete || Mutant::CutOffReconcileComplete.is_on(), ..*report }
             }

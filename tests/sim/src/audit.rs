@@ -5,7 +5,7 @@
 use crate::format;
 use crate::names::{Disk, Link, SECONDS, Vol, Writer};
 use crate::net::{Connection, Pipe};
-use crate::world::World;
+use crate::world::{World, disk_of};
 use ashlar_engine::{Event, LinkId};
 use ashlar_types::{ChunkIndex, Crc32, Epoch, Lsn, RequestId, SessionId, SlotIndex};
 use ashlar_wire::{Frame, Open, Reply, Request, SlotContent};
@@ -34,7 +34,7 @@ impl World {
     fn compare(&mut self, volume: Vol, chunk: ChunkIndex, replicas: &[(Disk, Slots)]) {
         let record = self.catalog.record(volume);
         let holders: Vec<Disk> =
-            record.members_of(chunk).iter().map(|&i| self.disk_of(record.members[usize::from(i)].disk)).collect();
+            record.members_of(chunk).iter().map(|&i| disk_of(record.members[usize::from(i)].disk)).collect();
         let holding: Vec<&(Disk, Slots)> = replicas.iter().filter(|(disk, _)| holders.contains(disk)).collect();
         for slot in (0..ashlar_types::SLOTS_PER_CHUNK as u16).map(SlotIndex) {
             let readable = holding.iter().filter(|(_, slots)| slots.get(&(chunk, slot)) != Some(&None));

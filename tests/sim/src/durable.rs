@@ -9,7 +9,7 @@
 use crate::format;
 use crate::names::{Disk, Link, Vol};
 use crate::stamp::{self, BLOCK, Stamp};
-use crate::world::World;
+use crate::world::{World, disk_of};
 use ashlar_types::{Change, DiskId, Lsn, RequestId};
 use ashlar_wire::{Reply, ReplyFrame, Request, RequestFrame};
 use bytes::Bytes;
@@ -93,7 +93,8 @@ impl World {
         for volume in self.volumes() {
             let Some(&answered) = self.promises.answered.get(&(disk, volume)) else { continue };
             let replica = status.replicas.iter().find(|replica| replica.volume == format::volume_id(volume));
-            let (last, knows) = replica.map_or((Lsn::ZERO, false), |replica| (replica.last, replica.incomplete));
+            // A disk that has lost all trace of a volume is found out by the next `Open`: it has promised nothing.
+            let (last, knows) = replica.map_or((Lsn::ZERO, true), |replica| (replica.last, replica.incomplete));
             if last < answered && !knows {
                 self.violated(
                     format!("{disk} has answered lsn {answered} of {volume}, recovers with {last} and does not know"),
@@ -106,14 +107,14 @@ impl World {
     /// The control plane applies a change.
     pub fn check_change(&mut self, volume: Vol, change: &Change) {
         let Change::Join { disk } = change else { return };
-        let (id, disk) = (*disk, self.disk_of(*disk));
+        let (id, disk) = (*disk, disk_of(*disk));
         if self.is_returning(volume, id) && !self.lies(disk) {
             self.violated(format!("{disk} is in-sync in {volume} and has not finished its return"), None);
         }
     }
 
     fn is_returning(&self, volume: Vol, disk: DiskId) -> bool {
-        let Some(process) = &self.servers[self.disk_of(disk).index()].process else { return false };
+        let Some(process) = &self.servers[disk_of(disk).index()].process else { return false };
         let status = process.engine.status();
         let replica = status.replicas.into_iter().find(|replica| replica.volume == format::volume_id(volume));
         replica.is_some_and(|replica| replica.syncing.is_some())

@@ -3,7 +3,7 @@
 
 use crate::names::{Disk, MILLIS, Nanos, Node, SECONDS, Vol};
 use crate::server::Ailment;
-use crate::world::World;
+use crate::world::{World, disk_of};
 use ashlar_types::{DiskId, Member, MemberState, VolumeRecord};
 
 /// After the last fault: attached, answered, every replica in-sync.
@@ -80,7 +80,7 @@ impl World {
             let record = self.catalog.record(volume);
             let awaited = |member: &&Member| member.state != MemberState::InSync && holds(record, member.disk);
             if let Some(member) = record.members.iter().find(awaited) {
-                let disk = self.disk_of(member.disk);
+                let disk = disk_of(member.disk);
                 return Some(format!("{disk} is {:?} in {volume}", member.state));
             }
         }
@@ -132,7 +132,7 @@ impl World {
 
     /// Disks that are in-sync in the volume.
     pub fn in_sync(&self, volume: Vol) -> Vec<Disk> {
-        self.catalog.record(volume).in_sync().map(|member| self.disk_of(member.disk)).collect()
+        self.catalog.record(volume).in_sync().map(|member| disk_of(member.disk)).collect()
     }
 }
 

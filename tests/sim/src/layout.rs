@@ -2,7 +2,7 @@
 
 use crate::format;
 use crate::names::{Disk, Node, Vol};
-use crate::world::World;
+use crate::world::{World, disk_of};
 use ashlar_types::{BLOCKS_PER_CHUNK, BLOCKS_PER_SLOT, ByteCount, CHUNK_BYTES, Member, MemberState};
 
 impl World {
@@ -38,7 +38,7 @@ impl World {
         let with = Member { disk: format::disk_id(free), node, zone: None, state: MemberState::InSync };
         self.catalog.replace(volume, gone, with);
         self.trace.count("event: disk replaced");
-        let gone = self.disk_of(gone);
+        let gone = disk_of(gone);
         self.trace.line(self.now, None, || format!("{free} takes the place of {gone} in {volume}"));
     }
 }

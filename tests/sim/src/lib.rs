@@ -15,6 +15,7 @@ mod agenda;
 mod audit;
 mod catalog;
 mod clock;
+pub mod coverage;
 mod decay;
 mod describe;
 mod directed;

@@ -123,11 +123,6 @@ impl World {
         }
     }
 
-    pub fn touch_of_link(&self, link: Link) -> Option<Touch> {
-        let writer = self.net.links[link.index()].writer;
-        self.writers.get(writer.index()).and_then(|state| Touch::all(state.volume))
-    }
-
     pub fn touch_of_request(&self, link: Link, request: &Request) -> Option<Touch> {
         let writer = self.net.links[link.index()].writer;
         let volume = self.writers.get(writer.index())?.volume;

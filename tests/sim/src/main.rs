@@ -1,6 +1,6 @@
 //! `ashlar-sim`: runs seeds of the simulator, or replays one.
 
-use ashlar_sim::{Outcome, Telling, run_seed};
+use ashlar_sim::{Outcome, Telling, coverage, run_seed};
 use clap::Parser;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -118,7 +118,7 @@ fn sweep(cli: &Cli) -> ExitCode {
     });
     let totals = totals.into_inner().expect("no worker panics outside of a seed");
     report(&totals, begun.elapsed().as_secs_f64());
-    let Some(&seed) = totals.failures.keys().next() else { return ExitCode::SUCCESS };
+    let Some(&seed) = totals.failures.keys().next() else { return judge_coverage(&totals) };
     if !cli.keep_going {
         let outcome = run_seed(seed, Telling::Story);
         print_tail(&outcome.story, cli.story_lines);
@@ -126,6 +126,17 @@ fn sweep(cli: &Cli) -> ExitCode {
         return verdict(&outcome);
     }
     ExitCode::FAILURE
+}
+
+/// The generator must have reached everything that it claims to.
+fn judge_coverage(totals: &Totals) -> ExitCode {
+    if totals.seeds < coverage::SEEDS_MIN {
+        println!("coverage is judged from {} seeds on", coverage::SEEDS_MIN);
+        return ExitCode::SUCCESS;
+    }
+    let gaps = coverage::gaps(&totals.counts);
+    gaps.iter().for_each(|gap| println!("COVERAGE {gap}"));
+    if gaps.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn work(cli: &Cli, next: &AtomicU64, stop: &AtomicBool, totals: &Mutex<Totals>) {
@@ -166,9 +177,7 @@ impl Totals {
 }
 
 fn report(totals: &Totals, seconds: f64) {
-    for (what, number) in &totals.counts {
-        println!("{number:>12}  {what}");
-    }
+    print!("{}", coverage::report(&totals.counts));
     println!(
         "{} seeds, {} violations; {:.0} seeds a minute; {} acknowledged writes, {} reads, {} events, \
          {:.2} simulated hours",

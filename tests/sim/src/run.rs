@@ -83,6 +83,9 @@ fn begin(world: &mut World, seed: u64) {
     for (class, every) in world.scenario.classes.clone() {
         world.agenda.add(SECONDS / 2 + rng.below(every), Happening::Strike { class, every });
     }
+    if world.scenario.clocks_drift {
+        world.trace.count("fault: clock drifts");
+    }
     if world.scenario.directed.is_some() {
         world.agenda.add(SECONDS + rng.below(2 * SECONDS), Happening::DirectedStep { step: 0 });
     }

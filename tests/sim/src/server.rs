@@ -180,7 +180,10 @@ impl World {
                     return;
                 }
                 self.check_reply(disk, link, &frame);
-                let touch = self.touch_of_link(link);
+                if let ashlar_wire::Reply::Refused(refusal) = &frame.message {
+                    self.trace.count(crate::coverage::refusal(refusal.status));
+                }
+                let touch = self.trace.touch_of_answer(link, frame.request);
                 self.trace
                     .line(self.now, touch, || format!("{disk} answers on {link}: {}", crate::describe::reply(&frame)));
                 self.send(link, Way::ToWriter, Message::Reply(frame));

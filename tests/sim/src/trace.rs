@@ -1,8 +1,9 @@
 //! What a run leaves behind: a rolling hash of everything that happened, counts of faults fired and states reached,
 //! and, if asked for, a line for each event. The lines that touch one block are the story of a failure.
 
-use crate::names::{Nanos, Vol};
-use std::collections::BTreeMap;
+use crate::names::{Link, Nanos, Vol};
+use ashlar_types::RequestId;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 /// Which blocks of a volume an event touches.
@@ -40,11 +41,19 @@ pub struct Trace {
     events: u64,
     counts: BTreeMap<&'static str, u64>,
     lines: Option<Vec<Line>>,
+    /// What each request touches, for the lines of its answer.
+    asked: HashMap<(Link, RequestId), Option<Touch>>,
 }
 
 impl Trace {
     pub fn new(with_lines: bool) -> Trace {
-        Trace { hash: 0xcbf2_9ce4_8422_2325, events: 0, counts: BTreeMap::new(), lines: with_lines.then(Vec::new) }
+        Trace {
+            hash: 0xcbf2_9ce4_8422_2325,
+            events: 0,
+            counts: BTreeMap::new(),
+            lines: with_lines.then(Vec::new),
+            asked: HashMap::new(),
+        }
     }
 
     /// Takes numbers into the hash.
@@ -68,6 +77,17 @@ impl Trace {
         if let Some(lines) = &mut self.lines {
             lines.push(Line { at, touch, text: text() });
         }
+    }
+
+    /// A request is sent: its answer will touch what it touches.
+    pub fn asked(&mut self, link: Link, request: RequestId, touch: Option<Touch>) {
+        if self.lines.is_some() {
+            self.asked.insert((link, request), touch);
+        }
+    }
+
+    pub fn touch_of_answer(&self, link: Link, request: RequestId) -> Option<Touch> {
+        self.asked.get(&(link, request)).copied().flatten()
     }
 
     pub fn hash(&self) -> u64 {

@@ -190,10 +190,6 @@ impl World {
         format::disk_id(disk)
     }
 
-    pub fn disk_of(&self, id: DiskId) -> Disk {
-        Disk(id.as_u128() as u16 - 1)
-    }
-
     pub fn disks(&self) -> impl Iterator<Item = Disk> + use<> {
         (0..self.scenario.nodes).map(Disk)
     }
@@ -261,4 +257,8 @@ impl World {
             Happening::Move { next } => self.make_move(next),
         }
     }
+}
+
+pub fn disk_of(id: DiskId) -> Disk {
+    Disk(id.as_u128() as u16 - 1)
 }

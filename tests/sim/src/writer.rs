@@ -8,7 +8,7 @@ use crate::guest::Guest;
 use crate::names::{Disk, Link, MICROS, MILLIS, Nanos, Node, SECONDS, Vol, Writer};
 use crate::net::{Connection, Message, Pipe, Way};
 use crate::trace::Touch;
-use crate::world::{Happening, World};
+use crate::world::{Happening, World, disk_of};
 use ashlar_types::{Change, ChangeAnswer, Epoch, Instant, SessionId, VolumeRecord};
 use ashlar_volume::{Action, Config, Ending, Event, Notice, ProposalId, Volume};
 use ashlar_wire::Request;
@@ -65,6 +65,9 @@ impl World {
             format!("{writer} starts on {node} for {volume} with epoch {epoch}: {}", crate::describe::record(&record))
         });
         self.trace.count("state: writer started");
+        if self.replaced_writer_lives() {
+            self.trace.count("state: replaced writer still lives");
+        }
         let dies_after = self.death_of_next_writer();
         let mut core = Volume::new(Config::new(node_name(node), None), record, now);
         let mut actions = Vec::new();
@@ -118,9 +121,14 @@ impl World {
         let Some(core) = &mut state.core else { return };
         let is_step = step_of_event(&event);
         if !matches!(event, Event::Tick) {
-            self.trace.line(self.now, crate::describe::touch_of_volume_event(state.volume, &event), || {
-                format!("{writer} hears {}", crate::describe::volume_event(&event))
-            });
+            let touch = match &event {
+                Event::Reply { disk, frame, .. } => {
+                    let link = state.links.get(&disk_of(*disk));
+                    link.and_then(|&link| self.trace.touch_of_answer(link, frame.request))
+                }
+                event => crate::describe::touch_of_volume_event(state.volume, event),
+            };
+            self.trace.line(self.now, touch, || format!("{writer} hears {}", crate::describe::volume_event(&event)));
         }
         let mut actions = Vec::new();
         core.handle(now, event, &mut actions);
@@ -138,7 +146,7 @@ impl World {
             }
             let is_step = step_of_action(&action);
             let peer = match &action {
-                Action::Send { disk, .. } => Some(self.disk_of(*disk)),
+                Action::Send { disk, .. } => Some(disk_of(*disk)),
                 _ => None,
             };
             self.perform_one_for_writer(writer, action);
@@ -181,9 +189,9 @@ impl World {
 
     fn perform_one_for_writer(&mut self, writer: Writer, action: Action) {
         match action {
-            Action::Connect { disk } => self.connect(writer, self.disk_of(disk)),
+            Action::Connect { disk } => self.connect(writer, disk_of(disk)),
             Action::Disconnect { disk, session } => {
-                let disk = self.disk_of(disk);
+                let disk = disk_of(disk);
                 let link = self.writers[writer.index()].links.get(&disk).copied();
                 if let Some(link) = link.filter(|&link| self.net.link(link).session == session) {
                     self.writers[writer.index()].links.remove(&disk);
@@ -192,12 +200,13 @@ impl World {
                 }
             }
             Action::Send { disk, session, frame } => {
-                let disk = self.disk_of(disk);
+                let disk = disk_of(disk);
                 let Some(&link) = self.writers[writer.index()].links.get(&disk) else { return };
                 if self.net.link(link).session != session {
                     return;
                 }
                 let touch = self.touch_of_request(link, &frame.message);
+                self.trace.asked(link, frame.request, touch);
                 self.trace.line(self.now, touch, || {
                     format!("{writer} sends to {disk} on {link}: {}", crate::describe::request(&frame))
                 });

@@ -30,6 +30,7 @@ impl Store {
                     self.distrust(volume);
                 }
                 self.promise(volume, *epoch, *size, *session);
+                self.void_fresh(volume);
             }
             Body::DeleteVolume { epoch } => self.delete(volume, *epoch, by),
             _ if self.replica(volume).is_none() => return Outcome::Done,

@@ -65,6 +65,25 @@ impl Store {
         Outcome::Done
     }
 
+    /// A new session has begun: what earlier ones wrote during a return is as old as anything else here.
+    pub(super) fn void_fresh(&mut self, volume: VolumeId) {
+        // Outside of a return nothing is fresh, and there is no need to look.
+        if self.is_syncing(volume) {
+            self.forget_fresh(volume);
+        }
+    }
+
+    fn forget_fresh(&mut self, volume: VolumeId) {
+        let chunks = self.replica_mut(volume).chunks.iter();
+        let slots =
+            chunks.flat_map(|(&chunk, entry)| entry.slots.iter().map(move |(&slot, state)| (chunk, slot, state)));
+        let fresh = slots.filter(|(_, _, state)| state.fresh != 0);
+        let fresh: Vec<_> = fresh.map(|(chunk, slot, _)| SlotAddress { volume, chunk, slot }).collect();
+        for address in fresh {
+            self.edit(address, |slot, _| slot.fresh = 0);
+        }
+    }
+
     pub(super) fn adopt_prefix(&mut self, volume: VolumeId, chunk: ChunkIndex, prefix: Lsn) -> Outcome {
         let entry = self.replica_mut(volume).chunk_mut(chunk);
         entry.adopted = entry.adopted.max(prefix);
@@ -85,13 +104,13 @@ impl Store {
         Outcome::Done
     }
 
-    /// Reconcile has mended what damage to the journal left, chunk by chunk.
+    /// Reconcile has mended, chunk by chunk, what damage to the journal left, or a return that was not finished.
     fn become_whole_if_every_chunk_is(&mut self, volume: VolumeId) {
         let replica = self.replica_mut(volume);
         let count = Geometry::new(replica.size).map_or(0, Geometry::chunk_count) as usize;
         let whole = replica.chunks.len() == count && replica.chunks.values().all(|chunk| chunk.complete);
-        if replica.incomplete && replica.syncing.is_none() && whole {
-            replica.incomplete = false;
+        if replica.incomplete && whole {
+            (replica.incomplete, replica.syncing) = (false, None);
             self.dirty.volume(volume);
         }
     }
@@ -117,7 +136,8 @@ impl Store {
     /// Without a return in progress this changes nothing: it is the second copy of an answered request, or there is
     /// damage to repair.
     pub(super) fn finish_sync(&mut self, volume: VolumeId) -> Outcome {
-        let replica = self.replica_mut(volume);
+        let Store { volumes, dirty, .. } = self;
+        let replica = volumes.get_mut(&volume).expect("the replica exists");
         let whole = !replica.incomplete && replica.chunks.values().all(|chunk| chunk.complete);
         if replica.stale_slots > 0 || replica.syncing.is_none() && !whole {
             return Outcome::Incomplete;
@@ -127,21 +147,14 @@ impl Store {
         }
         replica.syncing = None;
         replica.incomplete = false;
-        let mut fresh = Vec::new();
+        dirty.volume(volume);
         for (&chunk, entry) in &mut replica.chunks {
             entry.complete = true;
             entry.prefix = entry.prefix.max(entry.adopted);
             entry.adopted = Lsn::ZERO;
-            let marked = entry.slots.iter().filter(|(_, slot)| slot.fresh != 0);
-            fresh.push((chunk, marked.map(|(&index, _)| index).collect::<Vec<SlotIndex>>()));
+            dirty.chunk(volume, chunk);
         }
-        self.dirty.volume(volume);
-        for (chunk, slots) in fresh {
-            self.dirty.chunk(volume, chunk);
-            for slot in slots {
-                self.edit(SlotAddress { volume, chunk, slot }, |slot, _| slot.fresh = 0);
-            }
-        }
+        self.forget_fresh(volume);
         Outcome::Done
     }
 

@@ -127,6 +127,27 @@ fn fresh_blocks_are_never_marked_and_old_fresh_marks_are_void() {
     assert_eq!(rig.refused(1, Request::Read { range: range(0, 1) }), Status::Stale);
 }
 
+/// An image of a disk from the middle of a return, put back when it had long been in-sync again.
+#[test]
+fn a_return_that_was_cut_off_is_mended_by_reconcile_and_protects_no_old_block() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    rig.write(1, Request::BeginSync { after: Lsn::ZERO });
+    rig.write(1, write(0, &[9; 4], lsn(1, 8)));
+    rig = restart(rig, 1);
+    rig.write(1, mark(Lsn::ZERO, &[0]));
+    assert_eq!(rig.refused(1, Request::Read { range: range(0, 1) }), Status::Stale);
+    rig.write(1, fill(0, lsn(1, 20), u16::MAX, &[7; 16]));
+    for chunk in 0..16 {
+        rig.write(1, Request::CompleteChunk { chunk: ChunkIndex(chunk), prefix: lsn(1, 20) });
+    }
+    let mut rig = Rig::start(rig.stop());
+    rig.settle();
+    let Reply::Opened(opened) = rig.open(1, 2) else { panic!() };
+    assert!(!opened.syncing);
+    rig.expect(1, 0, &[7; 16]);
+}
+
 #[test]
 fn a_filled_slot_takes_the_sources_stamp_unless_its_own_fresh_one_is_higher() {
     let mut rig = Rig::format(256);

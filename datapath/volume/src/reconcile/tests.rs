@@ -148,6 +148,20 @@ fn a_damaged_replica_of_a_clean_volume_is_made_whole_before_it_is_served() {
     assert!(bench.is_done(write));
 }
 
+/// As an image of its disk from the middle of a return looks: prefixes that grew over what it lacks.
+#[test]
+fn an_incomplete_replica_is_not_believed_up_to_its_prefix() {
+    let mut bench = dirty(&[IN, IN]);
+    bench.replicas[0].had(0, 4, 92, 7);
+    bench.replicas[0].had(0, 9, 95, 1);
+    bench.replicas[1].had(0, 9, 95, 1);
+    bench.replicas[1].syncing = true;
+    bench.start();
+    bench.advance(Duration::from_secs(3));
+    assert!(bench.volume.status().serving);
+    assert_eq!(bench.replicas[1].byte(0, 4), 7);
+}
+
 #[test]
 fn replicas_that_are_all_incomplete_are_not_served() {
     let mut bench = dirty(&[IN, IN]);
