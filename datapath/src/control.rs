@@ -69,7 +69,11 @@ impl ControlPlane {
     pub(crate) async fn grant(&self, volume: &str) -> Result<Granted, Status> {
         let request = control::GrantRequest { volume: volume.to_owned(), node: self.config.node.to_string() };
         let record = answer(self.membership.clone().grant(request)).await?;
-        self.understand(&record)
+        let granted = self.understand(&record)?;
+        match fault_of_grant(&granted.record) {
+            Some(fault) => Err(Status::internal(format!("the control plane's grant makes no sense: {fault}"))),
+            None => Ok(granted),
+        }
     }
 
     /// The record of the volume (name or id).
@@ -132,6 +136,16 @@ impl ControlPlane {
             }
         }
         addresses
+    }
+}
+
+/// What is wrong with a record as a grant, if anything is: a volume cannot be attached by it.
+fn fault_of_grant(record: &VolumeRecord) -> Option<&'static str> {
+    match () {
+        () if record.epoch == Epoch::NONE => Some("it has no epoch"),
+        () if record.min_replicas == 0 => Some("it needs no replica"),
+        () if record.members.len() > ashlar_volume::MEMBERS_MAX => Some("it has too many members"),
+        () => None,
     }
 }
 
@@ -289,4 +303,39 @@ async fn beat(
         asked_ms => Duration::from_millis(asked_ms).clamp(INTERVAL_MIN, INTERVAL_MAX),
     };
     Ok((asked, more))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ashlar_types::{ByteCount, ClusterId, Member, MemberState};
+
+    #[test]
+    fn a_grant_by_which_nothing_can_be_attached_is_refused() {
+        let member = Member {
+            disk: ashlar_types::DiskId::from_u128(1),
+            node: "a".parse().unwrap(),
+            zone: None,
+            state: MemberState::InSync,
+        };
+        let good = VolumeRecord {
+            cluster: ClusterId::from_u128(1),
+            volume: VolumeId::from_u128(1),
+            size: ByteCount(1 << 30),
+            epoch: Epoch::new(1).unwrap(),
+            version: 1,
+            holder: None,
+            clean: true,
+            min_replicas: 1,
+            members: vec![member.clone()],
+            chunks: vec![],
+            declared_lost: vec![],
+            last_change: None,
+        };
+        assert_eq!(fault_of_grant(&good), None);
+        assert!(fault_of_grant(&VolumeRecord { epoch: Epoch::NONE, ..good.clone() }).is_some());
+        assert!(fault_of_grant(&VolumeRecord { min_replicas: 0, ..good.clone() }).is_some());
+        let members = vec![member; ashlar_volume::MEMBERS_MAX + 1];
+        assert!(fault_of_grant(&VolumeRecord { members, ..good }).is_some());
+    }
 }

@@ -31,4 +31,6 @@ mod status;
 
 pub use config::{Config, ConfigError, RunFlags};
 pub use daemon::{State, run};
+#[cfg(feature = "fuzz")]
+pub use frontend::nbd::fuzz as nbd_fuzz;
 pub use status::{StatusFlags, run as status};

@@ -82,8 +82,8 @@ impl Header {
             return None;
         }
         let stored = u32::from_le_bytes(page[CRC_AT..CRC_AT + 4].try_into().expect("4 bytes"));
-        let sequence = u64::from_le_bytes(page[32..40].try_into().expect("8 bytes"));
-        (checksum(page).0 == stored).then_some(Sequence(sequence))
+        let sequence = Sequence(u64::from_le_bytes(page[32..40].try_into().expect("8 bytes")));
+        (checksum(page).0 == stored && sequence <= Sequence::BELIEVED_MAX).then_some(sequence)
     }
 
     /// Decodes a page that `recognize` accepted, and its checksum.

@@ -189,18 +189,13 @@ impl Engine {
         match event {
             Event::Request { link, frame } if self.failed.is_some() => self.on_request(link, frame, out),
             Event::Request { link, frame } if !self.may_wait(&frame) => {
-                let of_link = |early: &Event| matches!(early, Event::Request { link: other, .. } if *other == link);
-                self.early.retain(|early| !of_link(early));
-                self.counters.links_closed += 1;
-                out.push(Action::CloseLink { link });
+                self.close_link(link, out);
             }
             Event::Delete { op, .. } if self.failed.is_some() || self.early.len() >= EARLY_EVENTS_MAX => {
                 let reason = self.failed.clone().unwrap_or_else(|| "the disk is still recovering".to_owned());
                 out.push(Action::Deleted { op, result: Err(reason) });
             }
-            Event::LinkClosed { link } => {
-                self.early.retain(|early| !matches!(early, Event::Request { link: other, .. } if *other == link));
-            }
+            Event::LinkClosed { link } => self.forget_early(link),
             event => self.early.push_back(event),
         }
     }
@@ -372,7 +367,8 @@ impl Engine {
             }
         }
         self.refuse_waiting(reason, out);
-        for event in std::mem::take(&mut self.early) {
+        // Nothing is put off any more, so this ends.
+        while let Some(event) = self.early.pop_front() {
             self.put_off(event, out);
         }
     }
@@ -398,8 +394,14 @@ impl Engine {
         (part as u32).max(RESERVE_SLOTS_MIN)
     }
 
+    /// What the link has asked for during recovery is not served: nobody is there to hear of it.
+    fn forget_early(&mut self, link: LinkId) {
+        self.early.retain(|early| !matches!(early, Event::Request { link: other, .. } if *other == link));
+    }
+
     pub(crate) fn close_link(&mut self, link: LinkId, out: &mut Vec<Action>) {
         self.end_link(link);
+        self.forget_early(link);
         self.counters.links_closed += 1;
         out.push(Action::CloseLink { link });
     }

@@ -248,18 +248,20 @@ fn decode_replica(key: &[u8], value: &[u8]) -> Result<Replica, Malformed> {
     replica.syncing = (flags & SYNCING != 0).then_some(after);
     replica.incomplete = flags & INCOMPLETE != 0;
     replica.deleted = flags & DELETED != 0;
-    if flags & !(SYNCING | INCOMPLETE | DELETED) == 0 { Ok(replica) } else { Err(Malformed) }
+    let sensible = flags & !(SYNCING | INCOMPLETE | DELETED) == 0 && (replica.syncing.is_some() || after == Lsn::ZERO);
+    if sensible { Ok(replica) } else { Err(Malformed) }
 }
 
 fn decode_chunk(key: &[u8], value: &[u8]) -> Result<Chunk, Malformed> {
     let mut from = checked(key, value)?;
-    let mut chunk = Chunk::new(from.u8()? == COMPLETE);
+    let flags = from.u8()?;
+    let mut chunk = Chunk::new(flags == COMPLETE);
     from.zeros::<6>()?;
     chunk.prefix = from.lsn()?;
     chunk.adopted = from.lsn()?;
     from.zeros::<4>()?;
     from.end()?;
-    Ok(chunk)
+    if flags & !COMPLETE == 0 { Ok(chunk) } else { Err(Malformed) }
 }
 
 fn decode_slot(key: &[u8], value: &[u8], slot_count: u32) -> Result<Slot, Malformed> {
@@ -276,6 +278,23 @@ fn decode_slot(key: &[u8], value: &[u8], slot_count: u32) -> Result<Slot, Malfor
     from.end()?;
     let placed = slot.place.is_some() || slot.valid & !slot.lost == 0;
     if placed && slot.place.is_none_or(|place| place.0 < slot_count) { Ok(slot) } else { Err(Malformed) }
+}
+
+/// The value that what was decoded encodes to.
+#[cfg(feature = "fuzz")]
+pub(crate) fn reencode(key: &[u8], value: &[u8], slot_count: u32) -> Option<Vec<u8>> {
+    let known = Key::decode(key).ok()?;
+    assert_eq!(known.encode(), key, "a key has one form");
+    let body = match known {
+        Key::Position => decode_position(key, value).map(|(position, disk)| encode_position(position, disk)),
+        Key::Volume(_) => decode_replica(key, value).map(|replica| encode_replica(&replica)),
+        Key::Chunk(..) => decode_chunk(key, value).map(|chunk| encode_chunk(&chunk)),
+        Key::Slot(_) => decode_slot(key, value, slot_count).map(|slot| encode_slot(&slot)),
+    };
+    match edit(known, Some(body.ok()?)) {
+        IndexEdit::Put { value, .. } => Some(value),
+        _ => unreachable!("a value is put"),
+    }
 }
 
 /// What the index held, and how much of it was damaged.

@@ -18,6 +18,8 @@ mod codec;
 mod config;
 mod engine;
 mod event;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod index;
 mod journal;
 mod listing;

@@ -45,6 +45,10 @@ impl Place {
 }
 
 impl Sequence {
+    /// Higher numbers are not believed: a million batches a second do not come here in 100,000 years, and counting on
+    /// from the highest one that a disk may name never overflows.
+    pub(crate) const BELIEVED_MAX: Sequence = Sequence(1 << 62);
+
     pub(crate) fn next(self) -> Sequence {
         Sequence(self.0 + 1)
     }

@@ -33,6 +33,7 @@ const FORMAT: u32 = 1;
 const ALIGN_BYTES: u64 = 1 << 20;
 const CRC_AT: usize = SUPERBLOCK_BYTES - 4;
 const SLOTS_AT: usize = 80;
+const RESERVED: [std::ops::Range<usize>; 2] = [12..16, SLOTS_AT + 4..CRC_AT];
 /// Enough for the reserve, and then some.
 pub(crate) const SLOTS_MIN: u32 = 128;
 
@@ -176,6 +177,9 @@ impl Superblock {
         }
         if u32_at(page, 8) != FORMAT {
             return Err(SuperblockError::NewerFormat { found: u32_at(page, 8) });
+        }
+        if RESERVED.iter().any(|range| page[range.clone()].iter().any(|&byte| byte != 0)) {
+            return Err(SuperblockError::Nonsense("reserved bytes are not zero"));
         }
         let layout = DiskLayout {
             total: ByteCount(u64_at(page, 48)),

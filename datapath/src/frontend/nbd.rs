@@ -6,6 +6,8 @@
 //! - A reply is sent once per request, in the order in which the volume answers.
 //! - An origin whose connection is gone is answered into the void: the name of a link is never reused.
 
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod input;
 mod negotiation;
 mod protocol;

@@ -244,8 +244,11 @@ impl Volume {
         }
         self.take_layout(now, record, out);
         for (index, before) in before.into_iter().enumerate() {
-            if before == MemberState::InSync && !self.members[index].in_sync() {
-                self.gone_out(now, index, out);
+            match (before == MemberState::InSync, self.members[index].in_sync()) {
+                (true, false) => self.gone_out(now, index, out),
+                // By a word that we did not ask for: it has reported nothing, and may have no link.
+                (false, true) => self.reconcile_set_changed(),
+                _ => {}
             }
         }
         self.resync_lost_member(now, out);
@@ -266,7 +269,7 @@ impl Volume {
         member.copy_whole |= member.damaged;
         member.damaged = false;
         member.gone_back = false;
-        self.reconcile_lost_member();
+        self.reconcile_set_changed();
     }
 }
 

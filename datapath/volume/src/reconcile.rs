@@ -394,7 +394,8 @@ impl Volume {
         }
     }
 
-    pub(crate) fn reconcile_lost_member(&mut self) {
+    /// Reports and jobs are of the members that were in-sync when they were asked for.
+    pub(crate) fn reconcile_set_changed(&mut self) {
         if let Phase::Reconciling(reconcile) = &mut self.phase
             && reconcile.stage != Stage::Opening
         {

@@ -14,6 +14,8 @@ mod completion;
 mod config;
 mod error;
 mod frames;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod ids;
 pub mod limits;
 mod link;

@@ -38,6 +38,16 @@ fn a_header_of_another_disk_or_with_a_flipped_bit_is_none() {
     }
 }
 
+#[test]
+fn a_sequence_that_leaves_no_room_to_count_on_is_not_believed() {
+    let (mut page, _) = page();
+    for (sequence, believed) in [(u64::MAX, false), ((1 << 62) + 1, false), (1 << 62, true)] {
+        page[32..40].copy_from_slice(&sequence.to_le_bytes());
+        let found = Header::recognize(&sealed(page.clone()), DiskId::from_u128(6));
+        assert_eq!(found.is_some(), believed, "{sequence}");
+    }
+}
+
 proptest! {
     #[test]
     fn decoding_never_panics(noise in proptest::collection::vec(any::<u8>(), PAGE), at in 8usize..200, value: u8) {

@@ -3,6 +3,7 @@
 
 use super::{Key, Loaded, decode_chunk, decode_position, decode_replica, decode_slot};
 use crate::RecoverError;
+use crate::place::Sequence;
 use crate::replica::{Chunk, Slot, SlotAddress};
 use ashlar_types::{DiskId, Lsn, VolumeId};
 use std::collections::BTreeMap;
@@ -56,7 +57,8 @@ impl Loaded {
         if owner != disk {
             return Err(RecoverError::ForeignIndex);
         }
-        if !crate::ring::may_start_at(position.next_offset, journal) || position.next_sequence.0 == 0 {
+        let sequences = 1..=Sequence::BELIEVED_MAX.0;
+        if !crate::ring::may_start_at(position.next_offset, journal) || !sequences.contains(&position.next_sequence.0) {
             return Err(damaged());
         }
         self.position = Some(position);

@@ -99,6 +99,32 @@ fn rows_without_position_or_owner_are_refused() {
     assert!(matches!(load(&rows, DiskId::from_u128(3), 100, RING), Err(RecoverError::ForeignIndex)));
 }
 
+fn with_byte(row: &(Vec<u8>, Vec<u8>), at: usize, value: u8) -> (Vec<u8>, Vec<u8>) {
+    let (key, mut value_bytes) = row.clone();
+    value_bytes[at] = value;
+    let end = value_bytes.len() - 4;
+    let crc = Crc32::of_parts(&[&key, &value_bytes[..end]]);
+    value_bytes[end..].copy_from_slice(&crc.0.to_le_bytes());
+    (key, value_bytes)
+}
+
+#[test]
+fn flags_that_nobody_knows_are_damage() {
+    let rows = rows(&mut store());
+    let (chunk, volume) = (&rows[0], &rows[3]);
+    assert!(decode_chunk(&chunk.0, &with_byte(chunk, 1, 2).1).is_err());
+    // A commit point of a return that is not under way.
+    let (key, value) = with_byte(volume, 1, INCOMPLETE);
+    assert!(decode_replica(&key, &value).is_err());
+}
+
+#[test]
+fn a_position_that_leaves_no_room_to_count_on_is_refused() {
+    let mut rows = rows(&mut store());
+    rows[1] = with_byte(&rows[1], 31, 0x40);
+    assert!(matches!(load(&rows, disk(), 100, RING), Err(RecoverError::DamagedIndex(_))));
+}
+
 proptest! {
     #[test]
     fn loading_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..120), row in 0usize..4, at in 0usize..92,

@@ -45,6 +45,17 @@ fn each_kind_of_wrong_disk_has_its_error() {
 }
 
 #[test]
+fn reserved_bytes_are_refused_under_a_right_checksum() {
+    for at in [12, 15, 84, CRC_AT - 1] {
+        let mut page = sample().encode();
+        page[at] = 1;
+        let crc = Crc32::of(&page[..CRC_AT]);
+        page[CRC_AT..].copy_from_slice(&crc.0.to_le_bytes());
+        assert!(matches!(decode(&disk(page, page)), Err(SuperblockError::Nonsense(_))), "byte {at}");
+    }
+}
+
+#[test]
 fn layouts_that_cannot_work_are_refused() {
     let layout = |total: u64, journal: u64| DiskLayout::new(ByteCount(total), ByteCount(journal));
     assert!(matches!(layout(1 << 30, 1 << 20), Err(LayoutError::JournalSize(_))));

@@ -138,6 +138,19 @@ fn requests_before_the_end_of_recovery_wait() {
 }
 
 #[test]
+fn a_link_that_is_closed_at_the_end_of_recovery_is_not_served_any_further() {
+    let mut rig = Rig::start(Media::format(256));
+    rig.send(1, Request::Ping);
+    rig.send_open(1, 4);
+    rig.settle();
+    assert_eq!((rig.replies.len(), &rig.closed[..]), (1, &[LinkId(1)][..]));
+    assert!(rig.engine.status().replicas.is_empty(), "nobody opened anything");
+    // The name of the writer is free.
+    rig.opened(2, 4);
+    assert_eq!(rig.closed.len(), 1);
+}
+
+#[test]
 fn what_waits_for_the_end_of_recovery_is_bounded() {
     let mut rig = Rig::start(Rig::format(256).stop());
     for i in 0..100 {

@@ -1,5 +1,6 @@
 //! After an unclean end.
 
+use crate::Event;
 use crate::testing::{Bench, OUT, disk, record};
 use ashlar_types::*;
 use ashlar_wire::{Request, Status};
@@ -46,6 +47,29 @@ fn equal_replicas_are_served_without_a_copy() {
     bench.start();
     assert!(bench.volume.status().serving);
     assert_eq!((asked(&bench, "Report"), asked(&bench, "Fill")), (3, 0));
+}
+
+#[test]
+fn a_member_that_is_called_in_sync_meanwhile_makes_reconcile_begin_again() {
+    let mut bench = dirty(&[IN, IN, OUT(80)]);
+    bench.replicas[0].had(0, 5, 100, 2);
+    bench.replicas[2].had(0, 5, 100, 2);
+    bench.replicas[2].had(0, 6, 101, 3);
+    bench.kill(2);
+    bench.event(Event::Tick);
+    while bench.volume.status().phase != "reconciling" {
+        assert!(bench.step());
+    }
+    bench.catalog.version += 1;
+    bench.catalog.members[2].state = IN;
+    let record = bench.catalog.clone();
+    bench.event(Event::Record(record));
+    bench.settle();
+    assert!(!bench.volume.status().serving, "it has not said what it has");
+    bench.come_back(2);
+    bench.advance(Duration::from_secs(3));
+    assert!(bench.volume.status().serving);
+    assert!(same(&bench));
 }
 
 #[test]

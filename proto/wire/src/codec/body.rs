@@ -152,8 +152,11 @@ impl<'a> Reader<'a> {
 
     pub(super) fn next_chunk(&mut self) -> Result<Option<ChunkIndex>, WireError> {
         let present = self.flag()?;
-        let chunk = self.chunk()?;
-        Ok(present.then_some(chunk))
+        match (present, self.chunk()?) {
+            (false, ChunkIndex(0)) => Ok(None),
+            (false, _) => Err(WireError::Field("next chunk")),
+            (true, chunk) => Ok(Some(chunk)),
+        }
     }
 
     pub(super) fn slot(&mut self) -> Result<SlotIndex, WireError> {

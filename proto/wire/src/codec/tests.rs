@@ -216,6 +216,16 @@ fn data_that_no_message_asked_for_is_an_error() {
 }
 
 #[test]
+fn a_next_page_that_is_none_has_no_number() {
+    let encoded = encode_reply(&frame(Reply::Changed { entries: vec![], next: None }));
+    let (mut header, body, data) = parts(&encoded);
+    let mut body = body.to_vec();
+    body[1] = 3;
+    header.body_crc = Crc32::of(&body);
+    assert_eq!(decode_reply(&header, &body, data), Err(WireError::Field("next chunk")));
+}
+
+#[test]
 fn a_reply_is_not_taken_for_a_request() {
     let encoded = encode_reply(&frame(Reply::Done));
     let (header, body, data) = parts(&encoded);
