@@ -3,7 +3,7 @@ CARGO_TARGET_DIR ?= $(HOME)/.cache/ashlar-target
 export CARGO_TARGET_DIR
 BIN := $(CARGO_TARGET_DIR)/debug
 
-.PHONY: help build demo test lint unit integration bench sim crash-points sim-mutants databases
+.PHONY: help build demo test lint unit integration bench sim crash-points sim-mutants fuzz databases
 
 help: ## lists these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | column -t -s @
@@ -19,7 +19,9 @@ demo: ## a MariaDB on a replicated volume; a chunkserver dies, then everything d
 
 test: ## lint, unit and property tests, simulation, real daemons, real mounts (root)
 	@deploy/install.sh test
-	$(MAKE) --no-print-directory lint unit integration
+	$(MAKE) --no-print-directory lint unit
+	$(MAKE) --no-print-directory fuzz SECONDS=20
+	$(MAKE) --no-print-directory integration
 
 lint: ## formatting and clippy
 	cargo fmt --all --check
@@ -48,6 +50,11 @@ databases: ## PostgreSQL with checksums and fio with verification, through round
 	@deploy/install.sh test
 	cargo build --workspace --bins
 	$(BIN)/ashlar-databases --rounds $(or $(ROUNDS),10)
+
+fuzz: ## fuzz targets, two at a time: MINUTES=10 or SECONDS=n each, TARGET=name for one
+	@deploy/install.sh build
+	cargo run -q -p ashlar-fuzz -- run --seconds $(or $(SECONDS),$(shell echo $$(($(or $(MINUTES),10) * 60)))) \
+	  $(if $(TARGET),--target $(TARGET))
 
 bench: ## side by side with local files, as ratios (QUICK=1 for a short one)
 	@deploy/install.sh bench

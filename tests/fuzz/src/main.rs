@@ -1,0 +1,82 @@
+//! `ashlar-fuzz`: runs the targets under libFuzzer and says what came of it, and keeps their corpora.
+
+use anyhow::{Context, Result, bail, ensure};
+use ashlar_fuzz::campaign::{self, Campaign};
+use ashlar_fuzz::{Target, corpus, seeds};
+use clap::{Parser, Subcommand};
+use std::fs;
+use std::path::PathBuf;
+
+#[derive(Parser)]
+#[command(about = "Fuzz targets: run them, replay an input, keep their corpora")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Builds the worker and runs targets; ends with an error when something is found.
+    Run {
+        /// For each target.
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// Targets at a time.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        /// Only these; all, if none is named.
+        #[arg(long = "target")]
+        targets: Vec<String>,
+    },
+    /// Runs inputs once, without a fuzzer: panics where the fuzzer found something.
+    Replay { target: String, inputs: Vec<PathBuf> },
+    /// Writes the inputs to begin with, made of real values, into the repository's corpora.
+    Seed,
+    /// Takes what the fuzzer has found worth keeping into the repository's corpus, within its bounds.
+    Keep { targets: Vec<String> },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Run { seconds, jobs, targets } => {
+            let targets = named(&targets)?;
+            let worker = campaign::build_worker()?;
+            let found = Campaign { worker, seconds }.run(&targets, jobs.max(1))?;
+            ensure!(found == 0, "{found} of {} targets found something", targets.len());
+        }
+        Command::Replay { target, inputs } => {
+            let target = one(&target)?;
+            for path in inputs {
+                (target.run)(&fs::read(&path).with_context(|| format!("read {}", path.display()))?);
+                println!("{}: nothing wrong", path.display());
+            }
+        }
+        Command::Seed => {
+            for (target, inputs) in seeds::all() {
+                println!("{target}: {} new inputs", corpus::add(target, &inputs)?);
+            }
+        }
+        Command::Keep { targets } => {
+            let worker = campaign::build_worker()?;
+            for target in named(&targets)? {
+                let kept = Campaign { worker: worker.clone(), seconds: 0 }.keep(target)?;
+                println!("{}: {kept} inputs", target.name);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn one(name: &str) -> Result<&'static Target> {
+    match Target::named(name) {
+        Some(target) => Ok(target),
+        None => bail!("{name} is no target; there are {}", campaign::names().join(", ")),
+    }
+}
+
+fn named(names: &[String]) -> Result<Vec<&'static Target>> {
+    match names {
+        [] => Ok(ashlar_fuzz::TARGETS.iter().collect()),
+        names => names.iter().map(|name| one(name)).collect(),
+    }
+}
