@@ -325,6 +325,7 @@ mod tests {
             epoch: Epoch::new(1).unwrap(),
             version: 1,
             holder: None,
+            served: Epoch::NONE,
             clean: true,
             min_replicas: 1,
             members: vec![member.clone()],

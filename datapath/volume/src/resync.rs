@@ -200,7 +200,12 @@ impl Volume {
             (Stage::Finding { found }, Reply::Changed { entries, next }) => {
                 self.found_stale(now, found, &entries, next, out)
             }
-            (Stage::Finishing, Reply::Done) => resync.stage = Stage::Joining,
+            (Stage::Finishing, Reply::Done) => {
+                resync.stage = Stage::Joining;
+                // What it was is copied over; what it is from here on has to be remembered by it.
+                let member = resync.member;
+                self.members[member].gone_back = false;
+            }
             (Stage::Joining, Reply::Done) if Mutant::JoinBeforeFinishDurable.is_on() => {}
             (_, Reply::Refused(Refusal { status, reason, .. })) => {
                 self.fail_resync(now, &format!("{status:?}: {reason}"), out);

@@ -13,6 +13,8 @@ use ashlar_wire::{Request, RequestFrame};
 use std::collections::BTreeMap;
 
 pub(crate) const MEMBERS: usize = 3;
+/// With those that the catalog adds.
+pub(crate) const MEMBERS_MAX: usize = 5;
 pub(crate) const CHUNKS: u32 = crate::draw::CHUNKS;
 
 pub(crate) enum Link {
@@ -24,7 +26,7 @@ pub(crate) enum Link {
 pub(crate) struct Attachment {
     pub(crate) volume: Volume,
     pub(crate) now: Instant,
-    pub(crate) links: [Link; MEMBERS],
+    pub(crate) links: [Link; MEMBERS_MAX],
     /// Sent and not answered, over links that stand.
     pub(crate) sent: Vec<(usize, RequestFrame)>,
     pub(crate) proposals: Vec<(ProposalId, Change)>,
@@ -42,13 +44,12 @@ pub(crate) fn disk(index: usize) -> DiskId {
     DiskId::from_u128(index as u128 + 1)
 }
 
+pub(crate) fn member(index: usize, state: MemberState) -> Member {
+    let node = format!("node-{index}").parse().expect("a name");
+    Member { disk: disk(index), node, zone: None, state }
+}
+
 pub(crate) fn record(states: [MemberState; MEMBERS], min_replicas: u8, clean: bool) -> VolumeRecord {
-    let member = |index: usize| Member {
-        disk: disk(index),
-        node: format!("node-{index}").parse().expect("a name"),
-        zone: None,
-        state: states[index],
-    };
     VolumeRecord {
         cluster: ClusterId::from_u128(1),
         volume: VolumeId::from_u128(1),
@@ -56,9 +57,10 @@ pub(crate) fn record(states: [MemberState; MEMBERS], min_replicas: u8, clean: bo
         epoch: Epoch::new(5).expect("small"),
         version: 10,
         holder: None,
+        served: Epoch::new(4).expect("small"),
         clean,
         min_replicas,
-        members: (0..MEMBERS).map(member).collect(),
+        members: (0..MEMBERS).map(|index| member(index, states[index])).collect(),
         chunks: vec![
             ChunkRun { first: ChunkIndex(0), count: 2, members: vec![0, 1, 2] },
             ChunkRun { first: ChunkIndex(2), count: CHUNKS - 2, members: vec![1, 2] },
@@ -74,7 +76,7 @@ impl Attachment {
         let mut attachment = Attachment {
             volume: Volume::new(config, record.clone(), now),
             now,
-            links: [const { Link::Down }; MEMBERS],
+            links: [const { Link::Down }; MEMBERS_MAX],
             sent: vec![],
             proposals: vec![],
             record,

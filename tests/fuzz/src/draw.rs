@@ -3,7 +3,7 @@
 
 use ashlar_types::{
     BLOCK_BYTES, BLOCKS_PER_CHUNK, BlockCount, BlockIndex, ByteCount, CHUNK_BYTES, ChunkIndex, ChunkRange, ClusterId,
-    Crc32, DiskId, Epoch, Lsn, SLOTS_PER_CHUNK, SlotIndex, SlotSet, VolumeId,
+    Crc32, DiskId, Epoch, Lsn, SLOTS_PER_CHUNK, SessionId, SlotIndex, SlotSet, VolumeId,
 };
 use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, LIST_ENTRIES_MAX};
 use ashlar_wire::{BlockData, ChangedSlots, ChunkReport, Open, Opened, Refusal, Reply, Request, SlotContent, Status};
@@ -127,7 +127,7 @@ impl<'a> Draw<'a> {
             1 => ByteCount(ashlar_types::VOLUME_BYTES_MAX),
             _ => ByteCount(u64::from(CHUNKS) * CHUNK_BYTES),
         };
-        Open { cluster, disk, volume, size }
+        Open { cluster, disk, volume, size, served: self.epoch() }
     }
 
     /// Any request, of the kind with this number.
@@ -169,10 +169,25 @@ impl<'a> Draw<'a> {
         if self.once_in(64) { LIST_ENTRIES_MAX } else { self.below(4) }
     }
 
+    /// Says of itself what it likes.
+    pub(crate) fn opened(&mut self, commit: Lsn) -> Opened {
+        Opened {
+            commit,
+            floor: Lsn::ZERO,
+            syncing: self.once_in(8),
+            last: if self.once_in(4) { self.lsn() } else { Lsn::ZERO },
+            promised_before: if self.once_in(4) { self.epoch() } else { Epoch::new(4).expect("small") },
+            session_before: SessionId(u64::from(self.byte() % 4)),
+        }
+    }
+
     /// Any reply, to any request or none.
     pub(crate) fn reply(&mut self) -> Reply {
         match self.byte() % 8 {
-            0 => Reply::Opened(Opened { commit: self.lsn(), floor: self.lsn(), syncing: self.once_in(2) }),
+            0 => {
+                let (commit, floor) = (self.lsn(), self.lsn());
+                Reply::Opened(Opened { floor, ..self.opened(commit) })
+            }
             1 => {
                 let report = |draw: &mut Draw| ChunkReport {
                     chunk: draw.chunk(),

@@ -151,7 +151,13 @@ fn disks() -> Vec<SparseDisk> {
     site.settle();
     let mut peer = Peer { site, requests: 0 };
     let size = ByteCount(2 * CHUNK_BYTES);
-    peer.ask(Request::Open(Open { cluster: CLUSTER, disk: DISK, volume: VolumeId::from_u128(1), size }));
+    peer.ask(Request::Open(Open {
+        cluster: CLUSTER,
+        disk: DISK,
+        volume: VolumeId::from_u128(1),
+        size,
+        served: Epoch::NONE,
+    }));
     peer.write(3, 2, 1);
     peer.write(16, BLOCKS_PER_SLOT, 2);
     peer.write(30, 4, 3);

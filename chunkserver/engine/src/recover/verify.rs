@@ -1,6 +1,7 @@
 //! Verify: data beside the journal. A record whose batch is not known to have been wholly durable may name places
-//! whose data never came; then its chunk's history ends before it. Nothing after it was acknowledged, because
-//! acknowledgements go out in order.
+//! whose data never came; then its volume's history ends before it. Nothing after it was acknowledged, because
+//! acknowledgements go out in order. Were only its chunk's history to end, the replica's highest lsn could be above a
+//! write that it lost, and its writer would not notice when the data was there once and rotted.
 //!
 //! Data that is not there is no reason where the end of the history does not need it: a later record has brought the
 //! block through the journal (and in place already, perhaps torn), or moved the slot. Which records did, only replay
@@ -22,10 +23,10 @@ pub(super) type Contents = BTreeMap<Place, Option<Bytes>>;
 /// A record's place in the history.
 type At = (Sequence, usize);
 
-/// Where chunks' histories end early.
+/// Where volumes' histories end early.
 #[derive(Default)]
 pub(super) struct Doubt {
-    cuts: BTreeMap<(VolumeId, ChunkIndex), At>,
+    cuts: BTreeMap<VolumeId, At>,
 }
 
 /// A whole slot beside the journal that must be verified.
@@ -79,9 +80,9 @@ impl Doubt {
         // A cut takes away what came after it and made up for other data, so until nothing changes.
         while !chunks.is_empty() {
             let after = doubt.replay_apart(history, store, &chunks);
-            let mut left = unproven(history).filter(|direct| !doubt.is_beyond_cut(direct.chunk(), direct.at));
+            let mut left = unproven(history).filter(|direct| !doubt.is_beyond_cut(direct.address.volume, direct.at));
             let Some(torn) = left.find(|direct| !direct.is_whole(&after, contents)) else { break };
-            doubt.cuts.insert(torn.chunk(), torn.at);
+            doubt.cuts.insert(torn.address.volume, torn.at);
         }
         doubt
     }
@@ -99,19 +100,13 @@ impl Doubt {
         apart
     }
 
-    fn is_beyond_cut(&self, chunk: (VolumeId, ChunkIndex), at: At) -> bool {
-        self.cuts.get(&chunk).is_some_and(|&cut| at >= cut)
+    fn is_beyond_cut(&self, volume: VolumeId, at: At) -> bool {
+        self.cuts.get(&volume).is_some_and(|&cut| at >= cut)
     }
 
-    /// Whether the record is not part of the history. A return that ended after a cut did not end.
+    /// Whether the record is not part of the history: what changes a chunk, and the end of a return.
     pub(super) fn is_cut(&self, record: &Record, at: At) -> bool {
-        match record.chunk() {
-            Some(chunk) => self.is_beyond_cut((record.volume, chunk), at),
-            None if record.body == Body::FinishSync => {
-                let mut of_volume = self.cuts.iter().filter(|((volume, _), _)| *volume == record.volume);
-                of_volume.any(|(_, &cut)| at >= cut)
-            }
-            None => false,
-        }
+        let ends_too = record.chunk().is_some() || record.body == Body::FinishSync;
+        ends_too && self.is_beyond_cut(record.volume, at)
     }
 }

@@ -127,7 +127,7 @@ fn an_end_of_the_journal_that_cannot_be_read_is_no_torn_tail() {
 }
 
 #[test]
-fn a_direct_write_whose_data_was_lost_ends_its_chunks_history_and_no_other() {
+fn a_direct_write_whose_data_was_lost_ends_its_volumes_history() {
     let mut rig = Rig::format(256);
     rig.opened(1, 1);
     let other = 20_000;
@@ -145,9 +145,27 @@ fn a_direct_write_whose_data_was_lost_ends_its_chunks_history_and_no_other() {
     let mut rig = restart(rig.stop());
     rig.opened(1, 2);
     rig.expect(1, 0, &[1; 16]);
-    rig.expect(1, other, &[2]);
+    rig.expect(1, other, &[1]);
     let Reply::Reported { entries, .. } = rig.ask(1, Request::Report { from: range(0, 1).chunk }) else { panic!() };
-    assert_eq!(entries.iter().map(|entry| entry.prefix).collect::<Vec<_>>(), [lsn(1, 1), lsn(1, 4)]);
+    assert_eq!(entries.iter().map(|entry| entry.prefix).collect::<Vec<_>>(), [lsn(1, 1), lsn(1, 2)]);
+}
+
+#[test]
+fn a_direct_write_that_rots_leaves_no_higher_lsn_behind() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    rig.send(1, write(20_000, &[1], lsn(1, 1)));
+    rig.send(1, write(0, &[2; 16], lsn(1, 2)));
+    rig.send(1, write(20_000, &[3], lsn(1, 3)));
+    let data = match &rig.in_flight[rig.slot_writes()[0]] {
+        Action::Write { offset, .. } => offset.0 as usize,
+        action => panic!("{action:?}"),
+    };
+    rig.settle();
+    rig.flip(data + 9);
+    let mut rig = restart(rig.stop());
+    let Reply::Opened(opened) = rig.open(1, 1) else { panic!() };
+    assert_eq!(opened.last, lsn(1, 1), "so the writer, which was answered 3, sees what is missing");
 }
 
 #[test]

@@ -186,6 +186,22 @@ fn one_that_is_out_and_has_forgotten_its_promise_is_copied_whole() {
 }
 
 #[test]
+fn one_that_was_copied_whole_is_no_longer_of_the_past() {
+    let served = Epoch::new(3).unwrap();
+    let mut bench = Bench::new(VolumeRecord { served, ..record(&[IN, OUT(Lsn::start_of(served).raw())]) });
+    bench.replicas[0].promised = Some(served);
+    bench.replicas[0].had(0, 0, 90, 1);
+    bench.start();
+    bench.advance(Duration::from_secs(5));
+    assert_eq!(bench.state(1), IN, "an empty disk in the place of one that was out");
+    bench.reset(1);
+    bench.come_back(1);
+    let write = bench.write(0, 1, 2);
+    bench.advance(Duration::from_secs(5));
+    assert!(bench.is_done(write) && bench.ejections() == 0);
+}
+
+#[test]
 fn replicas_that_are_all_of_the_past_are_not_served() {
     let served = Epoch::new(3).unwrap();
     let mut bench = Bench::new(VolumeRecord { served, ..record(&[IN; 3]) });

@@ -100,7 +100,7 @@ fn ask(draw: &mut Draw, site: &mut Site, peers: &mut Peers) {
 fn draw_open(draw: &mut Draw) -> ashlar_wire::Open {
     let volume = VolumeId::from_u128(u128::from(draw.byte() % 3));
     let size = ashlar_types::ByteCount(u64::from(crate::draw::CHUNKS) * ashlar_types::CHUNK_BYTES);
-    ashlar_wire::Open { cluster: CLUSTER, disk: DISK, volume, size }
+    ashlar_wire::Open { cluster: CLUSTER, disk: DISK, volume, size, served: draw.epoch() }
 }
 
 /// A restart after all or part of what was under way, or a page that rots.

@@ -82,7 +82,7 @@ fn serve(site: &mut Site) {
     ];
     for volume in site.engine.status().replicas.iter().map(|replica| replica.volume).chain([VolumeId::from_u128(0)]) {
         let size = ByteCount(2 * CHUNK_BYTES);
-        let open = Request::Open(Open { cluster: CLUSTER, disk: DISK, volume, size });
+        let open = Request::Open(Open { cluster: CLUSTER, disk: DISK, volume, size, served: Epoch::NONE });
         let link = LinkId(volume.as_u128() as u64);
         for (number, message) in std::iter::once(open).chain(requests.clone()).enumerate() {
             if number > 0 && !site.stands(link) {

@@ -1,16 +1,14 @@
 //! Sequences of events into the replication core of a volume: a guest's requests, links that come and go, answers that
 //! fit and answers that no honest replica gives, records and answers of the catalog, time.
 
-use crate::attachment::{Attachment, CHUNKS, Link, MEMBERS, disk, record};
+use crate::attachment::{Attachment, CHUNKS, Link, MEMBERS, MEMBERS_MAX, disk, member, record};
 use crate::draw::Draw;
 use ashlar_types::{
-    BLOCK_BYTES, BLOCKS_PER_CHUNK, BLOCKS_PER_SLOT, BlockCount, BlockIndex, Change, ChangeAnswer, ChunkIndex, DiskId,
-    Duration, Epoch, Instant, Lsn, MemberState, RequestId, SessionId, VolumeRecord,
+    BLOCK_BYTES, BLOCKS_PER_CHUNK, BLOCKS_PER_SLOT, BlockCount, BlockIndex, CHUNK_BYTES, Change, ChangeAnswer,
+    ChunkIndex, DiskId, Duration, Epoch, Instant, Lsn, MemberState, RequestId, SessionId, VolumeRecord,
 };
 use ashlar_volume::{Config, Event, GuestOp, ProposalId};
-use ashlar_wire::{
-    BlockData, ChangedSlots, ChunkReport, Frame, Opened, Reply, ReplyFrame, Request, RequestFrame, SlotContent,
-};
+use ashlar_wire::{BlockData, ChangedSlots, ChunkReport, Frame, Reply, ReplyFrame, Request, RequestFrame, SlotContent};
 use bytes::Bytes;
 
 const EVENTS_MAX: usize = 600;
@@ -33,9 +31,9 @@ pub(crate) fn run(input: &[u8]) {
 fn step(draw: &mut Draw, volume: &mut Attachment) {
     match draw.byte() % 16 {
         0..=2 => volume.guest(guest_op(draw)),
-        3 => volume.connect(draw.below(MEMBERS)),
-        4 => (0..MEMBERS).for_each(|index| volume.connect(index)),
-        5 if draw.once_in(4) => volume.cut(draw.below(MEMBERS), draw.once_in(2)),
+        3 => volume.connect(draw.below(MEMBERS_MAX)),
+        4 => (0..MEMBERS_MAX).for_each(|index| volume.connect(index)),
+        5 if draw.once_in(4) => volume.cut(draw.below(MEMBERS_MAX), draw.once_in(2)),
         6 | 7 => answer_one(draw, volume),
         8 => answer_all(draw, volume),
         9 => stray_reply(draw, volume),
@@ -109,7 +107,7 @@ fn fitting_reply(draw: &mut Draw, frame: &RequestFrame) -> Reply {
     match &frame.message {
         Request::Open(_) | Request::Observe(_) => {
             let commit = if draw.once_in(4) { draw.lsn() } else { Lsn::ZERO };
-            Reply::Opened(Opened { commit, floor: Lsn::ZERO, syncing: draw.once_in(8) })
+            Reply::Opened(draw.opened(commit))
         }
         Request::Report { from } => {
             let report = |chunk| ChunkReport { chunk, prefix: draw.lsn(), complete: !draw.once_in(4) };
@@ -137,7 +135,7 @@ fn fitting_reply(draw: &mut Draw, frame: &RequestFrame) -> Reply {
 
 /// A frame that answers nothing, or something else.
 fn stray_reply(draw: &mut Draw, volume: &mut Attachment) {
-    let disk = if draw.once_in(8) { DiskId::from_u128(77) } else { disk(draw.below(MEMBERS)) };
+    let disk = if draw.once_in(8) { DiskId::from_u128(77) } else { disk(draw.below(MEMBERS_MAX)) };
     let session = SessionId(u64::from(draw.byte() % 16));
     let request = RequestId(u64::from(draw.byte()));
     let frame = Frame { session, request, epoch: draw.epoch(), commit: draw.lsn(), message: draw.reply() };
@@ -148,7 +146,7 @@ fn stray_reply(draw: &mut Draw, volume: &mut Attachment) {
 
 /// A link that ended long ago ends once more, or one that nobody asked for.
 fn stray_link(draw: &mut Draw, volume: &mut Attachment) {
-    let index = draw.below(MEMBERS);
+    let index = draw.below(MEMBERS_MAX);
     let session = SessionId(u64::from(draw.byte() % 16));
     if !matches!(volume.links[index], Link::Up(ours) if ours == session) {
         volume.event(Event::LinkDown { disk: disk(index), session: Some(session), reset: draw.once_in(2) });
@@ -226,21 +224,7 @@ fn drawn_record(draw: &mut Draw, volume: &mut Attachment) -> VolumeRecord {
     let mut record = volume.record.clone();
     record.version = record.version.wrapping_add(u64::from(draw.byte() % 4)).wrapping_sub(1);
     for _ in 0..draw.byte() % 4 {
-        match draw.byte() % 10 {
-            0 => record.clean ^= true,
-            1 => record.min_replicas = draw.byte() % 5,
-            2 => record.epoch = if draw.once_in(4) { draw.epoch() } else { Epoch::new(5).expect("small") },
-            3 if record.members.len() > 1 => record.members.swap(0, 1),
-            4 => record.members.truncate(draw.below(MEMBERS)),
-            5 => record.version = draw.wide(),
-            6 => record.declared_lost.push(disk(draw.below(MEMBERS))),
-            _ => {
-                let at = draw.below(MEMBERS);
-                if let Some(member) = record.members.get_mut(at) {
-                    member.state = state(draw);
-                }
-            }
-        }
+        change_record(draw, &mut record);
     }
     // The conversion refuses a table that names members that there are not.
     record.chunks.iter_mut().for_each(|run| run.members.retain(|&at| usize::from(at) < record.members.len()));
@@ -248,4 +232,33 @@ fn drawn_record(draw: &mut Draw, volume: &mut Attachment) -> VolumeRecord {
         volume.record = record.clone();
     }
     record
+}
+
+fn change_record(draw: &mut Draw, record: &mut VolumeRecord) {
+    let count = record.members.len();
+    match draw.byte() % 13 {
+        0 => record.clean ^= true,
+        1 => record.min_replicas = draw.byte() % 5,
+        2 => record.epoch = if draw.once_in(4) { draw.epoch() } else { Epoch::new(5).expect("small") },
+        3 if count > 1 && draw.once_in(4) => record.members.swap(0, 1),
+        4 if draw.once_in(4) => record.members.truncate(draw.below(MEMBERS)),
+        5 => record.version = draw.wide(),
+        6 => record.declared_lost.push(disk(draw.below(MEMBERS))),
+        7 if count < MEMBERS_MAX => record.members.push(member(count, state(draw))),
+        8 if record.size.0 < 8 * CHUNK_BYTES => {
+            record.size.0 += CHUNK_BYTES;
+            record.chunks.last_mut().expect("a volume has chunks").count += 1;
+        }
+        9 => {
+            let run = draw.below(record.chunks.len());
+            let holds = draw.byte();
+            record.chunks[run].members = (0..count as u16).filter(|&index| holds >> index & 1 != 0).collect();
+        }
+        _ => {
+            let at = draw.below(MEMBERS_MAX);
+            if let Some(member) = record.members.get_mut(at) {
+                member.state = state(draw);
+            }
+        }
+    }
 }
