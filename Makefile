@@ -3,7 +3,7 @@ CARGO_TARGET_DIR ?= $(HOME)/.cache/ashlar-target
 export CARGO_TARGET_DIR
 BIN := $(CARGO_TARGET_DIR)/debug
 
-.PHONY: help build demo test lint unit integration bench sim crash-points sim-mutants fuzz databases
+.PHONY: help build demo test lint unit integration bench sim crash-points sim-mutants fuzz databases torture
 
 help: ## lists these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | column -t -s @
@@ -55,6 +55,11 @@ fuzz: ## fuzz targets, two at a time: MINUTES=10 or SECONDS=n each, TARGET=name 
 	@deploy/install.sh build
 	cargo run -q -p ashlar-fuzz -- run --seconds $(or $(SECONDS),$(shell echo $$(($(or $(MINUTES),10) * 60)))) \
 	  $(if $(TARGET),--target $(TARGET))
+
+torture: ## real daemons killed, stopped and cut off from each other, their history checked (root; MINUTES=10 SEED=n)
+	@deploy/install.sh test
+	cargo build --workspace --bins
+	$(BIN)/ashlar-torture --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 bench: ## side by side with local files, as ratios (QUICK=1 for a short one)
 	@deploy/install.sh bench

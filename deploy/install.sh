@@ -6,7 +6,7 @@ set -euo pipefail
 build=(build-essential clang libclang-dev pkg-config protobuf-compiler)
 mounts=(e2fsprogs fuse3 mount util-linux xfsprogs)
 clients=(fio libnbd-bin qemu-utils)
-network=(iproute2)
+network=(iproute2 iptables)
 postgres=(postgresql)
 databases=(mariadb-server sysbench)
 

@@ -5,7 +5,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use std::{
-    io::{BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -21,6 +21,7 @@ const READ: u16 = 0;
 const WRITE: u16 = 1;
 const DISCONNECT: u16 = 2;
 const FLUSH: u16 = 3;
+const TRIM: u16 = 4;
 /// A server that does not answer for so long is stuck.
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 
@@ -32,7 +33,7 @@ pub struct NbdClient {
     next_cookie: u64,
 }
 
-/// The answer to one write; `error` is an errno, 0 for success.
+/// The answer to one request; `error` is an errno, 0 for success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NbdReply {
     pub cookie: u64,
@@ -81,7 +82,46 @@ impl NbdClient {
         Ok(cookie)
     }
 
-    /// The next answer to a write or flush.
+    /// Sends a read without waiting; the data follows its answer, to be taken with [`NbdClient::receive_data`].
+    pub fn submit_read(&mut self, offset: u64, length: u32) -> Result<u64> {
+        self.send(READ, offset, length)
+    }
+
+    /// Sends a trim without waiting: whole blocks within it read as zeros once it is answered.
+    pub fn submit_trim(&mut self, offset: u64, length: u32) -> Result<u64> {
+        self.send(TRIM, offset, length)
+    }
+
+    pub fn submit_flush(&mut self) -> Result<u64> {
+        self.send(FLUSH, 0, 0)
+    }
+
+    /// Whether an answer has begun to come within `limit`.
+    pub fn wait_answer(&mut self, limit: Duration) -> Result<bool> {
+        self.stream.set_read_timeout(Some(limit))?;
+        let begun = self.input.fill_buf().map(|bytes| !bytes.is_empty());
+        self.stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+        match begun {
+            Ok(true) => Ok(true),
+            Ok(false) => bail!("the server has closed the connection"),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(false),
+            Err(error) => Err(error).context("wait for an answer"),
+        }
+    }
+
+    /// The data of a read that was answered with success.
+    pub fn receive_data(&mut self, length: u32) -> Result<Vec<u8>> {
+        let mut data = vec![0; length as usize];
+        self.input.read_exact(&mut data).context("read the data of a read")?;
+        Ok(data)
+    }
+
+    /// The same connection, by which another thread can cut it off.
+    pub fn socket(&self) -> Result<UnixStream> {
+        self.stream.try_clone().context("clone a socket")
+    }
+
+    /// The next answer.
     pub fn next_reply(&mut self) -> Result<NbdReply> {
         let head: [u8; 16] = self.take().context("wait for an answer")?;
         ensure!(head[..4] == REPLY_MAGIC.to_be_bytes(), "an answer begins with {:02x?}", &head[..4]);
@@ -99,9 +139,7 @@ impl NbdClient {
     pub fn read(&mut self, offset: u64, length: u32) -> Result<Vec<u8>> {
         let cookie = self.send(READ, offset, length)?;
         self.expect_success(cookie)?;
-        let mut data = vec![0; length as usize];
-        self.input.read_exact(&mut data).context("read the data of a read")?;
-        Ok(data)
+        self.receive_data(length)
     }
 
     pub fn flush(&mut self) -> Result<()> {
@@ -111,6 +149,11 @@ impl NbdClient {
 
     /// Takes leave.
     pub fn close(mut self) -> Result<()> {
+        self.disconnect()
+    }
+
+    /// Tells the server that nothing more comes.
+    pub fn disconnect(&mut self) -> Result<()> {
         self.send(DISCONNECT, 0, 0).map(drop)
     }
 

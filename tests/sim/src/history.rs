@@ -20,6 +20,13 @@ pub struct Begun {
     places: Vec<usize>,
 }
 
+impl Begun {
+    /// When it began.
+    pub fn point(&self) -> Point {
+        self.begun
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub text: String,
@@ -40,6 +47,16 @@ impl History {
     fn next_point(&mut self) -> Point {
         self.point += 1;
         self.point
+    }
+
+    /// The latest point that was given out.
+    pub fn point(&self) -> Point {
+        self.point
+    }
+
+    /// What was done to a block, in the order of beginnings of writes and ends of reads.
+    pub fn accesses(&self, block: u64) -> &[Access] {
+        self.blocks.get(&block).map_or(&[], Vec::as_slice)
     }
 
     /// A writer begins to serve the volume.

@@ -8,6 +8,8 @@
 //!     └──► history ──► register: every 4 KiB block is linearizable
 //! ```
 //! Same seed, same binary: the same trace, to the last event; `Outcome::hash` says so.
+//!
+//! The checker and the random numbers are for others too: `ashlar-torture` checks real daemons with them.
 #![forbid(unsafe_code)]
 #![allow(unreachable_pub, reason = "parts of one program; what is public beyond it stands below")]
 
@@ -41,6 +43,17 @@ mod trace;
 mod world;
 mod writer;
 
+pub use history::{Begun, History};
+pub use names::Writer;
+pub use register::{Access, Kind, NEVER, Point};
+pub use rng::Rng;
 pub use run::{Outcome, Telling, run_scenario, run_seed};
 pub use scenario::{Class, Directed, Scenario};
+pub use stamp::Stamp;
 pub use world::Violation;
+
+/// The checker, for histories that real daemons made.
+pub mod checker {
+    pub use crate::history::Violation;
+    pub use crate::register::check;
+}
