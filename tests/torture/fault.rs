@@ -18,12 +18,12 @@ pub enum Fault {
     Kill { daemon: String },
     PauseBriefly { daemon: String, length: Duration },
     PauseLong { daemon: String, length: Duration },
-    Cut { what: &'static str, wires: Vec<Wire> },
+    Cut { what: &'static str, wires: Vec<Wire>, length: Duration },
     PowerCut,
 }
 
 /// Kinds that a long run must have seen, as the report names them.
-pub const KINDS: [&str; 16] = [
+pub const KINDS: [&str; 17] = [
     "kill chunkserver",
     "kill datapath",
     "kill control",
@@ -38,6 +38,7 @@ pub const KINDS: [&str; 16] = [
     "cut control off",
     "split nodes",
     "power cut",
+    "kill what returns",
     "move volume",
     "usurp volume",
 ];
@@ -70,11 +71,13 @@ impl Fault {
 
     fn draw_cut(rng: &mut Rng, node: &str) -> Fault {
         let way = *rng.pick(&[Way::ToServer, Way::FromServer, Way::Both]);
+        let length = if rng.below(4) == 0 { millis(rng, LONG_MIN_MS, LONG_MAX_MS) } else { Duration::ZERO };
+        let cut = |what, wires| Fault::Cut { what, wires, length };
         let (chunkserver, datapath) = (format!("chunkserver-{node}"), format!("datapath-{node}"));
         match rng.below(5) {
             0 => {
                 let client = format!("datapath-{}", rng.pick(&NODES));
-                Fault::Cut { what: "cut one link", wires: vec![Wire { client, server: chunkserver, way }] }
+                cut("cut one link", vec![Wire { client, server: chunkserver, way }])
             }
             1 => {
                 let mut wires: Vec<Wire> =
@@ -82,14 +85,14 @@ impl Fault {
                 if rng.coin() {
                     wires.push(wire(&chunkserver, "control", Way::Both));
                 }
-                Fault::Cut { what: "cut chunkserver off", wires }
+                cut("cut chunkserver off", wires)
             }
             2 => {
                 let mut wires = datapath_and_control(&datapath);
                 if rng.coin() {
                     wires.extend(NODES.iter().map(|other| wire(&datapath, &format!("chunkserver-{other}"), way)));
                 }
-                Fault::Cut { what: "cut datapath off", wires }
+                cut("cut datapath off", wires)
             }
             3 => {
                 let mut wires = vec![];
@@ -97,9 +100,9 @@ impl Fault {
                     wires.extend(datapath_and_control(&format!("datapath-{other}")));
                     wires.push(wire(&format!("chunkserver-{other}"), "control", Way::Both));
                 }
-                Fault::Cut { what: "cut control off", wires }
+                cut("cut control off", wires)
             }
-            _ => Fault::Cut { what: "split nodes", wires: split(node, way, rng.coin()) },
+            _ => cut("split nodes", split(node, way, rng.coin())),
         }
     }
 
@@ -118,7 +121,7 @@ impl Fault {
     /// How long it must last at least.
     pub fn length(&self) -> Duration {
         match self {
-            Fault::PauseBriefly { length, .. } | Fault::PauseLong { length, .. } => *length,
+            Fault::PauseBriefly { length, .. } | Fault::PauseLong { length, .. } | Fault::Cut { length, .. } => *length,
             _ => Duration::ZERO,
         }
     }
@@ -171,9 +174,9 @@ impl fmt::Display for Fault {
             Fault::PauseBriefly { daemon, length } | Fault::PauseLong { daemon, length } => {
                 write!(f, "SIGSTOP {daemon} for {} ms", length.as_millis())
             }
-            Fault::Cut { what, wires } => {
+            Fault::Cut { what, wires, length } => {
                 let wires: Vec<String> = wires.iter().map(Wire::to_string).collect();
-                write!(f, "{what}: {}", wires.join(", "))
+                write!(f, "{what}, {} ms at least: {}", length.as_millis(), wires.join(", "))
             }
             Fault::PowerCut => f.write_str("SIGKILL everything"),
         }
@@ -200,7 +203,7 @@ mod tests {
     fn every_kind_is_drawn_and_has_its_place_in_the_report() {
         let mut rng = Rng::named(1, "faults");
         let drawn: BTreeSet<&str> = (0..10_000).map(|_| Fault::draw(&mut rng).kind()).collect();
-        // The last two are the rounds' own.
+        // The last three are the rounds' own.
         let expected: BTreeSet<&str> = KINDS[..14].iter().copied().collect();
         assert_eq!(drawn, expected);
     }

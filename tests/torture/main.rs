@@ -1,9 +1,9 @@
-//! `ashlar-torture`: the cluster of `ashlar dev up`, guests on NBD that write down what they ask for and see, and rounds
-//! in which daemons are killed, stopped and cut off from each other. The simulator's checker reads what was written
-//! down.
+//! `ashlar-torture`: the cluster of `ashlar dev up`, guests on NBD that write down what they ask for and see, and
+//! rounds in which daemons are killed, stopped and cut off from each other. The simulator's checker reads what was
+//! written down.
 //!
-//! Exits 0 only if nothing was wrong, and leaves nothing on the machine, on failure and on Ctrl-C too, but the logs of a
-//! failure.
+//! Exits 0 only if nothing was wrong, and leaves nothing on the machine, on failure and on Ctrl-C too, but the logs of
+//! a failure.
 #![forbid(unsafe_code)]
 #![allow(unreachable_pub, reason = "in a program, `pub` tells what a module offers to the others")]
 
@@ -42,8 +42,8 @@ struct Arguments {
     /// Draws faults, places and operations. What the machine makes of them differs from run to run.
     #[arg(long)]
     seed: Option<u64>,
-    /// In the end the disks and the catalog are put back to an older state, as if writes had been lost: the run must
-    /// fail, or the checker is blind.
+    /// In the end the disks and the catalog are put back to an older state, so writes are lost: the run fails unless
+    /// the checker finds that.
     #[arg(long)]
     sabotage: bool,
 }

@@ -33,6 +33,8 @@ const HEALTHY_LIMIT: Duration = Duration::from_secs(180);
 const HEALTHY_EVERY: u32 = 10;
 /// A fault that lasts until something shows lasts this long at most.
 const SHOWS_LIMIT: Duration = Duration::from_millis(1500);
+/// One round in so many has a second death right after all was healed.
+const RETURNING_KILLED_ONE_IN: u64 = 6;
 const STRIKES_APART_LIMIT: Duration = Duration::from_millis(200);
 
 /// How long to go on.
@@ -110,7 +112,23 @@ impl Play {
         // A pause is measured in time: that of the lease.
         wait_until("the pause to be over", length + HEALTHY_LIMIT, || Ok((begun.elapsed() >= length).then_some(())))?;
         self.heal()?;
+        if self.rng.below(RETURNING_KILLED_ONE_IN) == 0 {
+            told.push(self.kill_what_returns(round)?);
+        }
         Ok(told.join(" + "))
+    }
+
+    /// Volumes are being attached and reconciled, replicas brought up to date: once more, before that is done.
+    fn kill_what_returns(&mut self, round: u32) -> Result<String> {
+        let node = *self.rng.pick(&NODES);
+        let victims = ["all".to_owned(), format!("chunkserver-{node}"), format!("datapath-{node}")];
+        let victim = self.rng.pick(&victims).clone();
+        let writes = self.rng.below(30);
+        self.wait_writes(writes, STRIKES_APART_LIMIT);
+        self.note(round, "kill what returns", &format!("SIGKILL {victim} again"));
+        self.arena.kill(&victim)?;
+        self.heal()?;
+        Ok(format!("SIGKILL {victim} as it returns"))
     }
 
     fn move_under_fault(&mut self, round: u32) -> Result<String> {
@@ -190,13 +208,16 @@ impl Play {
     fn healthy(&mut self) -> Result<()> {
         for name in VOLUMES {
             let begun = Instant::now();
-            wait_until(&format!("every replica of {name} to be in-sync"), HEALTHY_LIMIT, || {
-                Ok(self.api.is_in_sync(name)?.then_some(()))
-            })
-            .context("liveness")?;
+            self.in_sync(name)?;
             self.report.healthy_after(begun.elapsed());
         }
         Ok(())
+    }
+
+    /// Liveness: every replica of the volume is in-sync.
+    pub fn in_sync(&self, name: &str) -> Result<()> {
+        let in_sync = || Ok(self.api.is_in_sync(name)?.then_some(()));
+        wait_until(&format!("every replica of {name} to be in-sync"), HEALTHY_LIMIT, in_sync).context("liveness")
     }
 
     /// The guests have ended; nobody is left behind.

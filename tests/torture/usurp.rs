@@ -25,6 +25,8 @@ pub fn play(play: &mut Play, round: u32) -> Result<String> {
     let new = *play.rng.pick(&others);
     let fault = draw(play, &old, new);
     let name = play.keepers[at].record.name.clone();
+    // With a replica that is out still, the new writer might reach too few.
+    play.in_sync(&name)?;
     let told = format!("usurp {name} from {old} to {new}, {fault}");
     play.note(round, "usurp volume", &told);
     play.strike(round, &fault)?;
@@ -67,7 +69,7 @@ fn draw(play: &mut Play, old: &str, new: &str) -> Fault {
                 let client = if node == heard { format!("datapath-{new}") } else { datapath.clone() };
                 wires.push(wire(&client, &format!("chunkserver-{node}"), Way::Both));
             }
-            Fault::Cut { what: "cut datapath off", wires }
+            Fault::Cut { what: "cut datapath off", wires, length: Duration::ZERO }
         }
     }
 }
