@@ -17,7 +17,7 @@ use crate::copy::Owner;
 use crate::member::{CopyWhat, MemberIndex, Purpose};
 use crate::volume::{Phase, Volume};
 use ashlar_types::{ChunkIndex, Instant, Lsn, Mutant, SlotIndex, SlotSet};
-use ashlar_wire::{ChunkReport, Refusal, Reply, Request};
+use ashlar_wire::{ChunkReport, Refusal, Reply, Request, Status};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Chunks worked on at once.
@@ -43,6 +43,8 @@ enum JobStage {
     Finding,
     Copying,
     Completing,
+    /// Of a chunk that the target does not hold: there is nothing to complete.
+    NotHeld,
 }
 
 struct Job {
@@ -65,6 +67,8 @@ pub(crate) struct Reconcile {
     unreadable: BTreeSet<(ChunkIndex, MemberIndex)>,
     reports: BTreeMap<ChunkIndex, BTreeMap<MemberIndex, ChunkReport>>,
     waiting: VecDeque<Job>,
+    /// Begun when all else is done: with the last of them an incomplete replica becomes whole.
+    not_held: VecDeque<Job>,
     jobs: BTreeMap<usize, Job>,
     next_job: usize,
 }
@@ -187,9 +191,31 @@ impl Volume {
             self.reconcile().reports = reports.clone();
         }
         let jobs: Vec<Job> = reports.iter().filter_map(|(&chunk, reports)| self.plan_job(chunk, reports)).collect();
+        let not_held: VecDeque<Job> = reports.values().flat_map(|reports| self.not_held(reports)).collect();
         let reconcile = self.reconcile();
         reconcile.waiting.extend(jobs);
+        reconcile.not_held = not_held;
         reconcile.stage = Stage::Working;
+    }
+
+    /// An incomplete replica says so of every chunk of the volume, and is whole when it has heard of each that it is
+    /// complete. It cannot know which of them it holds. (Were it left so, its next session would be believed nothing.)
+    fn not_held<'a>(&'a self, reports: &'a BTreeMap<MemberIndex, ChunkReport>) -> impl Iterator<Item = Job> + 'a {
+        let is_holder = |chunk, index| self.record.members_of(chunk).contains(&(index as u16));
+        let in_sync = |index: MemberIndex| self.members[index].in_sync();
+        let others = reports
+            .iter()
+            .filter(move |&(&index, report)| in_sync(index) && !report.complete && !is_holder(report.chunk, index));
+        others.map(|(&index, report)| Job {
+            chunk: report.chunk,
+            source: index,
+            equals: 0,
+            prefix: report.prefix,
+            targets: vec![(index, report.prefix)],
+            stage: JobStage::NotHeld,
+            slots: VecDeque::new(),
+            copies_inflight: 0,
+        })
     }
 
     /// None if the chunk's in-sync replicas are complete and equally long.
@@ -266,8 +292,15 @@ impl Volume {
                 return;
             }
         }
-        if self.reconcile().jobs.is_empty() && self.reconcile().waiting.is_empty() {
+        let reconcile = self.reconcile();
+        if !reconcile.jobs.is_empty() || !reconcile.waiting.is_empty() {
+            return;
+        }
+        if reconcile.not_held.is_empty() {
             self.reconciled();
+        } else {
+            reconcile.waiting = std::mem::take(&mut reconcile.not_held);
+            self.work(now, out);
         }
     }
 
@@ -292,7 +325,7 @@ impl Volume {
                 (source, Request::ListChanged { from: chunk, until, after: job.after() })
             }
             JobStage::Finding => (job.target(), Request::ListStale { from: chunk }),
-            JobStage::Completing => (job.target(), Request::CompleteChunk { chunk, prefix }),
+            JobStage::Completing | JobStage::NotHeld => (job.target(), Request::CompleteChunk { chunk, prefix }),
             JobStage::Marking | JobStage::Copying => return,
         };
         self.send(now, index, Purpose::Job(id), request, out);
@@ -319,7 +352,12 @@ impl Volume {
                 job.slots = found.map(|entry| entry.slots.iter().collect()).unwrap_or_default();
                 job.stage = JobStage::Copying;
             }
-            (JobStage::Completing, Reply::Done) => {
+            (JobStage::Completing | JobStage::NotHeld, Reply::Done) => {
+                job.targets.pop();
+                self.next_target(now, id, out);
+            }
+            // Marks from when it held the chunk. It stays incomplete, as it was.
+            (JobStage::NotHeld, Reply::Refused(Refusal { status: Status::Incomplete, .. })) => {
                 job.targets.pop();
                 self.next_target(now, id, out);
             }

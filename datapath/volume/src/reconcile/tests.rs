@@ -172,6 +172,32 @@ fn a_damaged_replica_of_a_clean_volume_is_made_whole_before_it_is_served() {
     assert!(bench.is_done(write));
 }
 
+/// It can tell only of chunks; one that it does not hold must not keep it incomplete.
+#[test]
+fn a_damaged_replica_of_some_of_the_chunks_is_made_whole_too() {
+    let run = |first, members| ChunkRun { first: ChunkIndex(first), count: 1, members };
+    let chunks = vec![run(0, vec![0, 1, 2]), run(1, vec![0, 1])];
+    let mut bench = Bench::new(VolumeRecord { chunks, ..record(&[IN; 3]) });
+    for replica in &mut bench.replicas {
+        replica.had(0, 0, 90, 1);
+    }
+    bench.replicas[2].distrust();
+    bench.start();
+    assert!(bench.volume.status().serving, "{:?}", bench.volume.status().blocked);
+    assert!(!bench.replicas[2].distrusted, "its next session says that it is whole");
+}
+
+#[test]
+fn what_it_has_of_a_chunk_that_it_does_not_hold_keeps_nobody_waiting() {
+    let run = |first, members| ChunkRun { first: ChunkIndex(first), count: 1, members };
+    let chunks = vec![run(0, vec![0, 1, 2]), run(1, vec![0, 1])];
+    let mut bench = Bench::new(VolumeRecord { chunks, ..record(&[IN; 3]) });
+    bench.replicas[2].distrust();
+    bench.replicas[2].stale.insert((ChunkIndex(1), 7));
+    bench.start();
+    assert!(bench.volume.status().serving, "{:?}", bench.volume.status().blocked);
+}
+
 /// As an image of its disk from the middle of a return looks: prefixes that grew over what it lacks.
 #[test]
 fn an_incomplete_replica_is_not_believed_up_to_its_prefix() {
