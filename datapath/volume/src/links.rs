@@ -263,7 +263,7 @@ impl Volume {
     pub(crate) fn check_silence(&mut self, now: Instant, index: MemberIndex, out: &mut Vec<Action>) {
         let member = &self.members[index];
         let Some(_) = member.session() else { return };
-        match member.waiting_since() {
+        match member.waiting_since().map(|since| since.max(self.awake_since)) {
             Some(since) if now.since(since) >= self.silence_bound(member) => {
                 let reason = format!("silent for {} ms", now.since(since).as_millis());
                 self.drop_link(now, index, &reason, out);

@@ -54,6 +54,8 @@ pub struct Volume {
     /// Highest commit point that a replica reported when it opened.
     pub(crate) reported_commit: Lsn,
     pub(crate) draining: bool,
+    /// Since when this process is known not to have been stopped.
+    pub(crate) awake_since: Instant,
     /// Said once for each time that it begins.
     pub(crate) blocked: Option<String>,
     pub(crate) counters: Counters,
@@ -80,6 +82,7 @@ impl Volume {
             resync: None,
             reported_commit: Lsn::ZERO,
             draining: false,
+            awake_since: now,
             blocked: None,
             counters: Counters::default(),
             config,
@@ -168,13 +171,18 @@ impl Volume {
             Link::Down { retry_at } => retry_at,
             Link::Connecting => Instant::FAR,
             Link::Opening { .. } | Link::Open { .. } => match member.waiting_since() {
-                Some(since) => since + self.silence_bound(member),
+                Some(since) => since.max(self.awake_since) + self.silence_bound(member),
                 None => member.last_sent + self.config.ping_interval,
             },
         }
     }
 
     fn check_time(&mut self, now: Instant, out: &mut Vec<Action>) {
+        // Much later than asked for: this process was stopped, and answers may lie unread. Nobody is silent by that.
+        let due = self.members.iter().map(|member| self.member_deadline(member)).min().unwrap_or(Instant::FAR);
+        if due < now && now.since(due) >= self.config.silence_min / 2 {
+            self.awake_since = now;
+        }
         for index in 0..self.members.len() {
             self.check_silence(now, index, out);
         }

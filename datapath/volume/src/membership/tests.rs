@@ -53,6 +53,20 @@ fn a_refused_ejection_is_decided_again_by_the_new_record() {
     assert!(bench.is_done(write), "the one waited for came back");
 }
 
+/// The answer came, and lies unread: whoever was stopped says nothing of the silence of others.
+#[test]
+fn a_writer_that_was_stopped_ejects_nobody_for_it() {
+    let mut bench = Bench::serving(&[IN; 3]);
+    bench.mute[2] = true;
+    bench.write(0, 1, 7);
+    bench.now = bench.now + Duration::from_secs(6);
+    bench.event(Event::Tick);
+    bench.settle();
+    assert_eq!(bench.ejections(), 0);
+    bench.advance(Duration::from_secs(2));
+    assert_eq!((bench.ejections(), bench.state(2) == IN), (1, false), "it is silent indeed");
+}
+
 #[test]
 fn a_silent_replica_is_ejected() {
     let mut bench = Bench::serving(&[IN; 3]);
