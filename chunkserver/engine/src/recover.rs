@@ -208,6 +208,7 @@ impl Engine {
             }
         }
         self.store.count_places();
+        verify::write_again(&history, &contents, &mut self.store);
         if history.is_broken || is_unreadable {
             self.store.distrust_everything();
         }

@@ -248,6 +248,11 @@ impl Rig {
         rig
     }
 
+    /// A flush has failed: what it should have covered is readable and counts as clean, no later flush brings it.
+    pub(crate) fn lose_the_cache(&mut self) {
+        self.unflushed.clear();
+    }
+
     /// The process ends; what was written stays, what was under way does not come.
     pub(crate) fn stop(mut self) -> Media {
         for (offset, data) in std::mem::take(&mut self.unflushed) {

@@ -43,15 +43,35 @@ impl Unproven {
 
     /// Whether `store`, the state at the end of the history, needs nothing of the place that is not there.
     fn is_whole(&self, store: &Store, contents: &Contents) -> bool {
-        let Some(slot) = store.slot(self.address).filter(|slot| slot.place == Some(self.place)) else { return true };
         let content = contents.get(&self.place).expect("every place in doubt was read").as_ref();
-        let needed = slot.valid & !slot.stale & !slot.lost;
-        (0..BLOCKS_PER_SLOT).filter(|block| needed & (1 << block) != 0).all(|block| {
-            let at = block as usize * BLOCK_BYTES as usize;
-            let is_there =
-                |content: &Bytes| Crc32::of(&content[at..at + BLOCK_BYTES as usize]) == slot.crcs[block as usize];
-            store.overlay.get(self.place.block(block)).is_some() || content.is_some_and(is_there)
-        })
+        self.needed(store).all(|(block, crc)| content.is_some_and(|content| Crc32::of(&part(content, block)) == crc))
+    }
+
+    /// Blocks, with their checksums, that `store` has at the place and nowhere else.
+    fn needed<'a>(&self, store: &'a Store) -> impl Iterator<Item = (u32, Crc32)> + use<'a> {
+        let place = self.place;
+        let slot = store.slot(self.address).filter(|slot| slot.place == Some(place));
+        let bits = slot.map_or(0, |slot| slot.valid & !slot.stale & !slot.lost);
+        let blocks = (0..BLOCKS_PER_SLOT).filter(move |block| bits & (1 << block) != 0);
+        let blocks = blocks.filter(move |&block| store.overlay.get(place.block(block)).is_none());
+        blocks.filter_map(move |block| slot.map(|slot| (block, slot.crcs[block as usize])))
+    }
+}
+
+fn part(content: &Bytes, block: u32) -> Bytes {
+    let at = block as usize * BLOCK_BYTES as usize;
+    content.slice(at..at + BLOCK_BYTES as usize)
+}
+
+/// What stands at a place in doubt is read now, and may yet never become durable: a flush that should have made it so
+/// may have failed in an earlier process. So it is written again, with what the journal brings.
+pub(super) fn write_again(history: &History, contents: &Contents, store: &mut Store) {
+    for direct in unproven(history) {
+        let Some(Some(content)) = contents.get(&direct.place) else { continue };
+        let needed: Vec<u32> = direct.needed(store).map(|(block, _)| block).collect();
+        for block in needed {
+            store.overlay.put(direct.place.block(block), part(content, block), direct.at.0);
+        }
     }
 }
 

@@ -221,6 +221,21 @@ fn what_a_new_process_found_is_durable_before_it_is_reported() {
 }
 
 #[test]
+fn data_that_is_read_and_will_never_be_flushed_is_written_again() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    rig.send(1, write(0, &[1; 16], lsn(1, 1)));
+    let mut rig = rig.die(config());
+    rig.lose_the_cache();
+    rig.settle();
+    rig.opened(1, 2);
+    rig.expect(1, 0, &[1; 16]);
+    let mut rig = restart(rig.media);
+    rig.opened(1, 3);
+    rig.expect(1, 0, &[1; 16]);
+}
+
+#[test]
 fn a_discard_survives_the_crash_and_nothing_comes_back() {
     let mut rig = Rig::format(256);
     rig.opened(1, 1);
