@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use ashlar_tests::{Daemon, DevCluster, program, run_ok};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -22,6 +23,8 @@ const DISK_SIZE: &str = "512M";
 const JOURNAL_SIZE: &str = "64M";
 const FIRST_GROUP: u32 = 7001;
 const FIREWALL: &str = "iptables-legacy";
+/// Every daemon.
+pub const ALL: &str = "all";
 /// Chain of the rules that cut.
 const CUTS: &str = "CUTS";
 
@@ -47,6 +50,8 @@ pub struct Arena {
     /// In the order in which they are started; their pids are of the beginning.
     daemons: Vec<Daemon>,
     stopped: BTreeSet<String>,
+    /// By us: whatever else does not run has died of itself.
+    killed: BTreeSet<String>,
 }
 
 impl Arena {
@@ -55,14 +60,15 @@ impl Arena {
         // Without a slow port there is no reason for small packets.
         run_ok("ip", ["link", "set", "lo", "mtu", "65535"])?;
         let cluster = DevCluster::up(dir, NODES.len() as u16, DISK_SIZE, Some(JOURNAL_SIZE))?;
-        let arena = Arena {
+        let mut arena = Arena {
             control_url: cluster.control_url()?,
             daemons: cluster.daemons()?,
             cluster,
             stopped: BTreeSet::new(),
+            killed: BTreeSet::new(),
         };
         arena.mark_connections()?;
-        arena.cluster.kill("all", Signal::SIGKILL)?;
+        arena.kill(ALL)?;
         arena.start_missing()?;
         Ok(arena)
     }
@@ -83,11 +89,21 @@ impl Arena {
         Ok(FIRST_GROUP + at.with_context(|| format!("there is no daemon {daemon}"))? as u32)
     }
 
-    pub fn kill(&self, daemon: &str) -> Result<()> {
+    /// A daemon, or [`ALL`]. A second kill of the same changes nothing.
+    pub fn kill(&mut self, daemon: &str) -> Result<()> {
+        if daemon == ALL {
+            self.killed.extend(self.daemons.iter().map(|daemon| daemon.name.clone()));
+        } else if !self.killed.insert(daemon.to_owned()) {
+            return Ok(());
+        }
         self.cluster.kill(daemon, Signal::SIGKILL)
     }
 
+    /// One that was killed cannot be paused.
     pub fn pause(&mut self, daemon: &str) -> Result<()> {
+        if self.killed.contains(daemon) {
+            return Ok(());
+        }
         self.stopped.insert(daemon.to_owned());
         self.cluster.kill(daemon, Signal::SIGSTOP)
     }
@@ -107,9 +123,11 @@ impl Arena {
         Ok(())
     }
 
-    /// Starts what does not run, the control plane first.
-    pub fn start_missing(&self) -> Result<()> {
+    /// Starts what was killed, the control plane first. One that has died of itself is an error.
+    pub fn start_missing(&mut self) -> Result<()> {
+        let killed = std::mem::take(&mut self.killed);
         for daemon in self.cluster.daemons()?.iter().filter(|daemon| daemon.pid.is_none()) {
+            ensure!(killed.contains(&daemon.name), "VIOLATION: {} has died, and nobody killed it", daemon.name);
             let output = Command::new(program("ashlar")?)
                 .args(["dev", "start", &daemon.name, "--dir"])
                 .arg(self.cluster.dir())
@@ -118,6 +136,17 @@ impl Arena {
                 .output()
                 .context("run `ashlar dev start`")?;
             ensure!(output.status.success(), "start {}: {}", daemon.name, String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
+    /// Looks for the last words of a daemon that found itself wrong.
+    pub fn check_logs(&self) -> Result<()> {
+        for daemon in &self.daemons {
+            let log = fs::read(&daemon.log).with_context(|| format!("read {}", daemon.log.display()))?;
+            let log = String::from_utf8_lossy(&log);
+            let panicked = log.lines().find(|line| line.contains("panicked at"));
+            ensure!(panicked.is_none(), "VIOLATION: {}: {}", daemon.name, panicked.unwrap_or_default());
         }
         Ok(())
     }

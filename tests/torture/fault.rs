@@ -1,6 +1,6 @@
 //! What can go wrong in a round, drawn from the seed.
 
-use crate::arena::{Arena, NODES, Way, Wire};
+use crate::arena::{ALL, Arena, NODES, Way, Wire};
 use anyhow::Result;
 use ashlar_sim::Rng;
 use std::fmt;
@@ -131,7 +131,7 @@ impl Fault {
             Fault::Kill { daemon } => arena.kill(daemon),
             Fault::PauseBriefly { daemon, .. } | Fault::PauseLong { daemon, .. } => arena.pause(daemon),
             Fault::Cut { wires, .. } => wires.iter().try_for_each(|wire| arena.cut(wire)),
-            Fault::PowerCut => arena.kill("all"),
+            Fault::PowerCut => arena.kill(ALL),
         }
     }
 }

@@ -18,6 +18,8 @@ pub fn finish(play: &mut Play, records: &[Arc<Record>]) -> Result<()> {
         read_all(play, record).with_context(|| format!("read all of {}", record.name))?;
     }
     check(records)?;
+    play.arena.start_missing()?;
+    play.arena.check_logs()?;
     for record in records {
         let name = record.name.as_str();
         let compared: serde_json::Value = play.arena.cluster.cli_json(&["volume", "compare", name])?;

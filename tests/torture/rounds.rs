@@ -7,7 +7,7 @@
 //!        └──────────────────────────────────── every volume acknowledges writes again (liveness) ◄─────┘
 //! ```
 
-use crate::arena::{Arena, NODES};
+use crate::arena::{ALL, Arena, NODES};
 use crate::fault::Fault;
 use crate::keeper::Keeper;
 use crate::record::Record;
@@ -121,7 +121,7 @@ impl Play {
     /// Volumes are being attached and reconciled, replicas brought up to date: once more, before that is done.
     fn kill_what_returns(&mut self, round: u32) -> Result<String> {
         let node = *self.rng.pick(&NODES);
-        let victims = ["all".to_owned(), format!("chunkserver-{node}"), format!("datapath-{node}")];
+        let victims = [ALL.to_owned(), format!("chunkserver-{node}"), format!("datapath-{node}")];
         let victim = self.rng.pick(&victims).clone();
         let writes = self.rng.below(30);
         self.wait_writes(writes, STRIKES_APART_LIMIT);
@@ -142,11 +142,7 @@ impl Play {
 
     pub fn strike(&mut self, round: u32, fault: &Fault) -> Result<()> {
         self.note(round, fault.kind(), &fault.to_string());
-        match fault.strike(&mut self.arena) {
-            // A second kill of what does not run.
-            Err(error) if format!("{error:#}").contains("does not run") => Ok(()),
-            outcome => outcome.with_context(|| fault.to_string()),
-        }
+        fault.strike(&mut self.arena).with_context(|| fault.to_string())
     }
 
     pub fn note(&mut self, round: u32, kind: &'static str, what: &str) {

@@ -1,6 +1,7 @@
 //! Writes that are really lost: while everything is down, all disks and the catalog are put back to an older state that
 //! was whole in itself. No store can notice that by itself; the history must.
 
+use crate::arena::ALL;
 use crate::finish;
 use crate::rounds::{Bound, Play};
 use anyhow::{Context, Result, bail};
@@ -14,12 +15,12 @@ const STATE: [&str; 4] = ["control/catalog", "n1/disk", "n2/disk", "n3/disk"];
 pub fn play(play: &mut Play, bound: Bound) -> Result<()> {
     let dir = play.arena.cluster.dir().to_owned();
     let older = dir.parent().context("the cluster lies in a folder")?.join("older");
-    play.arena.kill("all")?;
+    play.arena.kill(ALL)?;
     copy(&dir, &older).context("copy the state")?;
     play.heal()?;
     play.rounds(bound)?;
     let records = play.dismiss()?;
-    play.arena.kill("all")?;
+    play.arena.kill(ALL)?;
     copy(&older, &dir).context("put the state back")?;
     play.heal()?;
     println!("sabotage: disks and catalog are as they were before the rounds");
