@@ -138,6 +138,21 @@ pub struct DiskFailure {
 }
 
 impl OpenDisk {
+    /// For writing. While another process has the disk, `busy` is asked again and again whether to go on trying: a
+    /// process that was killed is gone before the kernel has given up its io_uring, which holds the disk's file.
+    pub fn open_when_free(
+        paths: &DiskPaths,
+        cluster: ClusterId,
+        mut busy: impl FnMut() -> bool,
+    ) -> Result<OpenDisk, DiskFailure> {
+        loop {
+            match OpenDisk::open(paths, Some(cluster), Access::ReadWrite) {
+                Err(DiskFailure { error: Error::Disk { reason: DiskRefusal::InUse, .. }, .. }) if busy() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// With `ReadOnly` neither disk nor index is changed.
     pub fn open(paths: &DiskPaths, cluster: Option<ClusterId>, access: Access) -> Result<OpenDisk, DiskFailure> {
         let unknown = |error| DiskFailure { id: None, error };

@@ -11,7 +11,7 @@
 use crate::Error;
 use crate::config::{LINKS_MAX, RunConfig};
 use crate::control::{ControlPlan, ControlThread};
-use crate::disk::{Access, DiskFailure, OpenDisk};
+use crate::disk::{DiskFailure, OpenDisk};
 use crate::serve::{FailedDisk, Host, drive};
 use ashlar_reactor::{Reactor, ReactorConfig};
 use ashlar_types::DiskId;
@@ -19,6 +19,11 @@ use serde::Serialize;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// For how long disks that another process has are tried again at the start.
+const IN_USE_PATIENCE: Duration = Duration::from_secs(5);
+const IN_USE_POLL: Duration = Duration::from_millis(20);
 
 /// What the ready file says.
 #[derive(Debug, Serialize)]
@@ -99,11 +104,17 @@ impl Ready {
     }
 }
 
-/// Opens every disk that can be opened. An error only if none can.
+/// Opens every disk that can be opened; waits for those that a process that was killed still holds. An error only if
+/// none can.
 fn open_disks(config: &RunConfig) -> Result<(Vec<OpenDisk>, Vec<FailedDisk>), Error> {
     let (mut disks, mut failed, mut first_error) = (Vec::<OpenDisk>::new(), Vec::new(), None);
+    let deadline = Instant::now() + IN_USE_PATIENCE;
+    let go_on = || {
+        std::thread::sleep(IN_USE_POLL);
+        Instant::now() < deadline
+    };
     for paths in &config.disks {
-        match OpenDisk::open(paths, Some(config.cluster), Access::ReadWrite) {
+        match OpenDisk::open_when_free(paths, config.cluster, go_on) {
             Ok(disk) if disks.iter().any(|other| other.superblock.disk == disk.superblock.disk) => {
                 let reason = "another disk of this process has the same id: one is a copy of the other".to_owned();
                 failed.push(FailedDisk { id: None, path: paths.disk.clone(), reason });

@@ -93,6 +93,26 @@ fn a_disk_in_use_is_refused() {
 }
 
 #[test]
+fn a_disk_that_a_killed_process_still_holds_is_opened_when_it_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk");
+    format(&config(&path)).unwrap();
+    let mut held = Some(Medium::open(&path, Access::ReadWrite).unwrap());
+    let cluster = ClusterId::from_u128(1);
+    let refused = OpenDisk::open_when_free(&config(&path).disk, cluster, || false);
+    assert!(matches!(refused, Err(DiskFailure { error: Error::Disk { reason: DiskRefusal::InUse, .. }, .. })));
+    let mut asked = 0;
+    let opened = OpenDisk::open_when_free(&config(&path).disk, cluster, || {
+        asked += 1;
+        if asked == 3 {
+            held.take();
+        }
+        true
+    });
+    assert!(opened.is_ok() && asked == 3, "{asked}");
+}
+
+#[test]
 fn a_disk_of_another_cluster_a_newer_format_or_truncated_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("disk");
