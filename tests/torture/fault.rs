@@ -167,16 +167,21 @@ fn millis(rng: &mut Rng, low: u64, high: u64) -> Duration {
     Duration::from_millis(rng.range(low, high))
 }
 
+/// Nothing for a fault that lasts until something shows.
+fn at_least(length: Duration) -> String {
+    if length.is_zero() { String::new() } else { format!(" for {} ms at least", length.as_millis()) }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Kill { daemon } => write!(f, "SIGKILL {daemon}"),
-            Fault::PauseBriefly { daemon, length } | Fault::PauseLong { daemon, length } => {
-                write!(f, "SIGSTOP {daemon} for {} ms", length.as_millis())
+            Fault::PauseBriefly { daemon, .. } | Fault::PauseLong { daemon, .. } => {
+                write!(f, "SIGSTOP {daemon}{}", at_least(self.length()))
             }
             Fault::Cut { what, wires, length } => {
                 let wires: Vec<String> = wires.iter().map(Wire::to_string).collect();
-                write!(f, "{what}, {} ms at least: {}", length.as_millis(), wires.join(", "))
+                write!(f, "{what}{}: {}", at_least(*length), wires.join(", "))
             }
             Fault::PowerCut => f.write_str("SIGKILL everything"),
         }
