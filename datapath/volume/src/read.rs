@@ -188,12 +188,13 @@ impl Volume {
         }
     }
 
-    /// Looks again at every question that waits for somebody to ask.
+    /// Looks again at every question that waits for somebody to ask. Those that are being asked elsewhere forget too
+    /// what was tried over links that are gone: their answer may be a bad block, and then there is no other occasion.
     pub(crate) fn ask_again(&mut self, now: Instant, out: &mut Vec<Action>) {
+        for question in self.reads.reads.values_mut().flat_map(|read| read.questions.values_mut()) {
+            question.tried = question.bad;
+        }
         for (turn, number) in std::mem::take(&mut self.reads.unasked) {
-            if let Some(question) = self.question(turn, number) {
-                question.tried = question.bad;
-            }
             self.ask(now, turn, number, out);
         }
     }

@@ -204,3 +204,24 @@ fn what_one_link_may_have_unanswered_is_bounded() {
     bench.settle();
     assert!(tags.iter().chain(&large).all(|tag| bench.is_done(*tag)));
 }
+
+#[test]
+fn one_that_came_back_is_asked_again_when_the_other_turns_out_bad() {
+    let mut bench = Bench::serving(&[IN; 2]);
+    let write = bench.write(5, 1, 7);
+    bench.settle();
+    assert!(bench.is_done(write));
+    bench.replicas[1].bad.insert((ChunkIndex(0), 5));
+    bench.mute = vec![true; 2];
+    let read = bench.read(5, 1);
+    bench.settle();
+    bench.reset(0);
+    bench.settle();
+    bench.mute[0] = false;
+    bench.come_back(0);
+    bench.settle();
+    assert!(!bench.completed.contains_key(&read), "the other is being asked");
+    bench.mute[1] = false;
+    bench.settle();
+    assert_eq!(bench.bytes(read), [7]);
+}
