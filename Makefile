@@ -3,7 +3,8 @@ CARGO_TARGET_DIR ?= $(HOME)/.cache/ashlar-target
 export CARGO_TARGET_DIR
 BIN := $(CARGO_TARGET_DIR)/debug
 
-.PHONY: help build demo test lint unit integration bench sim crash-points sim-mutants fuzz databases torture
+.PHONY: help build demo test lint unit integration bench sim crash-points sim-mutants databases torture
+.PHONY: fuzz fuzz-mutants
 
 help: ## lists these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | column -t -s @
@@ -60,6 +61,10 @@ torture: ## real daemons killed, stopped and cut off from each other, their hist
 	@deploy/install.sh test
 	cargo build --workspace --bins
 	$(BIN)/ashlar-torture --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+
+fuzz-mutants: ## deliberate bugs, and after how many inputs the fuzz targets find each (SECONDS=300 for each)
+	@deploy/install.sh build
+	cargo run -q -p ashlar-fuzz -- slips --seconds $(or $(SECONDS),300)
 
 bench: ## side by side with local files, as ratios (QUICK=1 for a short one)
 	@deploy/install.sh bench

@@ -23,7 +23,7 @@ use crate::session::{ReplyTo, Sessions};
 use crate::status::{Counters, EngineStatus, ReplicaStatus};
 use crate::store::{Outcome, Store};
 use crate::superblock::Superblock;
-use ashlar_types::{BlockIndex, ByteCount, ByteOffset, Epoch, Instant, Lsn, Mutant, SLOT_BYTES, VolumeId};
+use ashlar_types::{BlockIndex, ByteCount, ByteOffset, Epoch, Instant, Lsn, Mutant, SLOT_BYTES, Slip, VolumeId};
 use ashlar_wire::limits::REASON_BYTES_MAX;
 use ashlar_wire::{Frame, Opened, Refusal, Reply, RequestFrame, Status};
 use bytes::Bytes;
@@ -401,7 +401,9 @@ impl Engine {
 
     pub(crate) fn close_link(&mut self, link: LinkId, out: &mut Vec<Action>) {
         self.end_link(link);
-        self.forget_early(link);
+        if !Slip::ClosedLinkServed.is_on() {
+            self.forget_early(link);
+        }
         self.counters.links_closed += 1;
         out.push(Action::CloseLink { link });
     }

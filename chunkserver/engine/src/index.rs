@@ -20,8 +20,8 @@ use crate::place::{Place, Sequence};
 use crate::replica::{Chunk, Replica, Slot, SlotAddress};
 use crate::store::Store;
 use ashlar_types::{
-    BLOCKS_PER_SLOT, ByteCount, ChunkIndex, Crc32, DiskId, Epoch, Lsn, Mutant, SLOTS_PER_CHUNK, SessionId, SlotIndex,
-    VolumeId,
+    BLOCKS_PER_SLOT, ByteCount, ChunkIndex, Crc32, DiskId, Epoch, Lsn, Mutant, SLOTS_PER_CHUNK, SessionId, Slip,
+    SlotIndex, VolumeId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -261,7 +261,7 @@ fn decode_chunk(key: &[u8], value: &[u8]) -> Result<Chunk, Malformed> {
     chunk.adopted = from.lsn()?;
     from.zeros::<4>()?;
     from.end()?;
-    if flags & !COMPLETE == 0 { Ok(chunk) } else { Err(Malformed) }
+    if flags & !COMPLETE == 0 || Slip::ChunkFlagsIgnored.is_on() { Ok(chunk) } else { Err(Malformed) }
 }
 
 fn decode_slot(key: &[u8], value: &[u8], slot_count: u32) -> Result<Slot, Malformed> {

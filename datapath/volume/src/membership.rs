@@ -7,7 +7,7 @@
 use crate::member::Member;
 use crate::volume::{Phase, Volume};
 use crate::{Action, Ending, GuestError, Notice, ProposalId};
-use ashlar_types::{Change, ChangeAnswer, DiskId, Instant, Lsn, MemberState, Mutant, VolumeRecord};
+use ashlar_types::{Change, ChangeAnswer, DiskId, Instant, Lsn, MemberState, Mutant, Slip, VolumeRecord};
 
 struct Outstanding {
     id: ProposalId,
@@ -247,7 +247,7 @@ impl Volume {
             match (before == MemberState::InSync, self.members[index].in_sync()) {
                 (true, false) => self.gone_out(now, index, out),
                 // By a word that we did not ask for: it has reported nothing, and may have no link.
-                (false, true) => self.reconcile_set_changed(),
+                (false, true) if !Slip::GrownSetUnseen.is_on() => self.reconcile_set_changed(),
                 _ => {}
             }
         }

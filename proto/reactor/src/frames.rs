@@ -11,6 +11,7 @@
 
 use crate::aligned::{AlignedBuf, BufferPool};
 use crate::limits::DIRECT_RECEIVE_BYTES_MIN;
+use ashlar_types::Slip;
 use ashlar_wire::limits::HEADER_BYTES;
 use ashlar_wire::{FrameHeader, WireError};
 use bytes::Bytes;
@@ -97,7 +98,7 @@ impl FrameAssembler {
         assert!(rest.data.is_none() && direct.filled <= direct.buffer.len());
         assert_eq!(direct.buffer.len(), rest.header.data_bytes as usize);
         rest.data = Some(direct.buffer);
-        rest.data_filled = direct.filled;
+        rest.data_filled = direct.filled + if Slip::DirectCountedTwice.is_on() { rest.data_filled } else { 0 };
         self.finish()
     }
 

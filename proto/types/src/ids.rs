@@ -1,5 +1,6 @@
 //! Identities. Parsed once, here, at the border; a value of these types is well-formed.
 
+use crate::Slip;
 use std::fmt;
 use std::str::FromStr;
 
@@ -125,6 +126,7 @@ fn check_name(text: &str, what: &'static str, max: usize) -> Result<(), IdError>
         return Err(IdError::TooLong { what, length: text.len(), max });
     }
     let allowed = |(i, c): (usize, char)| c.is_ascii_alphanumeric() || (i > 0 && matches!(c, '-' | '_' | '.'));
+    let allowed = |at: (usize, char)| allowed(at) || Slip::NameClimbs.is_on() && at.0 > 0 && at.1 == '/';
     match text.char_indices().find(|&at| !allowed(at)) {
         Some((_, found)) => Err(IdError::BadCharacter { what, found }),
         None => Ok(()),

@@ -19,6 +19,7 @@ mod ids;
 mod lsn;
 mod mutant;
 mod record;
+mod slip;
 mod slots;
 mod time;
 mod units;
@@ -33,6 +34,7 @@ pub use ids::{ClusterId, DiskId, IdError, NodeName, RequestId, SessionId, Volume
 pub use lsn::Lsn;
 pub use mutant::Mutant;
 pub use record::{Change, ChangeAnswer, ChunkRun, Member, MemberState, VolumeRecord};
+pub use slip::Slip;
 pub use slots::SlotSet;
 pub use time::{Duration, Instant};
 pub use units::{BlockCount, BlockIndex, ByteCount, ByteOffset, ChunkIndex, SlotIndex};

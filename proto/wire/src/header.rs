@@ -22,7 +22,7 @@
 use crate::error::WireError;
 use crate::limits::{BODY_BYTES_MAX, DATA_BYTES_MAX, HEADER_BYTES};
 use crate::opcode::Opcode;
-use ashlar_types::{BLOCK_BYTES, Crc32, Epoch, Lsn, RequestId, SessionId};
+use ashlar_types::{BLOCK_BYTES, Crc32, Epoch, Lsn, RequestId, SessionId, Slip};
 
 pub const MAGIC: u32 = u32::from_le_bytes(*b"ASHL");
 /// Version history: 1, the first.
@@ -103,7 +103,9 @@ impl FrameHeader {
             return Err(WireError::BodyTooLong(body_bytes));
         }
         let data_bytes = u32_at(bytes, DATA_BYTES_AT);
-        if data_bytes as usize > DATA_BYTES_MAX || !u64::from(data_bytes).is_multiple_of(BLOCK_BYTES) {
+        if data_bytes as usize > DATA_BYTES_MAX && !Slip::LengthBelieved.is_on()
+            || !u64::from(data_bytes).is_multiple_of(BLOCK_BYTES)
+        {
             return Err(WireError::DataLength(data_bytes));
         }
         Ok(FrameHeader {

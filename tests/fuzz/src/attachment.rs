@@ -3,6 +3,7 @@
 //! Rules: at most one link is asked for or stands per disk; frames go over a link that stands, within the bounds of a
 //! session; a guest's request is completed once, with the bytes that it asked for; after the end nothing is sent.
 
+use crate::reach;
 use ashlar_types::{
     BLOCK_BYTES, ByteCount, CHUNK_BYTES, Change, ChunkIndex, ChunkRun, ClusterId, DiskId, Epoch, Instant, Member,
     MemberState, SessionId, VolumeId, VolumeRecord,
@@ -129,6 +130,7 @@ impl Attachment {
 
     fn take(&mut self, action: Action) {
         assert!(!self.ended || matches!(action, Action::Complete { .. } | Action::Disconnect { .. }), "{action:?}");
+        reach::note("action", &action);
         match action {
             Action::Connect { disk } => {
                 let link = &mut self.links[index_of(disk)];
@@ -145,21 +147,28 @@ impl Attachment {
                 let index = index_of(disk);
                 assert!(matches!(self.links[index], Link::Up(ours) if ours == session), "sent over a link that stands");
                 assert_eq!((frame.session, frame.epoch), (session, self.volume.status().epoch));
+                reach::note("request", &frame.message);
                 self.sent.push((index, frame));
                 self.check_session(index);
             }
             Action::Complete { tag, result } => {
                 let bytes = self.guests.remove(&tag).expect("a request is completed once");
+                reach::note(
+                    "guest",
+                    &result.as_ref().map_or("refused", |data| if data.is_empty() { "done" } else { "read" }),
+                );
                 if let Ok(data) = result {
                     assert_eq!(data.len(), bytes, "a guest gets what it asked for");
                 }
             }
             Action::Propose { proposal, change, .. } => {
+                reach::note("change", &change);
                 self.proposals.retain(|(other, _)| *other != proposal);
                 self.proposals.push((proposal, change));
             }
-            Action::Notice(_) => {}
-            Action::Ended(_) => {
+            Action::Notice(notice) => reach::note("notice", &notice),
+            Action::Ended(why) => {
+                reach::note("ended", &why);
                 self.ended = true;
                 self.sent.clear();
             }

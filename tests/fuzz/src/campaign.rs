@@ -3,11 +3,12 @@
 //! Everything that grows lies in the target folder of Cargo, below `fuzz/<target>`: `corpus`, `findings`, `log`.
 
 use crate::corpus::{self, BYTES_MAX, FILES_MAX};
-use crate::{TARGET_VARIABLE, TARGETS, Target};
+use crate::{TARGET_VARIABLE, TARGETS, Target, reach};
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, fs, thread};
 
 /// What makes stable rustc put libFuzzer's counters and comparisons into everything that is built.
@@ -41,24 +42,69 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn target_folder() -> PathBuf {
+pub(crate) fn target_folder() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
 
-/// Builds for this machine by its name: then Cargo gives the flags to what runs here and not to build scripts.
-pub fn build_worker() -> Result<PathBuf> {
+/// Builds for this machine by its name: then Cargo gives the flags to what runs here and not to build scripts. With the
+/// deliberate bugs it is another program, in a place of its own.
+pub fn build_worker(with_bugs: bool) -> Result<PathBuf> {
     let rustc = Command::new("rustc").arg("-vV").output().context("run rustc")?;
     let text = String::from_utf8(rustc.stdout).context("read the version of rustc")?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names its host")?;
     let status = Command::new("cargo")
-        .args(["build", "--quiet", "-p", "ashlar-fuzz", "--features", "libfuzzer"])
+        .args(["build", "--quiet", "-p", "ashlar-fuzz", "--features"])
+        .arg(if with_bugs { "libfuzzer,mutants" } else { "libfuzzer" })
         .args(["--bin", "ashlar-fuzz-worker", "--target", host])
         .env("RUSTFLAGS", COVERAGE_FLAGS)
         .current_dir(workspace())
         .status()
         .context("run cargo")?;
     ensure!(status.success(), "the worker cannot be built");
-    Ok(target_folder().join(host).join("debug/ashlar-fuzz-worker"))
+    let folder = target_folder().join(if with_bugs { "fuzz-slips" } else { "fuzz" });
+    fs::create_dir_all(&folder)?;
+    let worker = folder.join("worker");
+    // What runs is not written over: a new file takes its name.
+    let fresh = folder.join("worker.new");
+    fs::copy(target_folder().join(host).join("debug/ashlar-fuzz-worker"), &fresh).context("copy the worker")?;
+    fs::rename(fresh, &worker)?;
+    Ok(worker)
+}
+
+/// Calls `work` for each item, `jobs` at a time; counts those of which it says true.
+pub(crate) fn for_each<T: Sync>(items: &[T], jobs: usize, work: impl Fn(&T) -> Result<bool> + Sync) -> Result<usize> {
+    let (left, count) = (Mutex::new(items.iter()), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let job = || -> Result<()> {
+            loop {
+                let next = left.lock().expect("nobody panics with it").next();
+                let Some(item) = next else { return Ok(()) };
+                count.fetch_add(usize::from(work(item)?), Ordering::Relaxed);
+            }
+        };
+        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(job)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("a job does not panic"))
+    })?;
+    Ok(count.into_inner())
+}
+
+/// The worker on one target.
+pub(crate) struct Worker<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) target: &'a Target,
+}
+
+impl Worker<'_> {
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(self.path);
+        command
+            .env(TARGET_VARIABLE, self.target.name)
+            .arg(format!("-max_len={}", self.target.input_bytes_max))
+            .arg(format!("-timeout={INPUT_SECONDS_MAX}"))
+            .arg(format!("-rss_limit_mb={RESIDENT_MIB_MAX}"))
+            .arg("-print_final_stats=1");
+        command
+    }
 }
 
 impl Campaign {
@@ -68,24 +114,10 @@ impl Campaign {
             "{:<16} {:>11} {:>8} {:>6} {:>9} {:>9}  findings",
             "target", "executions", "exec/s", "corpus", "coverage", "features"
         );
-        let (left, found) = (Mutex::new(targets.iter()), Mutex::new(0));
-        thread::scope(|scope| {
-            let work = || -> Result<()> {
-                loop {
-                    let next = left.lock().expect("nobody panics with it").next();
-                    let Some(target) = next else { return Ok(()) };
-                    if !self.run_one(target)? {
-                        *found.lock().expect("nobody panics with it") += 1;
-                    }
-                }
-            };
-            let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-            threads.into_iter().try_for_each(|thread| thread.join().expect("a job does not panic"))
-        })?;
-        Ok(found.into_inner().expect("nobody panics with it"))
+        for_each(targets, jobs, |target| Ok(!self.run_one(target)?))
     }
 
-    /// False if something was found.
+    /// False if something was found, or if the target did not come as far as it must.
     fn run_one(&self, target: &Target) -> Result<bool> {
         let folder = target_folder().join("fuzz").join(target.name);
         let (grown, findings) = (folder.join("corpus"), folder.join("findings"));
@@ -104,7 +136,12 @@ impl Campaign {
         fs::write(folder.join("log"), log.as_bytes())?;
         let figures = Figures::of(&log);
         let per_second = figures.executions / self.seconds.max(1);
-        let verdict = if output.status.success() { "none" } else { "FOUND" };
+        let is_blind = figures.coverage < target.coverage_min;
+        let verdict = match output.status.success() {
+            false => "FOUND".to_owned(),
+            true if is_blind => format!("BLIND: coverage below {}", target.coverage_min),
+            true => "none".to_owned(),
+        };
         println!(
             "{:<16} {:>11} {per_second:>8} {:>6} {:>9} {:>9}  {verdict}",
             target.name, figures.executions, figures.corpus, figures.coverage, figures.features
@@ -112,10 +149,11 @@ impl Campaign {
         if !output.status.success() {
             print!("{}", story(&log, target));
         }
-        Ok(output.status.success())
+        Ok(output.status.success() && !is_blind)
     }
 
-    /// Brings the repository's corpus up to date: what covers most, the smallest inputs first.
+    /// Brings the repository's corpus up to date: inputs that come to what no kept one does, then others of those that
+    /// cover most, small and large ones. What is kept stays.
     pub fn keep(&self, target: &Target) -> Result<usize> {
         let folder = target_folder().join("fuzz").join(target.name);
         let (grown, merged) = (folder.join("corpus"), folder.join("merged"));
@@ -131,28 +169,33 @@ impl Campaign {
         let mut inputs: Vec<Vec<u8>> = corpus::read(&merged)?.into_iter().map(|(_, bytes)| bytes).collect();
         inputs.sort_by_key(Vec::len);
         let present = corpus::inputs(target.name)?;
+        let mut reached = reach::during(|| present.iter().for_each(|(_, input)| (target.run)(input)));
+        let (deep, rest): (Vec<_>, Vec<_>) = inputs.into_iter().partition(|input| {
+            let before = reached.len();
+            reached.extend(reach::during(|| (target.run)(input)));
+            reached.len() > before
+        });
         let room = FILES_MAX.saturating_sub(present.len());
         let mut bytes: usize = present.iter().map(|(_, input)| input.len()).sum();
         let fits = |input: &Vec<u8>| {
             bytes += input.len();
             bytes <= BYTES_MAX
         };
-        let spread = inputs.len().div_ceil(room.max(1)).max(1);
-        let chosen: Vec<Vec<u8>> = inputs.into_iter().step_by(spread).take(room).take_while(fits).collect();
+        let spread = rest.len().div_ceil(room.saturating_sub(deep.len()).max(1)).max(1);
+        let chosen = deep.into_iter().chain(rest.into_iter().step_by(spread));
+        let chosen: Vec<Vec<u8>> = chosen.take(room).take_while(fits).collect();
         corpus::add(target.name, &chosen)?;
         Ok(corpus::inputs(target.name)?.len())
     }
 
     fn worker(&self, target: &Target) -> Command {
-        let mut command = Command::new(&self.worker);
-        command
-            .env(TARGET_VARIABLE, target.name)
-            .arg(format!("-max_len={}", target.input_bytes_max))
-            .arg(format!("-timeout={INPUT_SECONDS_MAX}"))
-            .arg(format!("-rss_limit_mb={RESIDENT_MIB_MAX}"))
-            .arg("-print_final_stats=1");
-        command
+        Worker { path: &self.worker, target }.command()
     }
+}
+
+/// How many inputs were run.
+pub(crate) fn executions(log: &str) -> u64 {
+    Figures::of(log).executions
 }
 
 /// What went wrong, in which input, and how to see it again.

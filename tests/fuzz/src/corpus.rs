@@ -5,7 +5,7 @@ use ashlar_types::Crc32;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-pub const FILES_MAX: usize = 100;
+pub const FILES_MAX: usize = 140;
 pub const BYTES_MAX: usize = 200 << 10;
 
 pub fn folder(target: &str) -> PathBuf {

@@ -15,8 +15,10 @@ pub mod campaign;
 pub mod corpus;
 mod disk;
 mod draw;
+pub mod reach;
 pub mod seeds;
 mod site;
+pub mod slips;
 mod target;
 mod targets;
 

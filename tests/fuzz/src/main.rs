@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use ashlar_fuzz::campaign::{self, Campaign};
-use ashlar_fuzz::{Target, corpus, seeds};
+use ashlar_fuzz::{Target, corpus, seeds, slips};
 use clap::{Parser, Subcommand};
 use std::fs;
 use std::path::PathBuf;
@@ -28,6 +28,18 @@ enum Command {
         #[arg(long = "target")]
         targets: Vec<String>,
     },
+    /// Checks the fuzzer: builds the worker with deliberate bugs and runs each bug's target until it is found.
+    Slips {
+        /// For each bug.
+        #[arg(long, default_value_t = 300)]
+        seconds: u64,
+        /// Bugs at a time.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        /// Only these bugs, by name.
+        #[arg(long)]
+        only: Vec<String>,
+    },
     /// Runs inputs once, without a fuzzer: panics where the fuzzer found something.
     Replay { target: String, inputs: Vec<PathBuf> },
     /// Writes the inputs to begin with, made of real values, into the repository's corpora.
@@ -40,9 +52,14 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Run { seconds, jobs, targets } => {
             let targets = named(&targets)?;
-            let worker = campaign::build_worker()?;
+            let worker = campaign::build_worker(false)?;
             let found = Campaign { worker, seconds }.run(&targets, jobs.max(1))?;
-            ensure!(found == 0, "{found} of {} targets found something", targets.len());
+            ensure!(found == 0, "{found} of {} targets found something, or too little", targets.len());
+        }
+        Command::Slips { seconds, jobs, only } => {
+            let worker = campaign::build_worker(true)?;
+            let alive = slips::check(&worker, seconds, jobs.max(1), &only)?;
+            ensure!(alive == 0, "{alive} deliberate bugs were not found");
         }
         Command::Replay { target, inputs } => {
             let target = one(&target)?;
@@ -57,7 +74,7 @@ fn main() -> Result<()> {
             }
         }
         Command::Keep { targets } => {
-            let worker = campaign::build_worker()?;
+            let worker = campaign::build_worker(false)?;
             for target in named(&targets)? {
                 let kept = Campaign { worker: worker.clone(), seconds: 0 }.keep(target)?;
                 println!("{}: {kept} inputs", target.name);

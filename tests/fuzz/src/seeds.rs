@@ -11,7 +11,7 @@ use ashlar_types::{
     BLOCK_BYTES, BLOCKS_PER_SLOT, BlockCount, BlockIndex, ByteCount, CHUNK_BYTES, Change, ChangeAnswer, ChunkIndex,
     ChunkRange, Epoch, Instant, Lsn, MemberState, RequestId, SessionId, SlotIndex, VolumeId,
 };
-use ashlar_wire::{BlockData, Frame, Open, Request, SlotContent};
+use ashlar_wire::{BlockData, Frame, Open, Reply, Request, SlotContent, encode_reply, encode_request};
 use prost::Message;
 use std::fs;
 use std::path::Path;
@@ -23,7 +23,7 @@ pub fn all() -> Vec<(&'static str, Inputs)> {
     let disks = disks();
     vec![
         ("wire_message", golden_frames().iter().map(|frame| message_input(frame)).collect()),
-        ("wire_stream", golden_frames().chunks(4).map(stream_input).collect()),
+        ("wire_stream", golden_frames().chunks(4).chain([&short_copies()[..]]).map(stream_input).collect()),
         ("superblock", vec![superblock_input()]),
         ("journal_batch", disks.iter().flat_map(batch_inputs).collect()),
         ("index_row", disks.iter().flat_map(row_inputs).collect()),
@@ -56,6 +56,18 @@ fn data_bytes(frame: &[u8]) -> usize {
 fn message_input(frame: &[u8]) -> Vec<u8> {
     let blocks = data_bytes(frame) / BLOCK_BYTES as usize;
     [&[frame[5], blocks as u8, 7, 5], &frame[64..]].concat()
+}
+
+/// A slot on its way, with one block: those of the fixtures have more than a stream has room for.
+fn short_copies() -> [Vec<u8>; 2] {
+    let blocks = BlockData::seal(vec![7; BLOCK_BYTES as usize].into());
+    let content = SlotContent { stamp: at(3), valid: 0b1000, blocks };
+    let (session, request, commit) = (SessionId(1), RequestId(1), Lsn::ZERO);
+    let message = Request::Fill { chunk: ChunkIndex(0), slot: SlotIndex(0), content: content.clone() };
+    let fill = encode_request(&Frame { session, request, epoch: epoch(), commit, message });
+    let message = Reply::Slot(content);
+    let slot = encode_reply(&Frame { session, request, epoch: epoch(), commit, message });
+    [fill.head.to_vec(), slot.head.to_vec()]
 }
 
 /// Frames one after the other; data, where a frame has some and there is room for it.
@@ -199,7 +211,7 @@ fn nbd_inputs() -> Inputs {
         format!("{HEAD} 00000003 00000000 {HEAD} 00000006 0000000b 00000003 766f6c 0001 0001 {HEAD} 00000002 00000000"),
         format!("{HEAD} 0000000a 00000000 {HEAD} 00000005 00000000 {go} {}", request(5, 0, 4096)),
     ];
-    let input = |(number, text): (usize, &String)| [vec![4 | (number as u8 & 1), 10], unhex(text)].concat();
+    let input = |(number, text): (usize, &String)| [vec![4 | u8::from(number == 4), 10], unhex(text)].concat();
     conversations.iter().enumerate().map(input).collect()
 }
 

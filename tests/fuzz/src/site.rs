@@ -5,6 +5,7 @@
 //! what there is.
 
 use crate::disk::SparseDisk;
+use crate::reach;
 use ashlar_engine::{Action, DiskError, DiskLayout, Engine, EngineConfig, Event, LinkId, OpToken, Superblock};
 use ashlar_types::{ByteCount, ByteOffset, ClusterId, DiskId, Duration, Instant, SLOT_BYTES};
 use ashlar_wire::RequestFrame;
@@ -101,6 +102,10 @@ impl Site {
     }
 
     fn check(&mut self, action: &Action) {
+        reach::note("action", action);
+        if let Action::Reply { frame, .. } = action {
+            reach::note("reply", &frame.message);
+        }
         let layout = superblock().layout;
         let within = |offset: ByteOffset, bytes: u64| {
             assert!(offset >= layout.journal_offset && bytes > 0 && offset.0 + bytes <= layout.total.0);

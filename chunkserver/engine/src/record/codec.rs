@@ -3,7 +3,9 @@
 use super::{Body, Piece, Record, checked_range, slot_parts};
 use crate::codec::{Malformed, Sink, Source};
 use crate::place::Place;
-use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, SLOTS_PER_CHUNK, SessionId, SlotIndex, SlotSet};
+use ashlar_types::{
+    ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, SLOTS_PER_CHUNK, SessionId, Slip, SlotIndex, SlotSet,
+};
 use ashlar_wire::limits::BLOCKS_PER_FRAME_MAX;
 
 const WRITE: u8 = 1;
@@ -230,7 +232,7 @@ fn take_pieces(
     for part in slot_parts(range) {
         let (place, direct) = (Place(from.u32()?), take_flag(u32::from(from.u8()?))?);
         from.zeros::<3>()?;
-        if place.0 >= places || direct && !part.is_whole() {
+        if place.0 >= places && !Slip::PlaceBelieved.is_on() || direct && !part.is_whole() {
             return Err(Malformed);
         }
         pieces.push(Piece { place, direct });

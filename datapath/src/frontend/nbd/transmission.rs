@@ -9,7 +9,7 @@ use super::protocol::{
     CHUNK_MAGIC, Fields, NbdError, PAYLOAD_BYTES_MAX, REQUEST_BYTES, REQUEST_MAGIC, SIMPLE_REPLY_MAGIC, chunk, command,
     command_flag,
 };
-use ashlar_types::{BLOCK_BYTES, ByteCount, ByteOffset};
+use ashlar_types::{BLOCK_BYTES, ByteCount, ByteOffset, Slip};
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// The client's name for a request.
@@ -141,8 +141,12 @@ impl Header {
     }
 
     fn check_range(&self, export: &Export, agreement: Agreement, changes: bool) -> Result<(), NbdError> {
-        let end = self.offset.checked_add(u64::from(self.length)).ok_or(NbdError::Invalid)?;
-        let aligned = self.offset.is_multiple_of(BLOCK_BYTES) && u64::from(self.length).is_multiple_of(BLOCK_BYTES);
+        let bytes = u64::from(self.length);
+        let end = match Slip::EndWraps.is_on() {
+            true => self.offset.wrapping_add(bytes),
+            false => self.offset.checked_add(bytes).ok_or(NbdError::Invalid)?,
+        };
+        let aligned = self.offset.is_multiple_of(BLOCK_BYTES) && bytes.is_multiple_of(BLOCK_BYTES);
         let too_long = self.kind == command::READ && self.length > PAYLOAD_BYTES_MAX;
         if self.length == 0 || too_long || (agreement.block_sizes && !aligned) {
             return Err(NbdError::Invalid);

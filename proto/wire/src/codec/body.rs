@@ -4,7 +4,7 @@ use crate::error::WireError;
 use crate::limits::{BLOCKS_PER_FRAME_MAX, HEADER_BYTES, LIST_ENTRIES_MAX};
 use crate::message::BlockData;
 use ashlar_types::{
-    BLOCK_BYTES, BlockCount, BlockIndex, ChunkIndex, ChunkRange, Crc32, Epoch, Lsn, SLOTS_PER_CHUNK, SlotIndex,
+    BLOCK_BYTES, BlockCount, BlockIndex, ChunkIndex, ChunkRange, Crc32, Epoch, Lsn, SLOTS_PER_CHUNK, Slip, SlotIndex,
     SlotSet, VOLUME_BYTES_MAX,
 };
 use bytes::Bytes;
@@ -153,7 +153,7 @@ impl<'a> Reader<'a> {
     pub(super) fn next_chunk(&mut self) -> Result<Option<ChunkIndex>, WireError> {
         let present = self.flag()?;
         match (present, self.chunk()?) {
-            (false, ChunkIndex(0)) => Ok(None),
+            (false, chunk) if chunk.0 == 0 || Slip::NextPageIgnored.is_on() => Ok(None),
             (false, _) => Err(WireError::Field("next chunk")),
             (true, chunk) => Ok(Some(chunk)),
         }

@@ -5,6 +5,7 @@
 //! | kind 1 | message |
 //! ```
 
+use crate::reach;
 use ashlar_rpc::convert::{
     answer_from_proto, answer_to_proto, disks, proposal_from_proto, proposal_to_proto, record_from_proto,
     record_to_proto,
@@ -30,6 +31,7 @@ pub(crate) fn run(input: &[u8]) {
 fn record(bytes: &[u8]) {
     let Ok(message) = control::VolumeRecord::decode(bytes) else { return };
     let Ok(record) = record_from_proto(&message) else { return };
+    reach::note("converted", &record);
     let chunks = Geometry::new(record.size).expect("the size was checked").chunk_count();
     assert_eq!(record.chunks.iter().map(|run| run.count).sum::<u32>(), chunks);
     // What the datapath asks of a record must not depend on who made it.
@@ -45,6 +47,7 @@ fn record(bytes: &[u8]) {
 fn proposal(bytes: &[u8]) {
     let Ok(message) = control::Proposal::decode(bytes) else { return };
     let Ok((epoch, version, change)) = proposal_from_proto(&message) else { return };
+    reach::note("change", &change);
     let again = proposal_to_proto(message.volume, epoch, version, &change);
     assert_eq!(proposal_from_proto(&again), Ok((epoch, version, change)));
 }
@@ -52,12 +55,14 @@ fn proposal(bytes: &[u8]) {
 fn answer(bytes: &[u8]) {
     let Ok(message) = control::ProposalAnswer::decode(bytes) else { return };
     let Ok(answer) = answer_from_proto(&message) else { return };
+    reach::note("answer", &answer);
     assert_eq!(answer_from_proto(&answer_to_proto(&answer, |_| String::new())), Ok(answer));
 }
 
 /// What decodes decodes again from its own bytes, and is then the same.
 fn reencoded<M: Message + Default + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
     if let Ok(message) = M::decode(bytes) {
+        reach::note("decoded", &message);
         let encoded = message.encode_to_vec();
         assert_eq!(M::decode(&encoded[..]), Ok(message));
     }

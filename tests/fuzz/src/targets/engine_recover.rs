@@ -11,6 +11,7 @@ use super::index_row::seal_value;
 use super::journal_batch::seal_page;
 use crate::disk::SparseDisk;
 use crate::draw::Draw;
+use crate::reach;
 use crate::site::{CLUSTER, DISK, JOURNAL_BYTES, Site, superblock};
 use ashlar_engine::LinkId;
 use ashlar_types::{BLOCK_BYTES, ByteCount, CHUNK_BYTES, Epoch, Instant, Lsn, RequestId, SessionId, VolumeId};
@@ -40,7 +41,7 @@ pub(crate) fn run(input: &[u8]) {
         put_page(&mut draw, &mut disk);
     }
     let now = Instant::from_nanos(1_000_000_000);
-    let Some(mut site) = Site::start(disk, now) else { return };
+    let Some(mut site) = Site::start(disk, now) else { return reach::note("index", &"refused") };
     site.settle();
     if site.failed {
         return;

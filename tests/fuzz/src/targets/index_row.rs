@@ -5,6 +5,7 @@
 //! ```
 
 use super::journal_batch::SLOTS;
+use crate::reach;
 use ashlar_engine::fuzz;
 use ashlar_types::Crc32;
 
@@ -16,6 +17,7 @@ pub(crate) fn run(input: &[u8]) {
         seal_value(key, &mut value);
     }
     if let Some(encoded) = fuzz::index_row(key, &value, SLOTS) {
+        reach::note("row", &char::from(key[0]).to_string());
         assert_eq!(encoded, value, "a row survives");
     }
 }

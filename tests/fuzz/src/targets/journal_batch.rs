@@ -4,6 +4,7 @@
 //! | mode 1 | page from its start, or a record |      mode: 0 = record, 1 = page as it is, 2 = page made right
 //! ```
 
+use crate::reach;
 use ashlar_engine::fuzz;
 use ashlar_types::{BLOCK_BYTES, Crc32, DiskId};
 
@@ -15,6 +16,7 @@ pub(crate) fn run(input: &[u8]) {
     let [mode, bytes @ ..] = input else { return };
     if mode % 3 == 0 {
         if let Some(encoded) = fuzz::record(bytes, SLOTS) {
+            reach::note("record", &encoded[0]);
             assert_eq!(encoded, bytes[..encoded.len()], "a record survives");
         }
         return;
@@ -26,6 +28,7 @@ pub(crate) fn run(input: &[u8]) {
         seal_page(&mut page, DISK);
     }
     if let Some(records) = fuzz::batch_records(&page, DISK, SLOTS) {
+        reach::note("page", &"sealed");
         assert_eq!(records, page[RECORDS_AT..][..records.len()], "the records of a page survive");
     }
 }

@@ -6,6 +6,7 @@
 //! mode: 1, 2 = magic and checksum of copy 0, 1 are made right; 4 = the second copy is cut off; 8 = format 1
 //! ```
 
+use crate::reach;
 use ashlar_engine::{SUPERBLOCK_BYTES, Superblock};
 use ashlar_types::{ByteCount, ClusterId, Crc32, SLOT_BYTES};
 
@@ -33,7 +34,11 @@ pub(crate) fn run(input: &[u8]) {
     if mode & 4 != 0 {
         start.truncate(SUPERBLOCK_BYTES + usize::from(mode));
     }
-    let Ok(superblock) = Superblock::decode(&start, disk_bytes, CLUSTER) else { return };
+    let superblock = match Superblock::decode(&start, disk_bytes, CLUSTER) {
+        Ok(superblock) => superblock,
+        Err(error) => return reach::note("refused", &error),
+    };
+    reach::note("decoded", &superblock);
     let layout = superblock.layout;
     assert!(layout.total <= disk_bytes && superblock.cluster == CLUSTER);
     assert!(layout.journal_offset.0 + layout.journal.0 <= layout.data_offset.0);

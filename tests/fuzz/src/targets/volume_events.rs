@@ -95,7 +95,11 @@ fn answer_all(draw: &mut Draw, volume: &mut Attachment) {
 
 fn answer(draw: &mut Draw, volume: &mut Attachment, at: usize, honest: bool) {
     let (index, frame) = volume.sent.remove(at);
-    let message = if honest { fitting_reply(draw, &frame) } else { draw.reply() };
+    let message = match honest || draw.once_in(2) {
+        true => fitting_reply(draw, &frame),
+        false => draw.reply(),
+    };
+    let message = if honest { message } else { rotten(message) };
     let epoch = if honest { frame.epoch } else { draw.epoch() };
     let frame = ReplyFrame { session: frame.session, request: frame.request, epoch, commit: Lsn::ZERO, message };
     volume.event(Event::Reply { disk: disk(index), frame });
@@ -131,6 +135,16 @@ fn fitting_reply(draw: &mut Draw, frame: &RequestFrame) -> Reply {
         }
         _ => Reply::Done,
     }
+}
+
+/// With a first block whose checksum is another content's.
+fn rotten(mut message: Reply) -> Reply {
+    if let Reply::Data(blocks) | Reply::Slot(SlotContent { blocks, .. }) = &mut message
+        && let Some(crc) = blocks.crcs.first_mut()
+    {
+        crc.0 ^= 1;
+    }
+    message
 }
 
 /// A frame that answers nothing, or something else.

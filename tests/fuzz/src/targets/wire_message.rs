@@ -4,6 +4,7 @@
 //! | opcode 1 | data blocks 1 | fill 1 | epoch 1 | body |
 //! ```
 
+use crate::reach;
 use ashlar_types::{BLOCK_BYTES, Crc32, Epoch, Lsn, RequestId, SessionId};
 use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, HEADER_BYTES};
 use ashlar_wire::{EncodedFrame, FrameHeader, Opcode, decode_reply, decode_request, encode_reply, encode_request};
@@ -34,9 +35,11 @@ pub(super) fn check_message(header: &FrameHeader, body: &[u8], data: Bytes) {
     let reply = decode_reply(header, body, data.clone());
     assert!(request.is_err() || reply.is_err(), "an opcode belongs to one direction");
     if let Ok(request) = request {
+        reach::note("request", &request.message);
         assert_same(&encode_request(&request), header, body, &data);
     }
     if let Ok(reply) = reply {
+        reach::note("reply", &reply.message);
         assert_same(&encode_reply(&reply), header, body, &data);
     }
 }
