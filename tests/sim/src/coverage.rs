@@ -98,7 +98,7 @@ const DIRECTED: [&str; 10] = [
 const LAYOUT: [&str; 4] =
     ["event: a disk may be replaced", "event: a volume may grow", "event: disk replaced", "event: volume grown"];
 
-const STATES: [&str; 31] = [
+const STATES: [&str; 30] = [
     "state: attach blocked",
     "state: below minReplicas",
     "state: block repaired",
@@ -116,6 +116,7 @@ const STATES: [&str; 31] = [
     "state: guest hears fenced",
     "state: link ended by chunkserver",
     "state: link made",
+    "state: proposal answered again",
     "state: proposal fenced",
     "state: proposal refused",
     "state: proposal unanswered",
@@ -128,8 +129,6 @@ const STATES: [&str; 31] = [
     "refused: bad block",
     "refused: fenced",
     "refused: incomplete",
-    "refused: session ended",
-    "refused: stale",
 ];
 
 const TRANSITIONS: [&str; 5] = [
@@ -141,7 +140,7 @@ const TRANSITIONS: [&str; 5] = [
 ];
 
 /// May happen, is counted, and is so rare, or so little a matter of the cores, that a sweep need not have it.
-const RARE: [&str; 11] = [
+const RARE: [&str; 13] = [
     // The last copy has a bad block; two such faults in one run are beyond what is promised.
     "state: guest hears lost",
     "state: guest hears closed",
@@ -153,6 +152,9 @@ const RARE: [&str; 11] = [
     "state: ended unclean",
     // Asked for by people and planners, never by a writer.
     "transition: syncing -> out",
+    // Writers read of those alone who have it; a session that was replaced hears the end of its link.
+    "refused: session ended",
+    "refused: stale",
     // Volumes are not deleted in these runs; the engine's own tests do it.
     "refused: deleted",
     "state: replica deleted",

@@ -191,8 +191,9 @@ impl Scenario {
             classes.clear();
         }
         // A disk that fills up: what the guests touch is less than first touches may have at rest, and more while
-        // overwrites take places too. A volume that grows would touch more than that for good.
-        let small = rng.below(10) == 0;
+        // overwrites take places too. A volume that grows, and the cold blocks of directed schedules, would touch more
+        // than that for good.
+        let small = rng.below(10) == 0 && directed.is_none();
         if small {
             classes.retain(|(class, _)| *class != Class::Grow);
         }
