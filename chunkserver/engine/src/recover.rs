@@ -155,6 +155,10 @@ impl Engine {
         if recovery.is_new && (history.is_broken || !history.batches.is_empty()) {
             return self.fail("the index is empty, but the journal is not: the index was lost", out);
         }
+        // The next start would not believe the position that this one leaves.
+        if history.head.next_sequence > Sequence::BELIEVED_MAX {
+            return self.fail("the numbers of the journal's batches are used up", out);
+        }
         let left = verify::places_in_doubt(&history);
         recovery.become_phase(Phase::Verifying { history, left, in_flight: 0, contents: Contents::new() });
     }
