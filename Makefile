@@ -21,7 +21,7 @@ demo: ## a MariaDB on a replicated volume; a chunkserver dies, then everything d
 test: ## lint, unit and property tests, simulation, real daemons, real mounts (root)
 	@deploy/install.sh test
 	$(MAKE) --no-print-directory lint unit
-	$(MAKE) --no-print-directory fuzz SECONDS=20
+	$(MAKE) --no-print-directory fuzz SECONDS=20 SEED=1
 	$(MAKE) --no-print-directory integration
 
 lint: ## formatting and clippy
@@ -52,10 +52,10 @@ databases: ## PostgreSQL with checksums and fio with verification, through round
 	cargo build --workspace --bins
 	$(BIN)/ashlar-databases --rounds $(or $(ROUNDS),10)
 
-fuzz: ## fuzz targets, two at a time: MINUTES=10 or SECONDS=n each, TARGET=name for one
+fuzz: ## foreign bytes and events, two targets at a time: MINUTES=10 or SECONDS=n each, TARGET=name, SEED=n to begin anew
 	@deploy/install.sh build
 	cargo run -q -p ashlar-fuzz -- run --seconds $(or $(SECONDS),$(shell echo $$(($(or $(MINUTES),10) * 60)))) \
-	  $(if $(TARGET),--target $(TARGET))
+	  $(if $(SEED),--seed $(SEED)) $(if $(TARGET),--target $(TARGET))
 
 torture: ## real daemons killed, stopped and cut off from each other, their history checked (root; MINUTES=10 SEED=n)
 	@deploy/install.sh test

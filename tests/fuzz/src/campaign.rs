@@ -23,6 +23,8 @@ pub struct Campaign {
     pub worker: PathBuf,
     /// For each target.
     pub seconds: u64,
+    /// Of the fuzzer's randomness.
+    pub seed: Option<u32>,
 }
 
 /// What the worker's last words say.
@@ -120,12 +122,12 @@ impl Campaign {
     /// False if something was found, or if the target did not come as far as it must.
     fn run_one(&self, target: &Target) -> Result<bool> {
         let folder = target_folder().join("fuzz").join(target.name);
-        let (grown, findings) = (folder.join("corpus"), folder.join("findings"));
-        fs::create_dir_all(&grown)?;
+        let (grown, findings) = (self.grown(&folder)?, folder.join("findings"));
         fs::create_dir_all(&findings)?;
         let given = corpus::folder(target.name);
         let output = self
             .worker(target)
+            .args(self.seed.map(|seed| format!("-seed={seed}")))
             .arg(format!("-max_total_time={}", self.seconds))
             .arg(format!("-artifact_prefix={}/", findings.display()))
             .arg(&grown)
@@ -150,6 +152,16 @@ impl Campaign {
             print!("{}", story(&log, target));
         }
         Ok(output.status.success() && !is_blind)
+    }
+
+    /// Where inputs are collected. With a seed it begins empty, so that a run is like the one before.
+    fn grown(&self, folder: &Path) -> Result<PathBuf> {
+        let grown = folder.join(if self.seed.is_some() { "seeded" } else { "corpus" });
+        if self.seed.is_some() && grown.exists() {
+            fs::remove_dir_all(&grown)?;
+        }
+        fs::create_dir_all(&grown)?;
+        Ok(grown)
     }
 
     /// Brings the repository's corpus up to date: inputs that come to what no kept one does, then others of those that

@@ -21,6 +21,9 @@ enum Command {
         /// For each target.
         #[arg(long, default_value_t = 600)]
         seconds: u64,
+        /// Begins from the repository's corpus alone, and with this seed; else from all that was ever found too.
+        #[arg(long)]
+        seed: Option<u32>,
         /// Targets at a time.
         #[arg(long, default_value_t = 2)]
         jobs: usize,
@@ -50,10 +53,10 @@ enum Command {
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
-        Command::Run { seconds, jobs, targets } => {
+        Command::Run { seconds, seed, jobs, targets } => {
             let targets = named(&targets)?;
             let worker = campaign::build_worker(false)?;
-            let found = Campaign { worker, seconds }.run(&targets, jobs.max(1))?;
+            let found = Campaign { worker, seconds, seed }.run(&targets, jobs.max(1))?;
             ensure!(found == 0, "{found} of {} targets found something, or too little", targets.len());
         }
         Command::Slips { seconds, jobs, only } => {
@@ -76,7 +79,7 @@ fn main() -> Result<()> {
         Command::Keep { targets } => {
             let worker = campaign::build_worker(false)?;
             for target in named(&targets)? {
-                let kept = Campaign { worker: worker.clone(), seconds: 0 }.keep(target)?;
+                let kept = Campaign { worker: worker.clone(), seconds: 0, seed: None }.keep(target)?;
                 println!("{}: {kept} inputs", target.name);
             }
         }
