@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   all in-sync promised, nobody declared lost ─────────────────────────────► pass
-//!   min_replicas of every chunk promised ── 1.25 leases ── Eject the rest ──► pass
+//!   min_replicas of every chunk promised ── 1.25 leases, and they are still there ── Eject the rest ──► pass
 //!   fewer ──────────────────────────────────────────────────────────────────► blocked, and tried again
 //! ```
 
@@ -37,7 +37,10 @@ impl Volume {
         }
         if missing.is_empty() {
             self.pass_fence(now, out);
-        } else {
+            return;
+        }
+        let unheard = self.unheard(now, self.leases_of_older_writers_end().min(now), out);
+        if self.fewest_sound_without(&[&missing[..], &unheard].concat()) >= self.record.min_replicas {
             let reason = "did not promise to the new writer".to_owned();
             self.leave_before_publish(now, &missing, out);
             let commit = self.commit_of_ejection();

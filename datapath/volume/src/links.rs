@@ -75,7 +75,7 @@ impl Volume {
         let asked: Vec<Asked> = member.asked.values().copied().collect();
         member.become_down(now + pause);
         if member.in_sync() && member.suspect.is_none() {
-            member.suspect = Some(reason.to_owned());
+            member.suspect_of(reason, now);
         }
         for Asked { purpose, .. } in asked {
             self.interrupted(now, index, purpose, out);
@@ -147,6 +147,7 @@ impl Volume {
         if speaks_to_its_writer(reply) {
             let from = if Mutant::LeaseFromReply.is_on() { now } else { asked.sent };
             member.lease_until = member.lease_until.max(from + lease);
+            member.heard = member.heard.max(asked.sent);
         }
         if matches!(asked.purpose, Purpose::Write(_) | Purpose::Read(..)) {
             member.latency.record(now.since(asked.sent));
@@ -193,7 +194,7 @@ impl Volume {
         let reason = format!("{:?}: {}", refusal.status, refusal.reason);
         let member = &mut self.members[index];
         if member.in_sync() {
-            member.suspect = Some(reason.clone());
+            member.suspect_of(reason.clone(), now);
         }
         if matches!(refusal.status, Status::Deleted | Status::WrongDisk) {
             member.backoff = self.config.reconnect_max;
@@ -225,7 +226,7 @@ impl Volume {
         member.copy_whole |= opened.syncing && matches!(member.state, MemberState::Out { .. });
         member.copy_whole |= member.gone_back && !member.in_sync();
         if member.damaged {
-            member.suspect = Some(gone_back.unwrap_or("replica is incomplete").to_owned());
+            member.suspect_of(gone_back.unwrap_or("replica is incomplete"), now);
         }
         if !self.proposals.is_ejecting(member.disk) {
             member.leaving = false;
@@ -289,7 +290,7 @@ impl Volume {
         member.slow_ejections.retain(|at| now.since(*at) < SLOW_WINDOW);
         if lasting && spare && member.serves_reads() && member.slow_ejections.len() < SLOW_EJECTIONS_MAX {
             member.slow_ejections.push(now);
-            member.suspect = Some(format!("slow: {} ms on average", member.latency.mean().as_millis()));
+            member.suspect_of(format!("slow: {} ms on average", member.latency.mean().as_millis()), now);
         }
     }
 

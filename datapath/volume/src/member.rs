@@ -21,6 +21,13 @@ use ashlar_types::{
 use ashlar_wire::Opened;
 use std::collections::BTreeMap;
 
+/// Why a member should be ejected.
+#[derive(Clone, Debug)]
+pub(crate) struct Suspicion {
+    pub(crate) reason: String,
+    pub(crate) since: Instant,
+}
+
 /// Index into `VolumeRecord::members`, which never reorders.
 pub(crate) type MemberIndex = usize;
 
@@ -92,10 +99,11 @@ pub(crate) struct Member {
     /// It promised our epoch, then; a promise outlives the link.
     pub(crate) promised_at: Option<Instant>,
     pub(crate) lease_until: Instant,
+    /// When the latest request was sent that it has answered, as to its writer.
+    pub(crate) heard: Instant,
     pub(crate) last_sent: Instant,
     pub(crate) backoff: Duration,
-    /// Why it should be ejected; what it would be ejected with is `Member::whole`.
-    pub(crate) suspect: Option<String>,
+    pub(crate) suspect: Option<Suspicion>,
     /// Being ejected: serves no read any more (leave before publish).
     pub(crate) leaving: bool,
     /// Its history is unknown: everything must be copied when it returns.
@@ -126,6 +134,7 @@ impl Member {
             opened: None,
             promised_at: None,
             lease_until: Instant::ZERO,
+            heard: Instant::ZERO,
             last_sent: Instant::ZERO,
             backoff: Duration::ZERO,
             suspect: None,
@@ -146,6 +155,14 @@ impl Member {
 
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.link, Link::Open { .. })
+    }
+
+    pub(crate) fn is_asked_for_life(&self, since: Instant) -> bool {
+        self.asked.values().any(|asked| asked.purpose == Purpose::Ping && asked.sent >= since)
+    }
+
+    pub(crate) fn suspect_of(&mut self, reason: impl Into<String>, since: Instant) {
+        self.suspect = Some(Suspicion { reason: reason.into(), since });
     }
 
     pub(crate) fn serves_reads(&self) -> bool {

@@ -2,12 +2,14 @@
 //! its answer.
 //!
 //! Rules: leave before publish (a replica serves no read from before its ejection is proposed), publish before use (a
-//! member counts as in-sync only once the catalog is known to say so), an answer that was lost means "maybe".
+//! member counts as in-sync only once the catalog is known to say so), an answer that was lost means "maybe", and
+//! nobody is let go but for the sake of members that are there: those who stay have given a sign of life since.
 
-use crate::member::Member;
+use crate::member::{Member, Purpose};
 use crate::volume::{Phase, Volume};
 use crate::{Action, Ending, GuestError, Notice, ProposalId};
 use ashlar_types::{Change, ChangeAnswer, DiskId, Instant, Lsn, MemberState, Mutant, Slip, VolumeRecord};
+use ashlar_wire::Request;
 
 struct Outstanding {
     id: ProposalId,
@@ -100,13 +102,17 @@ impl Volume {
         if self.members.iter().all(|member| member.suspect.is_none()) {
             return;
         }
+        // A writer that is cut off from all its replicas would otherwise let go of the one that it misses first.
+        let sound = self.members.iter().filter(|member| member.in_sync() && !member.damaged);
+        let last_suspicion = sound.filter_map(|member| member.suspect.as_ref()).map(|suspicion| suspicion.since).max();
+        let unheard = last_suspicion.map_or(vec![], |since| self.unheard(now, since, out));
         let mut disks: Vec<DiskId> = vec![];
         let mut reasons: Vec<String> = vec![];
         let mut damaged = false;
         let (worse, others): (Vec<&Member>, Vec<&Member>) =
             self.members.iter().filter(|member| member.in_sync()).partition(|member| member.damaged);
         for member in worse.into_iter().chain(others) {
-            let Some(reason) = &member.suspect else { continue };
+            let Some(suspicion) = &member.suspect else { continue };
             // One whose history is unknown leaves with commit point zero, alone: the point counts for all that leave
             // together.
             if damaged {
@@ -115,14 +121,14 @@ impl Volume {
             disks.push(member.disk);
             let left = match member.damaged {
                 true => self.record.fewest_in_sync_without(&disks),
-                false => self.fewest_sound_without(&disks),
+                false => self.fewest_sound_without(&[&disks[..], &unheard].concat()),
             };
             if left < self.record.min_replicas {
                 disks.pop();
                 continue;
             }
             damaged = member.damaged;
-            reasons.push(reason.clone());
+            reasons.push(suspicion.reason.clone());
         }
         if disks.is_empty() {
             self.say_stalled(out);
@@ -135,6 +141,24 @@ impl Volume {
             out.push(Action::Notice(Notice::Ejecting { disk, reason: reason.clone() }));
         }
         self.propose(Change::Eject { disks, commit, reason }, out);
+    }
+
+    /// The in-sync members that have answered nothing sent at `since` or later, or nothing within the bound of their
+    /// silence. They are asked for a sign of life.
+    pub(crate) fn unheard(&mut self, now: Instant, since: Instant, out: &mut Vec<Action>) -> Vec<DiskId> {
+        let mut unheard = vec![];
+        for index in 0..self.members.len() {
+            let member = &self.members[index];
+            let recent = now.since(member.heard) <= self.silence_bound(member);
+            if !member.in_sync() || member.is_open() && member.heard >= since && recent {
+                continue;
+            }
+            unheard.push(member.disk);
+            if member.is_open() && !member.is_asked_for_life(since) {
+                self.send(now, index, Purpose::Ping, Request::Ping, out);
+            }
+        }
+        unheard
     }
 
     /// The fewest in-sync replicas of a chunk that are whole, were `without` gone. A damaged one is no copy to fall
@@ -215,8 +239,9 @@ impl Volume {
                 let indexes: Vec<_> = disks.into_iter().filter_map(|disk| self.index_of(disk)).collect();
                 for index in indexes {
                     self.drop_link(now, index, "ejection refused", out);
-                    if !self.members[index].is_open() && self.members[index].in_sync() {
-                        self.members[index].suspect.get_or_insert_with(|| "no link".to_owned());
+                    let member = &mut self.members[index];
+                    if !member.is_open() && member.in_sync() && member.suspect.is_none() {
+                        member.suspect_of("no link", now);
                     }
                 }
             }

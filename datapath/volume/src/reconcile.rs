@@ -180,9 +180,39 @@ impl Volume {
         }
         let left = left & !(1 << index);
         reconcile.stage = Stage::Reporting { left };
-        if left == 0 {
-            self.plan_jobs();
+        if left > 0 {
+            return;
         }
+        let of_the_past = self.of_the_past();
+        if of_the_past.is_empty() {
+            self.plan_jobs();
+            return;
+        }
+        for index in of_the_past {
+            let member = &mut self.members[index];
+            (member.damaged, member.gone_back) = (true, true);
+            member.suspect_of("it has lost writes that were acknowledged", now);
+        }
+        self.restart_reconcile("a replica is of the past", out);
+    }
+
+    /// Those that call a chunk complete of which another has a later write before the commit point: that write was
+    /// durable on all of them. Their promise may be of this very epoch, and the other's report incomplete by a
+    /// reconcile that was cut off, so nothing else gives them away.
+    fn of_the_past(&self) -> BTreeSet<MemberIndex> {
+        let Phase::Reconciling(reconcile) = &self.phase else { panic!("not reconciling") };
+        let commit = self.commit_of_ejection();
+        let mut of_the_past = BTreeSet::new();
+        for (&chunk, reports) in &reconcile.reports {
+            let holders = self.record.members_of(chunk).iter().map(|&index| usize::from(index));
+            let believed = holders.filter(|&index| self.members[index].in_sync() && !self.members[index].damaged);
+            let empty = ChunkReport { chunk, prefix: Lsn::ZERO, complete: true };
+            let told: Vec<_> = believed.map(|index| (index, *reports.get(&index).unwrap_or(&empty))).collect();
+            let durable = told.iter().map(|(_, report)| report.prefix).filter(|&prefix| prefix <= commit).max();
+            let lacks = |report: &ChunkReport| report.complete && durable.is_some_and(|lsn| report.prefix < lsn);
+            of_the_past.extend(told.iter().filter(|(_, report)| lacks(report)).map(|&(index, _)| index));
+        }
+        of_the_past
     }
 
     fn plan_jobs(&mut self) {

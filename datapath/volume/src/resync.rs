@@ -361,7 +361,7 @@ impl Volume {
         member.copy_whole = false;
         member.return_pause = Duration::ZERO;
         if !member.is_open() {
-            member.suspect = Some("link lost while joining".to_owned());
+            member.suspect_of("link lost while joining", now);
         }
         self.recheck_writes(now, out);
         self.ask_again(now, out);

@@ -72,13 +72,10 @@ impl World {
     /// Two disks of each chunk at once, one of them the one that may be rotten; the others then have everything.
     fn empty_two_disks(&mut self) {
         let three = |volume| self.catalog.record(volume).fewest_in_sync_without(&[]) >= 3;
-        // A change in doubt, or one that a writer left behind, may let go of the third while the two are empty. So may
-        // a writer that is stopped: it goes on with what it missed in the order in which it happened, and a link to
-        // the third that broke before the two became empty has the third ejected before it hears of them.
+        // A change in doubt, or one that a writer left behind, may let go of the third while the two are empty.
         let living: Vec<&WriterState> =
             self.living_writers().iter().map(|writer| &self.writers[writer.index()]).collect();
-        let settled =
-            |volume| living.iter().any(|state| state.volume == volume && state.is_settled() && state.paused.is_none());
+        let settled = |volume| living.iter().any(|state| state.volume == volume && state.is_settled());
         if !self.emptied.is_empty() || !self.volumes().all(|volume| three(volume) && settled(volume)) {
             return;
         }

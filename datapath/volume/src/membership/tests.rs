@@ -67,6 +67,26 @@ fn a_writer_that_was_stopped_ejects_nobody_for_it() {
     assert_eq!((bench.ejections(), bench.state(2) == IN), (1, false), "it is silent indeed");
 }
 
+/// Whoever hears nobody does not know who is gone.
+#[test]
+fn a_writer_that_is_cut_off_from_all_ejects_nobody() {
+    let mut bench = Bench::serving(&[IN; 3]);
+    let write = bench.write(0, 1, 7);
+    bench.settle();
+    assert!(bench.is_done(write));
+    bench.advance(Duration::from_millis(100));
+    bench.mute = vec![true; 3];
+    // Missed before the others are.
+    bench.reset(0);
+    bench.replicas[0].down = true;
+    bench.advance(Duration::from_secs(3));
+    assert_eq!(bench.ejections(), 0);
+    bench.mute = vec![false; 3];
+    bench.advance(Duration::from_secs(3));
+    let out = |index: usize| matches!(bench.state(index), MemberState::Out { .. });
+    assert_eq!((bench.ejections(), out(0), out(1), out(2)), (1, true, false, false), "the others have spoken");
+}
+
 #[test]
 fn a_silent_replica_is_ejected() {
     let mut bench = Bench::serving(&[IN; 3]);

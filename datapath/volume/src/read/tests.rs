@@ -172,7 +172,7 @@ fn what_was_asked_of_one_that_leaves_is_asked_of_another_though_its_link_stands(
     bench.mute[0] = true;
     let read = bench.read(0, 1);
     bench.settle();
-    bench.volume.members[0].suspect = Some("slow".to_owned());
+    bench.volume.members[0].suspect_of("slow", bench.now);
     bench.event(Event::Tick);
     bench.settle();
     assert_eq!((bench.ejections(), bench.bytes(read)), (1, vec![7]));

@@ -212,6 +212,21 @@ fn an_incomplete_replica_is_not_believed_up_to_its_prefix() {
     assert_eq!(bench.replicas[1].byte(0, 4), 7);
 }
 
+/// A reconcile was cut off, and its source's disk is now an older image, of the same epoch.
+#[test]
+fn what_was_durable_on_an_incomplete_replica_is_missed_on_a_complete_one() {
+    let mut bench = dirty(&[IN, IN]);
+    bench.replicas[1].had(0, 5, 100, 2);
+    bench.replicas[1].commit = Lsn::from_raw(100);
+    bench.replicas[1].chunk(ChunkIndex(0)).complete = false;
+    bench.replicas[1].stale.insert((ChunkIndex(0), 5));
+    bench.start();
+    bench.advance(Duration::from_secs(3));
+    assert!(bench.volume.status().serving, "{:?}", bench.volume.status().blocked);
+    assert_eq!((bench.replicas[0].byte(0, 5), bench.replicas[1].byte(0, 5)), (2, 2));
+    assert!(same(&bench));
+}
+
 #[test]
 fn replicas_that_are_all_incomplete_are_not_served() {
     let mut bench = dirty(&[IN, IN]);
