@@ -2,6 +2,8 @@
 CARGO_TARGET_DIR ?= $(HOME)/.cache/ashlar-target
 export CARGO_TARGET_DIR
 BIN := $(CARGO_TARGET_DIR)/debug
+# A seed's memory is the next one's: not given back to the kernel in between, which would clear it again.
+KEEP_MEMORY := MIMALLOC_PURGE_DELAY=-1
 
 .PHONY: help build demo test lint unit integration bench sim crash-points sim-mutants databases torture
 .PHONY: fuzz fuzz-mutants
@@ -37,7 +39,7 @@ integration: ## real daemons on loopback, real files, real mounts (root)
 
 sim: ## simulated clusters: SEEDS=1000 FIRST=1, or SEED=n to replay one
 	cargo build -p ashlar-sim
-	$(BIN)/ashlar-sim $(if $(SEED),--seed $(SEED) --trace,--seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1))
+	$(KEEP_MEMORY) $(BIN)/ashlar-sim $(if $(SEED),--seed $(SEED) --trace,--seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1))
 
 crash-points: ## power cuts at every boundary of the disk engine's work (QUICK=1: a minute; MUTANTS=1: deliberate bugs)
 	cargo build -p ashlar-crash-points $(if $(MUTANTS),--features mutants)
@@ -45,7 +47,7 @@ crash-points: ## power cuts at every boundary of the disk engine's work (QUICK=1
 
 sim-mutants: ## deliberate bugs, and after how many seeds the simulator finds each (QUICK=1: those found fast)
 	cargo build -p ashlar-sim --features mutants --bin ashlar-sim-mutants
-	$(BIN)/ashlar-sim-mutants $(if $(QUICK),--quick)
+	$(KEEP_MEMORY) $(BIN)/ashlar-sim-mutants $(if $(QUICK),--quick)
 
 databases: ## PostgreSQL with checksums and fio with verification, through rounds of kills (root; ROUNDS=10)
 	@deploy/install.sh test

@@ -9,6 +9,7 @@
 //! ```
 
 use crate::Action;
+use crate::member::Member;
 use crate::reconcile::Reconcile;
 use crate::volume::{Phase, Volume};
 use ashlar_types::{Change, DiskId, Duration, Instant, Mutant};
@@ -72,8 +73,14 @@ impl Volume {
     pub(crate) fn fence_deadline(&self) -> Instant {
         if matches!(self.phase, Phase::Fencing) && self.proposals.is_idle() {
             let missing = self.unpromised();
-            if missing.is_empty() || self.fewest_sound_without(&missing) >= self.record.min_replicas {
-                return self.leases_of_older_writers_end();
+            let end = self.leases_of_older_writers_end();
+            // From then on their answers are waited for.
+            let asked = |member: &Member| member.heard >= end || member.is_asked_for_life(end);
+            let to_be_asked =
+                || self.members.iter().any(|member| member.in_sync() && member.is_open() && !asked(member));
+            let enough = || self.fewest_sound_without(&missing) >= self.record.min_replicas;
+            if missing.is_empty() || enough() && to_be_asked() {
+                return end;
             }
         }
         Instant::FAR

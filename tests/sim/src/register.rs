@@ -139,13 +139,14 @@ fn zeros_fit(history: &[Access], values: &[Zone]) -> Result<(), Violation> {
                     true
                 }
                 Some(value) => {
-                    reason = Some(conflict(value, merged));
+                    reason = Some((value, merged));
                     false
                 }
             }
         });
         if !fits {
-            return Err(reason.expect("the beginning is always a candidate"));
+            let (value, merged) = reason.expect("the beginning is always a candidate");
+            return Err(conflict(value, merged));
         }
     }
     Ok(())

@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 const CALL_TIMEOUT: Nanos = SECONDS;
 /// How long a shell waits for a link to be made.
 const CONNECT_TIMEOUT: Nanos = 500 * MILLIS;
+/// A deadline that has passed and stays is a busy loop. A few come by clocks that drift.
+const IDLE_TICKS_MAX: u32 = 100;
 
 pub struct WriterState {
     pub volume: Vol,
@@ -35,6 +37,8 @@ pub struct WriterState {
     pub steps: u32,
     pub dies_after: Option<u32>,
     proposals: BTreeMap<ProposalId, Nanos>,
+    /// Ticks in a row by which it did nothing.
+    idle_ticks: u32,
 }
 
 impl WriterState {
@@ -86,6 +90,7 @@ impl World {
             steps: 0,
             dies_after,
             proposals: BTreeMap::new(),
+            idle_ticks: 0,
         });
         self.perform_for_writer(writer, actions);
         writer
@@ -130,8 +135,14 @@ impl World {
             };
             self.trace.line(self.now, touch, || format!("{writer} hears {}", crate::describe::volume_event(&event)));
         }
+        let is_tick = matches!(event, Event::Tick);
         let mut actions = Vec::new();
         core.handle(now, event, &mut actions);
+        state.idle_ticks = if is_tick && actions.is_empty() { state.idle_ticks + 1 } else { 0 };
+        if state.idle_ticks > IDLE_TICKS_MAX {
+            let volume = state.volume;
+            self.violated(format!("{writer} of {volume} asks for ticks and does nothing"), None);
+        }
         self.perform_for_writer(writer, actions);
         if is_step {
             self.count_step(writer, None);
