@@ -32,6 +32,7 @@ mod link;
 mod medium;
 mod names;
 mod net;
+mod pages;
 mod register;
 mod rng;
 mod run;

@@ -8,11 +8,11 @@
 //! Invariant: `live` = `durable` overlaid with `unsynced` in order of completion, until a flush fails.
 
 use crate::durable::Settled;
+use crate::pages::{PageSet, Pages};
 use crate::rng::Rng;
 use crate::stamp::BLOCK;
 use bytes::{Bytes, BytesMut};
-use rustc_hash::FxHashMap;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 const SECTOR: usize = 512;
@@ -42,12 +42,12 @@ pub struct InFlight {
 
 #[derive(Default)]
 pub struct Medium {
-    live: FxHashMap<u64, Bytes>,
-    durable: FxHashMap<u64, Bytes>,
+    live: Pages,
+    durable: Pages,
     unsynced: Vec<Unsynced>,
     completed: u64,
     /// Pages ever written, to pick one for a bit flip in a fixed order.
-    written: BTreeSet<u64>,
+    written: PageSet,
     /// The pages written last: the journal's head, and what was just applied.
     recent: VecDeque<u64>,
     /// Page ranges of the latest durable writes. A flip in the newest batch of the journal looks like a write that
@@ -61,16 +61,16 @@ impl Medium {
     pub fn read(&self, offset: u64, length: u64) -> Bytes {
         let pages = offset / BLOCK as u64..(offset + length) / BLOCK as u64;
         if pages.end - pages.start == 1
-            && let Some(content) = self.live.get(&pages.start)
+            && let Some(content) = self.live.get(pages.start)
         {
             return content.clone();
         }
-        if length as usize <= ZEROS.len() && pages.clone().all(|page| !self.live.contains_key(&page)) {
+        if length as usize <= ZEROS.len() && pages.clone().all(|page| !self.live.contains(page)) {
             return Bytes::from_static(&ZEROS[..length as usize]);
         }
         let mut bytes = BytesMut::with_capacity(length as usize);
         for page in pages {
-            bytes.extend_from_slice(self.live.get(&page).map_or(&ZEROS[..BLOCK], |content| content));
+            bytes.extend_from_slice(self.live.get(page).map_or(&ZEROS[..BLOCK], |content| content));
         }
         bytes.freeze()
     }
@@ -87,11 +87,11 @@ impl Medium {
             if self.recent.len() > RECENT_PAGES {
                 self.recent.pop_front();
             }
-            self.live.insert(page, content.clone());
+            self.live.put(page, content.clone());
             if write.durable {
                 self.unsynced.retain(|earlier| earlier.page != page);
                 self.settled.note(&content);
-                self.durable.insert(page, content);
+                self.durable.put(page, content);
             } else {
                 self.unsynced.push(Unsynced { page, content, completed: self.completed });
             }
@@ -121,7 +121,7 @@ impl Medium {
         for write in covered {
             let Unsynced { page, content, .. } = write;
             self.settled.note(&content);
-            self.durable.insert(page, content);
+            self.durable.put(page, content);
         }
     }
 
@@ -151,14 +151,14 @@ impl Medium {
                 0 => {}
                 1 => {
                     self.settled.note(&content);
-                    self.durable.insert(page, content);
+                    self.durable.put(page, content);
                 }
                 _ => {
                     torn += 1;
-                    let old = self.durable.get(&page).cloned();
+                    let old = self.durable.get(page).cloned();
                     let page_after = torn_page(old, &content, rng);
                     self.settled.note_torn(&page_after);
-                    self.durable.insert(page, page_after);
+                    self.durable.put(page, page_after);
                 }
             }
             self.written.insert(page);
@@ -170,11 +170,11 @@ impl Medium {
     /// Flips one bit of a page that was written, at rest; the second copy of the superblock is spared. Returns the
     /// page.
     pub fn flip_bit(&mut self, rng: &mut Rng) -> Option<u64> {
-        if self.written.is_empty() {
+        if self.recent.is_empty() {
             return None;
         }
         let page = match rng.coin() {
-            true => *self.written.iter().nth(rng.index(self.written.len()))?,
+            true => self.written.iter().nth(rng.index(self.written.iter().count()))?,
             false => self.recent[rng.index(self.recent.len())],
         };
         if page == 1 || self.newest.iter().any(|range| range.contains(&page)) {
@@ -206,7 +206,7 @@ impl Medium {
 
     /// Somewhere that was written before; the superblock is spared.
     pub fn some_written_offset(&self, rng: &mut Rng) -> Option<u64> {
-        let pages: Vec<u64> = self.written.iter().copied().filter(|page| *page > 1).collect();
+        let pages: Vec<u64> = self.written.iter().filter(|page| *page > 1).collect();
         pages.get(rng.index(pages.len().max(1))).map(|page| page * BLOCK as u64)
     }
 
@@ -224,17 +224,15 @@ impl Medium {
     }
 
     fn flip_in(&mut self, page: u64, bit: usize) {
-        let flip = |content: &mut Bytes| {
-            let mut bytes = BytesMut::from(&content[..]);
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            *content = bytes.freeze();
-        };
         // A page that awaits its flush is in the device's cache; the bits at rest below it are about to be replaced.
         if self.unsynced.iter().any(|write| write.page == page) {
             return;
         }
-        self.live.entry(page).and_modify(flip);
-        self.durable.entry(page).and_modify(flip);
+        for content in [self.live.get_mut(page), self.durable.get_mut(page)].into_iter().flatten() {
+            let mut bytes = BytesMut::from(&content[..]);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            *content = bytes.freeze();
+        }
     }
 }
 

@@ -10,7 +10,7 @@
 //! first of those, by end, with which it fits; zones of zeros do not conflict with each other.
 
 use crate::stamp::Stamp;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// A point in the order of everything that guests saw; all points differ.
 pub type Point = u64;
@@ -80,7 +80,7 @@ pub fn check(history: &[Access]) -> Result<(), Violation> {
 /// Zones of the nonzero values; a write that was never answered and never read has none.
 fn zones_of_writes(history: &[Access]) -> Result<Vec<Zone>, Violation> {
     let mut order = Vec::new();
-    let mut clusters: HashMap<Stamp, (Zone, Point, bool)> = HashMap::new();
+    let mut clusters: FxHashMap<Stamp, (Zone, Point, bool)> = FxHashMap::default();
     for access in history.iter().filter(|a| a.kind == Kind::Write && a.stamp != Stamp::ZERO) {
         order.push(access.stamp);
         let before = clusters.insert(access.stamp, (Zone::of(access), access.start, access.end != NEVER));
@@ -101,11 +101,19 @@ fn zones_of_writes(history: &[Access]) -> Result<Vec<Zone>, Violation> {
     Ok(order.iter().map(|stamp| clusters[stamp]).filter(|(_, _, seen)| *seen).map(|(zone, _, _)| zone).collect())
 }
 
+/// No two zones of which one is forward overlap.
 fn conflict_among(zones: &[Zone]) -> Result<(), Violation> {
-    for forward in zones.iter().filter(|zone| zone.is_forward()) {
-        let other = zones.iter().find(|other| other.stamp != forward.stamp && forward.conflicts(**other));
-        if let Some(other) = other {
-            return Err(conflict(*forward, *other));
+    let zones_of = Zones::of(zones);
+    let mut latest: Option<Zone> = None;
+    for forward in &zones_of.forward.by_first_end {
+        if let Some(earlier) = latest.filter(|earlier| earlier.conflicts(*forward)) {
+            return Err(conflict(earlier, *forward));
+        }
+        latest = latest.into_iter().chain([*forward]).max_by_key(|zone| zone.last_start);
+    }
+    for zone in zones.iter().filter(|zone| !zone.is_forward()) {
+        if let Some(forward) = zones_of.against(*zone) {
+            return Err(conflict(forward, *zone));
         }
     }
     Ok(())
@@ -120,10 +128,10 @@ fn zeros_fit(history: &[Access], values: &[Zone]) -> Result<(), Violation> {
         .map(|a| (*a, Zone::of(a)))
         .collect();
     sources.sort_by_key(|(access, _)| (access.end, access.start));
-    let against = |zone: Zone| values.iter().find(|value| zone.conflicts(**value)).copied();
+    let values = Zones::of(values);
     for (access, zone) in sources.iter().filter(|(access, _)| access.end != NEVER) {
         assert!(access.start <= access.end);
-        if let Some(value) = against(*zone) {
+        if let Some(value) = values.against(*zone) {
             return Err(conflict(value, *zone));
         }
     }
@@ -133,7 +141,7 @@ fn zeros_fit(history: &[Access], values: &[Zone]) -> Result<(), Violation> {
         let mut reason = None;
         let fits = sources.iter_mut().filter(|(source, _)| source.start < read.end).any(|(_, zone)| {
             let merged = zone.with(read);
-            match against(merged) {
+            match values.against(merged) {
                 None => {
                     *zone = merged;
                     true
@@ -150,6 +158,44 @@ fn zeros_fit(history: &[Access], values: &[Zone]) -> Result<(), Violation> {
         }
     }
     Ok(())
+}
+
+/// Zones of values, so that one that conflicts with a given zone is found by bisection.
+struct Zones {
+    all: Ordered,
+    forward: Ordered,
+}
+
+struct Ordered {
+    by_first_end: Vec<Zone>,
+    /// Of the first n zones the one that starts last, at n - 1.
+    latest: Vec<Zone>,
+}
+
+impl Zones {
+    fn of(zones: &[Zone]) -> Zones {
+        let forward = zones.iter().copied().filter(|zone| zone.is_forward());
+        Zones { all: Ordered::of(zones.iter().copied()), forward: Ordered::of(forward) }
+    }
+
+    /// One of them that conflicts with a zone that is not among them, if there is one.
+    fn against(&self, zone: Zone) -> Option<Zone> {
+        let Ordered { by_first_end, latest } = if zone.is_forward() { &self.all } else { &self.forward };
+        let before = by_first_end.partition_point(|value| value.first_end < zone.last_start);
+        latest[..before].last().copied().filter(|value| zone.conflicts(*value))
+    }
+}
+
+impl Ordered {
+    fn of(zones: impl Iterator<Item = Zone>) -> Ordered {
+        let mut by_first_end: Vec<Zone> = zones.collect();
+        by_first_end.sort_by_key(|zone| zone.first_end);
+        let latest = by_first_end.iter().scan(None, |latest: &mut Option<Zone>, zone| {
+            *latest = latest.iter().chain([zone]).copied().max_by_key(|zone| zone.last_start);
+            *latest
+        });
+        Ordered { latest: latest.collect(), by_first_end }
+    }
 }
 
 fn conflict(a: Zone, b: Zone) -> Violation {

@@ -202,6 +202,8 @@ impl World {
         EngineConfig {
             checkpoint_interval: Duration::from_millis(700),
             checkpoint_ring_percent: 5,
+            // Recovery looks at little more than what is there, and batches lie across its reads.
+            recover_read_bytes: 256 << 10,
             ..EngineConfig::default()
         }
     }
