@@ -44,12 +44,25 @@ pub enum RecoverError {
 pub(crate) enum Op {
     Batch(Sequence),
     Direct(Sequence),
-    Read { read: u64, piece: usize },
-    Apply { start: DiskBlock, sequences: Vec<Sequence> },
+    Read {
+        read: u64,
+        piece: usize,
+    },
+    Apply {
+        start: DiskBlock,
+        sequences: Vec<Sequence>,
+    },
     CheckpointFlush,
     CheckpointCommit,
-    Scan { progress: u64, bytes: u64 },
-    Verify { place: Place },
+    Scan {
+        progress: u64,
+        bytes: u64,
+    },
+    Verify {
+        place: Place,
+    },
+    /// What recovery has read is written again.
+    Secure,
 }
 
 /// One disk: journal, slots and the replicas on it.
@@ -276,6 +289,7 @@ impl Engine {
                 Op::Batch(_) => "write the journal",
                 Op::Direct(_) => "write a slot",
                 Op::Apply { .. } => "write in place",
+                Op::Secure => "write again what was found",
                 _ => "flush",
             };
             return self.fail(&format!("{what}: {}", error.text), out);
@@ -285,6 +299,7 @@ impl Engine {
             Op::Direct(sequence) => self.journal.direct_done(sequence),
             Op::Apply { start, sequences } => self.applied(start, &sequences),
             Op::CheckpointFlush => self.on_flushed(out),
+            Op::Secure => self.secure_done(),
             _ => panic!("the operation is no write"),
         }
     }

@@ -2,7 +2,8 @@
 //! serves.
 //!
 //! ```text
-//!   Scanning (the whole ring, once) ──► Verifying (data beside the journal) ──► replay ──► Checkpointing ──► serving
+//!   Scanning (the whole ring, once) ──► Verifying (data beside the journal) ──► replay
+//!       ──► Securing (what is not proven to be durable is written again) ──► Checkpointing ──► serving
 //! ```
 //! A crash at any moment of it begins it again from the same position, with the same result: until the checkpoint
 //! commits, recovery writes only blocks in place that the journal brings again. Cost: one read of the ring; RAM for
@@ -35,8 +36,25 @@ pub(crate) struct Recovery {
 enum Phase {
     Starting,
     Scanning(Pages),
-    Verifying { history: History, left: Vec<Place>, in_flight: u32, contents: Contents },
+    Verifying {
+        history: History,
+        left: Vec<Place>,
+        in_flight: u32,
+        contents: Contents,
+    },
+    /// Before anything is written in place: else a batch that is in a cache only, or one whose data is, would spoil
+    /// what was answered before it, and be gone with the next power cut.
+    Securing {
+        left: Vec<Unsecured>,
+        in_flight: u32,
+    },
     Checkpointing,
+}
+
+/// Bytes that were read, and may be in a cache only.
+struct Unsecured {
+    offset: ByteOffset,
+    parts: Vec<Bytes>,
 }
 
 /// The ring's pages on their way from the disk to the scan, in order. Progress is counted from where replay begins.
@@ -83,6 +101,9 @@ impl Engine {
         }
         if let Some(Recovery { phase: Phase::Verifying { .. }, .. }) = self.recovery {
             self.verify_some(out);
+        }
+        if let Some(Recovery { phase: Phase::Securing { .. }, .. }) = self.recovery {
+            self.secure_some(out);
         }
     }
 
@@ -194,8 +215,7 @@ impl Engine {
 
     fn replay(&mut self) {
         let recovery = self.recovery.as_mut().expect("recovery is under way");
-        let Phase::Verifying { history, contents, .. } = std::mem::replace(&mut recovery.phase, Phase::Checkpointing)
-        else {
+        let Phase::Verifying { history, contents, .. } = std::mem::replace(&mut recovery.phase, Phase::Starting) else {
             return;
         };
         let doubt = Doubt::new(&history, &contents, &self.store);
@@ -212,16 +232,63 @@ impl Engine {
             }
         }
         self.store.count_places();
-        verify::write_again(&history, &contents, &mut self.store);
+        let mut left = self.unsecured(&history, &contents);
+        left.reverse();
         if history.is_broken || is_unreadable {
             self.store.distrust_everything();
         }
         let newest = Sequence(history.head.next_sequence.0 - 1);
         self.journal = Journal::new(newest);
         self.ring = Ring::new(self.ring.bytes(), history.head);
+        let recovery = self.recovery.as_mut().expect("recovery is under way");
+        recovery.become_phase(Phase::Securing { left, in_flight: 0 });
+    }
+
+    /// The newest batch and the data beside the journal that the store needs.
+    fn unsecured(&self, history: &History, contents: &Contents) -> Vec<Unsecured> {
+        let journal = self.superblock.layout.journal_offset;
+        let batch = history
+            .unproven
+            .iter()
+            .map(|batch| Unsecured { offset: ByteOffset(journal.0 + batch.offset), parts: batch.pages.clone() });
+        let data = verify::unsecured(history, contents, &self.store).into_iter();
+        let data = data.map(|(block, parts)| Unsecured { offset: block.offset(self.data_offset()), parts });
+        batch.chain(data).collect()
+    }
+
+    fn secure_some(&mut self, out: &mut Vec<Action>) {
+        let depth = self.config.recover_read_depth;
+        let recovery = self.recovery.as_mut().expect("recovery is under way");
+        let Phase::Securing { left, in_flight } = &mut recovery.phase else { return };
+        let mut wanted = Vec::new();
+        while *in_flight < depth
+            && let Some(unsecured) = left.pop()
+        {
+            *in_flight += 1;
+            wanted.push(unsecured);
+        }
+        let is_done = *in_flight == 0;
+        for Unsecured { offset, parts } in wanted {
+            let op = self.begin_op(Op::Secure);
+            out.push(Action::Write { op, offset, parts, durable: true });
+        }
+        if is_done {
+            self.secured();
+        }
+    }
+
+    pub(crate) fn secure_done(&mut self) {
+        let recovery = self.recovery.as_mut().expect("recovery is under way");
+        let Phase::Securing { in_flight, .. } = &mut recovery.phase else { panic!("nothing is being secured") };
+        *in_flight -= 1;
+    }
+
+    /// Every batch of the history is durable, with its data.
+    fn secured(&mut self) {
+        self.recovery.as_mut().expect("recovery is under way").become_phase(Phase::Checkpointing);
         // Even if nothing was replayed: what is read may be in a cache, and the ring is not written before it is
         // durable.
-        self.begin_checkpoint(newest, history.head);
+        self.begin_checkpoint(self.journal.durable(), self.ring.head());
     }
 
     /// The index holds everything: the disk serves.

@@ -40,6 +40,7 @@ pub(crate) struct Scan {
 
 struct Found {
     offset: u64,
+    page: Bytes,
     header: Header,
     checksum: Crc32,
     payload_pages: u32,
@@ -55,6 +56,15 @@ pub(crate) struct History {
     pub(crate) is_broken: bool,
     /// Where the journal goes on.
     pub(crate) head: Position,
+    /// The last batch of the history, if nothing in the ring proves that it is durable: a write that failed, or that
+    /// a dead process had under way, may be read from a cache and never reach the medium.
+    pub(crate) unproven: Option<UnprovenBatch>,
+}
+
+pub(crate) struct UnprovenBatch {
+    /// In the ring.
+    pub(crate) offset: u64,
+    pub(crate) pages: Vec<Bytes>,
 }
 
 pub(crate) struct PastBatch {
@@ -94,7 +104,7 @@ impl Scan {
         self.newest = self.newest.max(sequence);
         if let Ok((header, checksum)) = Header::decode(&page, self.slot_count) {
             let payload_pages = header.payload_pages();
-            self.open = Some(Found { offset, header, checksum, payload_pages, pages: Vec::new() });
+            self.open = Some(Found { offset, page, header, checksum, payload_pages, pages: Vec::new() });
             if payload_pages == 0 {
                 self.close();
             }
@@ -115,6 +125,7 @@ impl Scan {
         let mut expected = self.from;
         let mut batches = Vec::new();
         let mut is_broken = false;
+        let mut unproven = None;
         loop {
             let follows =
                 |found: &Found| found.offset == expected.next_offset && found.header.previous == expected.chain;
@@ -143,6 +154,7 @@ impl Scan {
             let sequence = found.header.sequence;
             let end = found.offset + (1 + u64::from(found.payload_pages)) * BLOCK_BYTES;
             let pages = found.offset..end;
+            let newest = (sequence == self.newest).then(|| found.bytes()).flatten();
             let Some(batch) = found.read(self.newest) else {
                 is_broken |= self.is_unreadable(pages);
                 break;
@@ -150,10 +162,11 @@ impl Scan {
             expected =
                 Position { next_sequence: sequence.next(), next_offset: next_start(end, ring_bytes), chain: batch.1 };
             batches.push(batch.0);
+            unproven = newest;
         }
         // A number that was ever used, by a batch that is dropped now too, must not come again.
         let head = Position { next_sequence: self.newest.next().max(expected.next_sequence), ..expected };
-        History { batches, durable, is_broken, head }
+        History { batches, durable, is_broken, head, unproven }
     }
 
     fn is_unreadable(&self, pages: Range<u64>) -> bool {
@@ -162,6 +175,12 @@ impl Scan {
 }
 
 impl Found {
+    /// As it stands in the ring, if all of it was read.
+    fn bytes(&self) -> Option<UnprovenBatch> {
+        let pages = self.pages.iter().cloned().collect::<Option<Vec<Bytes>>>()?;
+        Some(UnprovenBatch { offset: self.offset, pages: [vec![self.page.clone()], pages].concat() })
+    }
+
     /// The records with their payload; `None` if this is the newest batch and was torn.
     fn read(self, newest: Sequence) -> Option<(PastBatch, Crc32)> {
         let mut pages = self.pages.into_iter();

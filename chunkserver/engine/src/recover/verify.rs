@@ -9,7 +9,7 @@
 //! and what they then say of the disk is compared with it.
 
 use super::scan::History;
-use crate::place::{Place, Sequence};
+use crate::place::{DiskBlock, Place, Sequence};
 use crate::record::{Body, Record};
 use crate::replica::SlotAddress;
 use crate::store::Store;
@@ -64,15 +64,20 @@ fn part(content: &Bytes, block: u32) -> Bytes {
 }
 
 /// What stands at a place in doubt is read now, and may yet never become durable: a flush that should have made it so
-/// may have failed in an earlier process. So it is written again, with what the journal brings.
-pub(super) fn write_again(history: &History, contents: &Contents, store: &mut Store) {
+/// may have failed in an earlier process. So what `store` needs of it is written again: adjoining blocks, and where.
+pub(super) fn unsecured(history: &History, contents: &Contents, store: &Store) -> Vec<(DiskBlock, Vec<Bytes>)> {
+    let mut runs: Vec<(DiskBlock, Vec<Bytes>)> = Vec::new();
     for direct in unproven(history) {
         let Some(Some(content)) = contents.get(&direct.place) else { continue };
-        let needed: Vec<u32> = direct.needed(store).map(|(block, _)| block).collect();
-        for block in needed {
-            store.overlay.put(direct.place.block(block), part(content, block), direct.at.0);
+        for (block, _) in direct.needed(store) {
+            let (at, data) = (direct.place.block(block), part(content, block));
+            match runs.last_mut() {
+                Some((first, parts)) if first.0 + parts.len() as u64 == at.0 => parts.push(data),
+                _ => runs.push((at, vec![data])),
+            }
         }
     }
+    runs
 }
 
 pub(super) fn places_in_doubt(history: &History) -> Vec<Place> {

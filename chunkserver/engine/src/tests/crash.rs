@@ -235,6 +235,51 @@ fn data_that_is_read_and_will_never_be_flushed_is_written_again() {
     rig.expect(1, 0, &[1; 16]);
 }
 
+/// A batch that only the dead process's cache holds must not be written in place over what was answered before.
+#[test]
+fn a_batch_that_is_read_and_will_never_be_durable_spoils_nothing_in_place() {
+    for seed in 0..20 {
+        let mut rig = Rig::format(256);
+        rig.opened(1, 1);
+        rig.write(1, write(0, &[1; 16], lsn(1, 1)));
+        rig.send(1, write(0, &[2; 4], lsn(1, 2)));
+        let mut rig = rig.die(config());
+        rig.lose_the_cache();
+        while rig.slot_writes().is_empty() {
+            rig.complete(0);
+        }
+        let mut rig = restart(rig.crash(&mut Random::new(seed)));
+        let Reply::Opened(opened) = rig.open(1, 2) else { panic!() };
+        assert!(opened.last >= lsn(1, 1), "what was answered is lost");
+        rig.expect(1, 4, &[1; 12]);
+    }
+}
+
+/// The same where the batch is durable, and data beside it is in the cache only: the history may yet end before it.
+#[test]
+fn data_that_is_read_and_will_never_be_durable_spoils_nothing_in_place() {
+    for seed in 0..40 {
+        let mut rig = Rig::format(256);
+        rig.opened(1, 1);
+        rig.write(1, write(0, &[1], lsn(1, 1)));
+        rig.rest();
+        rig.send(1, write(32, &[2; 16], lsn(1, 2)));
+        rig.send(1, write(0, &[3], lsn(1, 3)));
+        while let Some(&at) = rig.journal_writes().first() {
+            rig.complete(at);
+        }
+        let mut rig = rig.die(config());
+        rig.lose_the_cache();
+        while rig.slot_writes().len() < 2 && rig.recovered.is_none() {
+            rig.complete(0);
+        }
+        let mut rig = restart(rig.crash(&mut Random::new(seed)));
+        rig.opened(1, 2);
+        let Reply::Data(blocks) = rig.ask(1, Request::Read { range: range(0, 1) }) else { panic!("block 0 is lost") };
+        assert!([1, 3].contains(&blocks.data[0]));
+    }
+}
+
 #[test]
 fn a_discard_survives_the_crash_and_nothing_comes_back() {
     let mut rig = Rig::format(256);
