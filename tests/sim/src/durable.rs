@@ -116,6 +116,10 @@ impl World {
     fn is_returning(&self, volume: Vol, disk: DiskId) -> bool {
         let Some(process) = &self.servers[disk_of(disk).index()].process else { return false };
         let status = process.engine.status();
+        // Before its journal is replayed an engine knows what its index knows.
+        if !status.serving {
+            return false;
+        }
         let replica = status.replicas.into_iter().find(|replica| replica.volume == format::volume_id(volume));
         replica.is_some_and(|replica| replica.syncing.is_some())
     }
