@@ -135,7 +135,7 @@ impl Engine {
         store.lost_blocks = 16 * damaged_slots.len() as u64;
         for (volume, chunk) in damaged_chunks {
             store.dirty.chunk(volume, chunk);
-            store.dirty.volume(volume);
+            store.void_return(volume);
         }
         damaged_slots.into_iter().for_each(|address| store.dirty.slot(address));
         store

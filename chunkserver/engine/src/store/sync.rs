@@ -73,6 +73,14 @@ impl Store {
         }
     }
 
+    /// What a return had reached was lost: its end, when that is replayed, must not count.
+    pub(crate) fn void_return(&mut self, volume: VolumeId) {
+        let replica = self.replica_mut(volume);
+        (replica.incomplete, replica.syncing) = (true, None);
+        self.dirty.volume(volume);
+        self.forget_fresh(volume);
+    }
+
     fn forget_fresh(&mut self, volume: VolumeId) {
         let chunks = self.replica_mut(volume).chunks.iter();
         let slots =

@@ -368,6 +368,25 @@ fn a_damaged_index_loses_blocks_or_completeness_but_never_the_promise() {
     }
 }
 
+/// The end of a return says that everything is there; it does not say what a damaged row said.
+#[test]
+fn a_chunk_row_damaged_in_the_middle_of_a_return_is_not_mended_by_its_end() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    rig.write(1, Request::BeginSync { after: Lsn::ZERO });
+    rig.write(1, write(0, &[1], lsn(1, 1)));
+    rig.rest();
+    rig.write(1, Request::FinishSync);
+    let mut media = rig.stop();
+    media.index.iter_mut().find(|(key, _)| key[0] == b'c').unwrap().1[10] ^= 1;
+    let mut rig = restart(media);
+    let Reply::Opened(opened) = rig.open(1, 2) else { panic!() };
+    assert!(opened.syncing, "it lacks what the row said");
+    // Nothing that was written in that return is taken for fresh in the next one.
+    rig.write(1, Request::BeginSync { after: Lsn::ZERO });
+    assert_eq!(rig.refused(1, Request::Read { range: range(0, 1) }), Status::Stale);
+}
+
 #[test]
 fn an_index_of_another_disk_or_a_lost_one_is_refused() {
     let mut rig = with_batches(5);
