@@ -143,7 +143,9 @@ impl Volume {
         out: &mut Vec<Action>,
     ) {
         let usable = self.members[index].serves_reads();
-        let Some(question) = self.question(turn, number) else { return };
+        // The guest may have its bytes already, and a repair is waited for.
+        let Some(read) = self.reads.reads.get_mut(&turn).filter(|read| !read.completed) else { return };
+        let Some(question) = read.questions.get_mut(&number) else { return };
         question.asked &= !(1 << index);
         if question.answer.is_some() {
             return;
@@ -212,8 +214,9 @@ impl Volume {
                 if answered_by_it {
                     question.answer = None;
                 }
-                if answered_by_it || question.asked & bit != 0 {
-                    question.asked &= !bit;
+                let was_asked = question.asked & bit != 0;
+                question.asked &= !bit;
+                if question.answer.is_none() && (answered_by_it || was_asked) {
                     again.push((turn, number));
                 }
             }
@@ -341,7 +344,7 @@ impl Volume {
                 return;
             }
             self.reads.by_age.pop_front();
-            let Some(read) = self.reads.reads.get(&turn) else { continue };
+            let Some(read) = self.reads.reads.get(&turn).filter(|read| !read.completed) else { continue };
             let open = read.questions.iter().filter(|(_, question)| question.answer.is_none());
             let numbers: Vec<u32> = open.map(|(&number, _)| number).collect();
             for number in numbers {

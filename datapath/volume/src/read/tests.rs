@@ -225,3 +225,51 @@ fn one_that_came_back_is_asked_again_when_the_other_turns_out_bad() {
     bench.settle();
     assert_eq!(bench.bytes(read), [7]);
 }
+
+/// Answered by one, asked of another as well, and held back for a lease: the other one leaves.
+#[test]
+fn an_answered_read_that_waits_for_leases_is_not_forgotten_when_one_that_was_asked_too_leaves() {
+    let mut bench = Bench::new(VolumeRecord { min_replicas: 1, ..crate::testing::record(&[IN; 3]) });
+    bench.start();
+    bench.catalog_up = false;
+    bench.kill(2);
+    bench.advance(Duration::from_secs(3));
+    bench.mute[0] = true;
+    let read = bench.read(0, 1);
+    bench.advance(Duration::from_millis(100));
+    assert_eq!((reads(&bench, 0), reads(&bench, 1)), (1, 1));
+    assert!(!bench.completed.contains_key(&read), "the lease of the third is missing");
+    bench.catalog.version += 1;
+    bench.catalog.members[0].state = MemberState::Out { commit: Lsn::ZERO };
+    bench.event(Event::Record(bench.catalog.clone()));
+    bench.catalog_up = true;
+    bench.advance(Duration::from_secs(3));
+    assert!(bench.is_done(read));
+}
+
+/// The guest has its bytes, and only the repair is waited for.
+#[test]
+fn a_completed_read_is_asked_of_nobody_and_ends_once() {
+    let mut bench = Bench::new(VolumeRecord { min_replicas: 1, ..crate::testing::record(&[IN; 2]) });
+    bench.start();
+    let write = bench.write(5, 1, 7);
+    bench.settle();
+    assert!(bench.is_done(write));
+    bench.replicas[0].bad.insert((ChunkIndex(0), 5));
+    bench.mute[1] = true;
+    let read = bench.read(5, 1);
+    bench.settle();
+    (bench.mute[0], bench.mute[1]) = (true, false);
+    bench.settle();
+    assert_eq!(bench.bytes(read), [7]);
+    bench.mute[1] = true;
+    bench.advance(Duration::from_millis(100));
+    assert_eq!(reads(&bench, 1), 1, "it is complete");
+    bench.kill(1);
+    bench.catalog.version += 1;
+    bench.catalog.members[1].state = MemberState::Out { commit: Lsn::ZERO };
+    bench.event(Event::Record(bench.catalog.clone()));
+    bench.mute[0] = false;
+    bench.advance(Duration::from_secs(1));
+    assert!(bench.replicas[0].bad.is_empty());
+}
