@@ -267,6 +267,10 @@ impl Volume {
         for (member, fresh) in self.members.iter_mut().zip(&record.members) {
             member.state = fresh.state;
         }
+        // A damaged replica reports every chunk that there is, and is whole when each of them is complete.
+        if record.size > self.record.size {
+            self.reconcile_set_changed();
+        }
         self.take_layout(now, record, out);
         for (index, before) in before.into_iter().enumerate() {
             match (before == MemberState::InSync, self.members[index].in_sync()) {

@@ -198,7 +198,9 @@ impl Volume {
 
     /// Those that call a chunk complete of which another has a later write before the commit point: that write was
     /// durable on all of them. Their promise may be of this very epoch, and the other's report incomplete by a
-    /// reconcile that was cut off, so nothing else gives them away.
+    /// reconcile that was cut off, so nothing else gives them away. Where a complete one has that write, it is the
+    /// source and makes up for what they lack. They may lack nothing then: the prefix of one that returned with a tail
+    /// is its commit point, though the chunk's last write is older.
     fn of_the_past(&self) -> BTreeSet<MemberIndex> {
         let Phase::Reconciling(reconcile) = &self.phase else { panic!("not reconciling") };
         let commit = self.commit_of_ejection();
@@ -210,7 +212,12 @@ impl Volume {
             let told: Vec<_> = believed.map(|index| (index, *reports.get(&index).unwrap_or(&empty))).collect();
             let durable = told.iter().map(|(_, report)| report.prefix).filter(|&prefix| prefix <= commit).max();
             let lacks = |report: &ChunkReport| report.complete && durable.is_some_and(|lsn| report.prefix < lsn);
-            of_the_past.extend(told.iter().filter(|(_, report)| lacks(report)).map(|&(index, _)| index));
+            let is_source = |&(index, report): &(MemberIndex, ChunkReport)| {
+                report.complete && !lacks(&report) && !reconcile.unreadable.contains(&(chunk, index))
+            };
+            if !told.iter().any(is_source) {
+                of_the_past.extend(told.iter().filter(|(_, report)| lacks(report)).map(|&(index, _)| index));
+            }
         }
         of_the_past
     }
@@ -462,7 +469,8 @@ impl Volume {
         }
     }
 
-    /// Reports and jobs are of the members that were in-sync when they were asked for.
+    /// Reports and jobs are of the members that were in-sync, and of the chunks that there were, when they were asked
+    /// for.
     pub(crate) fn reconcile_set_changed(&mut self) {
         if let Phase::Reconciling(reconcile) = &mut self.phase
             && reconcile.stage != Stage::Opening

@@ -276,3 +276,42 @@ fn a_commit_point_of_an_epoch_to_come_is_not_believed() {
     let opens = |index: usize| bench.replicas[index].log.iter().filter(|r| matches!(r, Request::Open(_))).count();
     assert_eq!(opens(0), 1);
 }
+
+/// Its prefix of a chunk was cut to the commit point when it returned; the last write of that chunk is older.
+#[test]
+fn one_that_returned_with_a_tail_makes_nobody_of_the_past() {
+    let mut bench = dirty(&[IN, IN, OUT(95)]);
+    bench.replicas.iter_mut().for_each(|replica| replica.had(1, 1, 95, 2));
+    bench.replicas[2].had(0, 9, 96, 66);
+    bench.start();
+    bench.advance(Duration::from_secs(3));
+    assert_eq!((bench.state(2), bench.replicas[2].byte(0, 9)), (IN, 0));
+    // The next writer.
+    let epoch = Epoch::new(6).unwrap();
+    let mut next = Bench::new(VolumeRecord { epoch, ..bench.catalog.clone() });
+    next.replicas = bench.replicas.clone();
+    next.replicas.iter_mut().for_each(|replica| replica.session = None);
+    next.start();
+    next.advance(Duration::from_secs(3));
+    assert!(next.volume.status().serving, "{:?}", next.volume.status().blocked);
+    assert_eq!((next.ejections(), asked(&next, "Fill")), (0, asked(&bench, "Fill")));
+    assert!(same(&next));
+}
+
+#[test]
+fn a_damaged_replica_of_a_volume_that_grows_meanwhile_is_made_whole_too() {
+    let one = vec![ChunkRun { first: ChunkIndex(0), count: 1, members: vec![0, 1] }];
+    let mut bench = Bench::new(VolumeRecord { size: ByteCount(CHUNK_BYTES), chunks: one, ..record(&[IN, IN]) });
+    bench.replicas.iter_mut().for_each(|replica| replica.had(0, 0, 90, 1));
+    bench.replicas[1].distrust();
+    bench.event(Event::Tick);
+    while asked(&bench, "MarkStale") == 0 {
+        assert!(bench.step());
+    }
+    bench.catalog.version += 1;
+    (bench.catalog.size, bench.catalog.chunks[0].count) = (ByteCount(2 * CHUNK_BYTES), 2);
+    bench.event(Event::Record(bench.catalog.clone()));
+    bench.advance(Duration::from_secs(3));
+    assert!(bench.volume.status().serving, "{:?}", bench.volume.status().blocked);
+    assert!(!bench.replicas[1].distrusted, "its next session says that it is whole");
+}
