@@ -39,6 +39,11 @@ impl History {
         self.answered = self.answered.max(lsn);
     }
 
+    /// A return begins: the replica takes back what it has after this point, and with it the prefixes.
+    pub(crate) fn note_begun(&mut self, after: Lsn) {
+        self.answered = self.answered.min(after);
+    }
+
     /// The answer to the `Open` of the latest attempt has come. `served`: the epoch that it must have promised.
     /// Returns why its content is of the past, if it is.
     pub(crate) fn note_opened(&mut self, opened: &Opened, served: Epoch) -> Option<&'static str> {

@@ -170,7 +170,8 @@ impl Volume {
         let resync = self.resync_mut();
         resync.stage = Stage::Beginning;
         resync.tail = Tail::default();
-        let after = resync.after;
+        let (after, member) = (resync.after, resync.member);
+        self.members[member].history.note_begun(after);
         self.ask_target(now, Request::BeginSync { after }, out);
     }
 
@@ -194,7 +195,7 @@ impl Volume {
                 if resync.after > Lsn::ZERO =>
             {
                 resync.after = Lsn::ZERO;
-                self.ask_target(now, Request::BeginSync { after: Lsn::ZERO }, out);
+                self.ask_begin_sync(now, out);
             }
             (Stage::Marking { .. }, Reply::Done) => resync.marks_inflight -= 1,
             (Stage::Finding { found }, Reply::Changed { entries, next }) => {

@@ -352,3 +352,28 @@ fn a_damaged_replica_that_cannot_be_ejected_takes_no_writes() {
     assert_eq!((bench.state(0), bench.state(1), bench.state(2)), (IN, IN, IN));
     assert!(same(&bench));
 }
+
+/// What it answered beyond its commit point is its own tail: the return takes that back.
+#[test]
+fn a_return_that_is_cut_off_is_no_loss_of_what_was_answered_before() {
+    let mut bench = Bench::serving(&[IN; 3]);
+    let first = bench.write(400, 1, 5);
+    bench.settle();
+    assert!(bench.is_done(first));
+    bench.mute[1] = true;
+    let write = bench.write(0, 1, 7);
+    bench.settle();
+    bench.kill(2);
+    bench.mute[1] = false;
+    bench.settle();
+    assert!(bench.is_done(write) && matches!(bench.state(2), MemberState::Out { .. }));
+    bench.come_back(2);
+    while !bench.replicas[2].log.iter().any(|request| name(request) == "Fill") {
+        assert!(bench.step(), "{:?}", bench.replicas[2].log);
+    }
+    bench.reset(2);
+    bench.advance(Duration::from_secs(5));
+    assert_eq!(bench.state(2), IN);
+    let begun = |request: &&Request| matches!(request, Request::BeginSync { after } if *after == Lsn::ZERO);
+    assert_eq!(bench.replicas[2].log.iter().filter(begun).count(), 0, "copied whole");
+}
