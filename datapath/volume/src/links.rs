@@ -148,6 +148,10 @@ impl Volume {
             let from = if Mutant::LeaseFromReply.is_on() { now } else { asked.sent };
             member.lease_until = member.lease_until.max(from + lease);
             member.heard = member.heard.max(asked.sent);
+            // A link that opens and then breaks at whatever is sent is not worth more than one that does not open.
+            if asked.purpose != Purpose::Open {
+                member.backoff = Duration::ZERO;
+            }
         }
         if matches!(asked.purpose, Purpose::Write(_) | Purpose::Read(..)) {
             member.latency.record(now.since(asked.sent));
@@ -189,16 +193,15 @@ impl Volume {
     }
 
     /// A request that a sound replica does not refuse. What was sent after it on the same link may or may not stand,
-    /// so the link ends and everything unanswered goes again in order.
+    /// so the link ends and everything unanswered goes again in order. Not at once: it would most likely refuse again,
+    /// and until then the others, for whose sake it may be ejected, have time for a sign of life.
     pub(crate) fn refused(&mut self, now: Instant, index: MemberIndex, refusal: &Refusal, out: &mut Vec<Action>) {
         let reason = format!("{:?}: {}", refusal.status, refusal.reason);
         let member = &mut self.members[index];
         if member.in_sync() {
             member.suspect_of(reason.clone(), now);
         }
-        if matches!(refusal.status, Status::Deleted | Status::WrongDisk) {
-            member.backoff = self.config.reconnect_max;
-        }
+        member.backoff = self.config.reconnect_max;
         self.drop_link(now, index, &reason, out);
     }
 

@@ -192,7 +192,6 @@ impl Member {
         self.opened = Some(opened);
         // A promise holds from when it was first given, whatever becomes of the link.
         self.promised_at.get_or_insert(now);
-        self.backoff = Duration::ZERO;
         self.latency.restart();
     }
 

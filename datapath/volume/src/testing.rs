@@ -6,7 +6,7 @@ mod replica;
 
 use crate::{Action, Config, Ending, Event, GuestError, GuestOp, Notice, ProposalId, Tag, Volume};
 use ashlar_types::*;
-use ashlar_wire::{ReplyFrame, RequestFrame};
+use ashlar_wire::{ReplyFrame, Request, RequestFrame};
 use bytes::Bytes;
 pub(crate) use replica::Replica;
 use std::collections::{BTreeMap, VecDeque};
@@ -32,7 +32,7 @@ pub(crate) struct Bench {
     /// In the order sent, to each replica over its present link.
     pub(crate) requests: VecDeque<(usize, RequestFrame)>,
     pub(crate) mute: Vec<bool>,
-    replies: VecDeque<(usize, ReplyFrame)>,
+    pub(crate) replies: VecDeque<(usize, ReplyFrame)>,
     next_session: u64,
     next_tag: u64,
 }
@@ -178,8 +178,12 @@ impl Bench {
             let (from, frame) = self.replies.remove(at).unwrap();
             self.event(Event::Reply { disk: disk(from), frame });
         } else if let Some((to, frame)) = self.requests.pop_front() {
-            let reply = self.replicas[to].take(frame);
-            self.replies.push_back((to, reply));
+            if self.replicas[to].breaks && matches!(frame.message, Request::Write { .. }) {
+                self.reset(to);
+            } else {
+                let reply = self.replicas[to].take(frame);
+                self.replies.push_back((to, reply));
+            }
         } else if let Some((id, version, change)) = self.proposals.pop_front_if(|(_, _, change)| {
             self.catalog_up && self.withheld.is_none_or(|name| !format!("{change:?}").starts_with(name))
         }) {

@@ -1,8 +1,10 @@
 //! Proposals and records.
 
-use crate::testing::{Bench, disk};
-use crate::{Ending, Event};
+use crate::testing::{Bench, Replica, disk};
+use crate::{Ending, Event, Tag};
 use ashlar_types::*;
+use ashlar_wire::Request;
+use std::collections::VecDeque;
 
 const IN: MemberState = MemberState::InSync;
 
@@ -136,4 +138,48 @@ fn a_close_that_is_answered_with_a_newer_epoch_ends_once() {
     let record = VolumeRecord { epoch: Epoch::new(6).unwrap(), version: 50, ..bench.catalog.clone() };
     bench.event(Event::Answer { proposal, answer: ChangeAnswer::Applied { record } });
     assert_eq!(bench.ended, Some(Ending::Fenced));
+}
+
+/// The others are far away: their sign of life takes longer than a new link to the one in question.
+fn ejects_though_the_others_answer_late(fault: impl Fn(&mut Replica)) {
+    let mut bench = Bench::serving(&[IN; 3]);
+    bench.advance(Duration::from_millis(100));
+    fault(&mut bench.replicas[0]);
+    bench.mute = vec![false, true, true];
+    let write = bench.write(0, 1, 7);
+    let mut late = VecDeque::new();
+    for _ in 0..400 {
+        // What they answered 30 ms ago comes now.
+        bench.advance(Duration::from_millis(10));
+        late.push_back(std::mem::take(&mut bench.replies));
+        if late.len() > 3 {
+            for (from, frame) in late.pop_front().unwrap() {
+                bench.event(Event::Reply { disk: disk(from), frame });
+            }
+        }
+    }
+    assert!(bench.is_done(write) && bench.ejections() == 1);
+}
+
+#[test]
+fn a_full_replica_is_ejected_though_the_others_answer_late() {
+    ejects_though_the_others_answer_late(|replica| replica.full = true);
+}
+
+#[test]
+fn one_that_breaks_at_a_write_is_ejected_though_the_others_answer_late() {
+    ejects_though_the_others_answer_late(|replica| replica.breaks = true);
+}
+
+#[test]
+fn one_that_refuses_and_cannot_be_let_go_of_is_not_asked_all_the_time() {
+    let mut bench = Bench::serving(&[IN; 2]);
+    bench.replicas[1].full = true;
+    bench.write(0, 1, 7);
+    bench.advance(Duration::from_secs(10));
+    let opens = bench.replicas[1].log.iter().filter(|request| matches!(request, Request::Open(_))).count();
+    assert!(opens <= 20, "{opens} sessions in ten seconds");
+    bench.replicas[1].full = false;
+    bench.advance(Duration::from_secs(2));
+    assert!(bench.is_done(Tag(1)));
 }

@@ -35,6 +35,10 @@ pub(crate) struct Replica {
     pub(crate) bad: BTreeSet<Block>,
     /// Refuses the next request of this kind, by the name in its `Debug`.
     pub(crate) refuse: Option<(&'static str, Status)>,
+    /// Refuses every write.
+    pub(crate) full: bool,
+    /// Its link breaks at every write.
+    pub(crate) breaks: bool,
     /// Refuses every `Open`.
     pub(crate) failed: bool,
     pub(crate) log: Vec<Request>,
@@ -49,6 +53,7 @@ impl Replica {
         let message = match (refused, self.promised) {
             (_, Some(promised)) if promised > frame.epoch => refuse(Status::Fenced),
             (Some((_, status)), _) => refuse(status),
+            _ if self.full && matches!(frame.message, Request::Write { .. }) => refuse(Status::NoSpace),
             _ if self.failed && matches!(frame.message, Request::Open(_)) => refuse(Status::DiskFailed),
             _ => self.answer(frame.epoch, frame.session, frame.message),
         };
