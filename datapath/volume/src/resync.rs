@@ -46,7 +46,7 @@ pub(crate) struct Resync {
     pub(crate) after: Lsn,
     pub(crate) tail: Tail,
     pub(crate) stage: Stage,
-    marks: VecDeque<Request>,
+    pub(crate) marks: VecDeque<Request>,
     marks_inflight: usize,
     slots: VecDeque<(ChunkIndex, SlotIndex)>,
     copies_inflight: usize,

@@ -83,6 +83,8 @@ impl Volume {
             let own = resync.tail.own.get(&entry.chunk).copied().unwrap_or(Lsn::ZERO);
             if own < after && own < entry.prefix {
                 resync.tail.behind.push_back((entry.chunk, own));
+                // Sent after `BeginSync`. The source's list begins at the commit point and will not name the chunk.
+                resync.marks.push_back(Request::AdoptPrefix { chunk: entry.chunk, prefix: entry.prefix });
             }
         }
         let next = next.map_or(until, |next| next.min(until));

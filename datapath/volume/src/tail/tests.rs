@@ -31,6 +31,9 @@ fn what_is_missing_below_the_commit_point_is_copied() {
         bench.advance(Duration::from_secs(3));
         assert_eq!(bench.state(2), IN);
         assert!(bench.replicas[2].blocks == bench.replicas[0].blocks, "{lost_chunk}");
+        let prefixes =
+            |index: usize| bench.replicas[index].chunks.values().map(|chunk| chunk.prefix).collect::<Vec<_>>();
+        assert_eq!(prefixes(2), prefixes(0), "or the next writer takes it for one that lacks something");
     }
 }
 
