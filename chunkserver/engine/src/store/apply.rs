@@ -29,8 +29,12 @@ impl Store {
                     self.volumes.entry(volume).or_insert_with(|| Replica::new(Epoch::NONE, *size));
                     self.distrust(volume);
                 }
+                let goes_on = self.replica(volume).is_some_and(|replica| replica.session == *session);
                 self.promise(volume, *epoch, *size, *session);
-                self.void_fresh(volume);
+                // A volume that grows makes the same promise again, and its return goes on.
+                if !goes_on {
+                    self.void_fresh(volume);
+                }
             }
             Body::DeleteVolume { epoch } => self.delete(volume, *epoch, by),
             _ if self.replica(volume).is_none() => return Outcome::Done,

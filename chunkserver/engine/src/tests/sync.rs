@@ -1,7 +1,7 @@
 //! Stale and fresh marks, reconcile and return.
 
 use crate::testing::*;
-use ashlar_types::{ChunkIndex, Lsn, SlotIndex, SlotSet};
+use ashlar_types::{ByteCount, CHUNK_BYTES, ChunkIndex, Lsn, SlotIndex, SlotSet};
 use ashlar_wire::{BlockData, ChangedSlots, Reply, Request, SlotContent, Status};
 
 const CHUNK: ChunkIndex = ChunkIndex(0);
@@ -127,6 +127,24 @@ fn fresh_blocks_are_never_marked_and_old_fresh_marks_are_void() {
     assert_eq!(rig.refused(1, Request::Read { range: range(0, 1) }), Status::Stale);
 }
 
+/// The writer's session is the same: what it wrote in this return is still newer than what a source may give.
+#[test]
+fn a_volume_that_grows_takes_no_fresh_mark_away() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    rig.write(1, Request::BeginSync { after: Lsn::ZERO });
+    rig.write(1, write(0, &[9; 4], lsn(1, 8)));
+    let Request::Open(open) = rig.open_request() else { panic!() };
+    rig.write(1, Request::Grow { size: ByteCount(open.size.0 + CHUNK_BYTES) });
+    rig.write(1, mark(Lsn::ZERO, &[0]));
+    rig.write(1, fill(0, lsn(1, 7), u16::MAX, &[7; 16]));
+    rig.expect(1, 0, &[9, 9, 9, 9, 7]);
+    let mut rig = Rig::start(rig.stop());
+    rig.settle();
+    let slot = rig.engine.store.volumes[&volume()].slot(CHUNK, SlotIndex(0)).unwrap();
+    assert_eq!((slot.fresh, slot.stamp), (0b1111, lsn(1, 8)), "after a replay too");
+}
+
 /// An image of a disk from the middle of a return, put back when it had long been in-sync again.
 #[test]
 fn a_return_that_was_cut_off_is_mended_by_reconcile_and_protects_no_old_block() {
@@ -134,12 +152,15 @@ fn a_return_that_was_cut_off_is_mended_by_reconcile_and_protects_no_old_block() 
     rig.opened(1, 1);
     rig.write(1, Request::BeginSync { after: Lsn::ZERO });
     rig.write(1, write(0, &[9; 4], lsn(1, 8)));
-    rig = restart(rig, 1);
-    rig.write(1, mark(Lsn::ZERO, &[0]));
-    assert_eq!(rig.refused(1, Request::Read { range: range(0, 1) }), Status::Stale);
-    rig.write(1, fill(0, lsn(1, 20), u16::MAX, &[7; 16]));
+    // Another session of the same epoch.
+    rig = Rig::start(rig.stop());
+    rig.settle();
+    rig.opened(2, 1);
+    rig.write(2, mark(Lsn::ZERO, &[0]));
+    assert_eq!(rig.refused(2, Request::Read { range: range(0, 1) }), Status::Stale);
+    rig.write(2, fill(0, lsn(1, 20), u16::MAX, &[7; 16]));
     for chunk in 0..16 {
-        rig.write(1, Request::CompleteChunk { chunk: ChunkIndex(chunk), prefix: lsn(1, 20) });
+        rig.write(2, Request::CompleteChunk { chunk: ChunkIndex(chunk), prefix: lsn(1, 20) });
     }
     let mut rig = Rig::start(rig.stop());
     rig.settle();
