@@ -59,6 +59,10 @@ pub(crate) struct Reads {
     lapsed: BTreeSet<TurnId>,
     /// Questions that nobody can be asked now.
     unasked: BTreeSet<(TurnId, u32)>,
+    /// The read that is asked block by block. One at a time: a chunkserver ends a session that asks too much at once.
+    split: Option<TurnId>,
+    /// Questions to be split next.
+    to_split: VecDeque<(TurnId, u32)>,
     /// Questions in the order first asked, for hedging.
     by_age: VecDeque<(Instant, TurnId)>,
 }
@@ -80,6 +84,7 @@ impl Volume {
 
     /// As many as the window takes: a chunkserver ends a session that has too much unanswered.
     pub(crate) fn issue_reads(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.split_next(now, out);
         while let Some(next) = self.reads.waiting.front() {
             let bytes = self.reads.inflight_bytes + next.range.count.bytes().0 as usize;
             let full =
@@ -164,19 +169,34 @@ impl Volume {
         }
     }
 
-    /// A bad block: from here on block by block, so that good ones are not taken for bad and the repair is exact.
+    /// A bad block: from here on block by block, so that good ones are not taken for bad and the repair is exact. A
+    /// long question waits for that until no other is being split.
     fn found_bad(&mut self, now: Instant, index: MemberIndex, turn: TurnId, number: u32, out: &mut Vec<Action>) {
-        let Some(read) = self.reads.reads.get_mut(&turn) else { return };
-        let range = read.questions[&number].range;
-        if range.count.0 == 1 {
-            let question = read.questions.get_mut(&number).expect("looked up above");
-            question.tried |= 1 << index;
+        let Some(question) = self.question(turn, number) else { return };
+        question.tried |= 1 << index;
+        if question.range.count.0 > 1 {
+            self.reads.to_split.push_back((turn, number));
+        } else {
             question.bad |= 1 << index;
             self.ask(now, turn, number, out);
-            return;
         }
-        let whole = read.questions.remove(&number).expect("looked up above");
-        let first = read.next_question;
+    }
+
+    fn split_next(&mut self, now: Instant, out: &mut Vec<Action>) {
+        while self.reads.split.is_none_or(|turn| !self.reads.reads.contains_key(&turn)) {
+            let Some((turn, number)) = self.reads.to_split.pop_front() else { return };
+            // Perhaps another replica has answered meanwhile.
+            if self.question(turn, number).is_some_and(|question| question.answer.is_none()) {
+                self.reads.split = Some(turn);
+                self.split(now, turn, number, out);
+            }
+        }
+    }
+
+    fn split(&mut self, now: Instant, turn: TurnId, number: u32, out: &mut Vec<Action>) {
+        let read = self.reads.reads.get_mut(&turn).expect("the caller looked");
+        let whole = read.questions.remove(&number).expect("the caller looked");
+        let (range, first) = (whole.range, read.next_question);
         read.next_question += range.count.0;
         for at in 0..range.count.0 {
             let start = BlockIndex(range.start.0 + u64::from(at));

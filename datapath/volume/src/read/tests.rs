@@ -4,6 +4,7 @@ use crate::testing::{Bench, disk};
 use crate::{Event, GuestError, Notice};
 use ashlar_types::*;
 use ashlar_wire::Request;
+use ashlar_wire::limits::SESSION_REQUESTS_MAX;
 
 const IN: MemberState = MemberState::InSync;
 
@@ -271,5 +272,24 @@ fn a_completed_read_is_asked_of_nobody_and_ends_once() {
     bench.event(Event::Record(bench.catalog.clone()));
     bench.mute[0] = false;
     bench.advance(Duration::from_secs(1));
+    assert!(bench.replicas[0].bad.is_empty());
+}
+
+/// A stretch of a disk has gone bad, and many large reads come upon it at once: asked block by block, all of them
+/// together are more than a chunkserver lets one session ask.
+#[test]
+fn large_reads_that_find_bad_blocks_together_ask_no_more_than_a_session_may() {
+    let mut bench = written();
+    let writes: Vec<_> = (0..10).map(|i| bench.write(i * 256, 256, 7)).collect();
+    bench.settle();
+    assert!(writes.iter().all(|tag| bench.is_done(*tag)));
+    bench.replicas[0].bad = (0..10).map(|i| (ChunkIndex(0), i * 256 + 3)).collect();
+    let tags: Vec<_> = (0..10).map(|i| bench.read(i * 256, 256)).collect();
+    let late = bench.write(300, 1, 8);
+    while bench.step() {
+        let asked = bench.volume.members.iter().map(|member| member.asked.len()).max().unwrap();
+        assert!(asked <= SESSION_REQUESTS_MAX, "{asked} requests unanswered");
+    }
+    assert!(tags.iter().all(|tag| bench.bytes(*tag) == [7; 256]) && bench.is_done(late));
     assert!(bench.replicas[0].bad.is_empty());
 }
