@@ -34,7 +34,7 @@ pub(crate) enum Stage {
     Beginning,
     Listing { from: ChunkIndex, until: ChunkIndex, source: MemberIndex },
     Marking { next: ChunkIndex },
-    Finding { found: bool },
+    Finding { from: ChunkIndex },
     Copying { next: Option<ChunkIndex> },
     Finishing,
     Joining,
@@ -198,8 +198,8 @@ impl Volume {
                 self.ask_begin_sync(now, out);
             }
             (Stage::Marking { .. }, Reply::Done) => resync.marks_inflight -= 1,
-            (Stage::Finding { found }, Reply::Changed { entries, next }) => {
-                self.found_stale(now, found, &entries, next, out)
+            (Stage::Finding { from }, Reply::Changed { entries, next }) => {
+                self.found_stale(now, from, &entries, next, out)
             }
             (Stage::Finishing, Reply::Done) => {
                 resync.stage = Stage::Joining;
@@ -234,7 +234,7 @@ impl Volume {
     /// Asks a source for what it stamps after the commit point, run by run: another run may have other holders.
     fn list_changed(&mut self, now: Instant, from: ChunkIndex, out: &mut Vec<Action>) {
         let Some((from, until, holders)) = self.run_from(from) else {
-            self.find_stale(now, ChunkIndex(0), false, out);
+            self.find_stale(now, ChunkIndex(0), out);
             return;
         };
         let Some(source) = self.farthest(holders) else {
@@ -301,24 +301,28 @@ impl Volume {
 
     /// The target's own durable marks are what is copied: they hold its unacknowledged tail too, and what an earlier
     /// attempt left.
-    fn find_stale(&mut self, now: Instant, from: ChunkIndex, found: bool, out: &mut Vec<Action>) {
-        self.resync_mut().stage = Stage::Finding { found };
+    fn find_stale(&mut self, now: Instant, from: ChunkIndex, out: &mut Vec<Action>) {
+        self.resync_mut().stage = Stage::Finding { from };
         self.ask_target(now, Request::ListStale { from }, out);
     }
 
     fn found_stale(
         &mut self,
         now: Instant,
-        found: bool,
+        from: ChunkIndex,
         entries: &[ChangedSlots],
         next: Option<ChunkIndex>,
         out: &mut Vec<Action>,
     ) {
+        if next.is_some_and(|next| next <= from) {
+            self.fail_resync(now, PAGE_STANDS_STILL, out);
+            return;
+        }
         let resync = self.resync_mut();
         resync.slots.extend(entries.iter().flat_map(|entry| entry.slots.iter().map(|slot| (entry.chunk, slot))));
         match (resync.slots.is_empty(), next) {
             (false, next) => resync.stage = Stage::Copying { next },
-            (true, Some(from)) => self.find_stale(now, from, found, out),
+            (true, Some(next)) => self.find_stale(now, next, out),
             (true, None) => self.finish_sync(now, out),
         }
     }
@@ -336,7 +340,7 @@ impl Volume {
         }
         if self.resync_mut().copies_inflight == 0 {
             // After the last page, from the start again, until a whole pass finds nothing.
-            self.find_stale(now, next.unwrap_or(ChunkIndex(0)), true, out);
+            self.find_stale(now, next.unwrap_or(ChunkIndex(0)), out);
         }
     }
 

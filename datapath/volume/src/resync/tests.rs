@@ -377,3 +377,17 @@ fn a_return_that_is_cut_off_is_no_loss_of_what_was_answered_before() {
     let begun = |request: &&Request| matches!(request, Request::BeginSync { after } if *after == Lsn::ZERO);
     assert_eq!(bench.replicas[2].log.iter().filter(begun).count(), 0, "copied whole");
 }
+
+#[test]
+fn pages_that_lead_nowhere_end_the_return() {
+    let mut bench = one_is_out();
+    bench.replicas[2].in_circles = true;
+    bench.replicas[2].down = false;
+    for _ in 0..10 {
+        bench.advance(Duration::from_millis(300));
+    }
+    assert!(bench.notices.iter().any(|notice| matches!(notice, Notice::ReturnAbandoned { .. })));
+    bench.replicas[2].in_circles = false;
+    bench.advance(Duration::from_secs(10));
+    assert_eq!(bench.state(2), IN);
+}

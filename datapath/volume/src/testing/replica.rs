@@ -37,6 +37,8 @@ pub(crate) struct Replica {
     pub(crate) refuse: Option<(&'static str, Status)>,
     /// Refuses every write.
     pub(crate) full: bool,
+    /// Its pages of what is stale lead back to the first.
+    pub(crate) in_circles: bool,
     /// Its link breaks at every write.
     pub(crate) breaks: bool,
     /// Refuses every `Open`.
@@ -211,7 +213,8 @@ impl Replica {
             chunks.entry(chunk).or_default().insert(BlockIndex(block).slot());
         }
         let entry = |(chunk, slots)| ChangedSlots { chunk, prefix: Lsn::ZERO, slots };
-        Reply::Changed { entries: chunks.into_iter().map(entry).collect(), next: None }
+        let next = self.in_circles.then_some(ChunkIndex(0));
+        Reply::Changed { entries: chunks.into_iter().map(entry).collect(), next }
     }
 
     fn read_slot(&self, chunk: ChunkIndex, slot: SlotIndex) -> Reply {
