@@ -110,6 +110,9 @@ impl Volume {
         let Some(copy) = self.copies.copies.remove(&id) else { return };
         match reply {
             Reply::Done => self.copy_done(now, copy.owner, copy.blocks, out),
+            Reply::Refused(refusal) if matches!(copy.owner, Owner::Job(_)) => {
+                self.job_refused(now, copy.what.target, "a copy", &refusal, out);
+            }
             Reply::Refused(refusal) if refusal.status == Status::NoSpace => {
                 self.owner_failed(now, copy.owner, "no space at the target", out);
             }

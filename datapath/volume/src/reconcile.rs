@@ -398,11 +398,26 @@ impl Volume {
                 job.targets.pop();
                 self.next_target(now, id, out);
             }
-            (stage, Reply::Refused(Refusal { status, reason, .. })) => {
-                self.restart_reconcile(&format!("{stage:?} was refused, {status:?}: {reason}"), out);
+            (stage, Reply::Refused(refusal)) => {
+                let of_source = matches!(stage, JobStage::Voiding | JobStage::Listing);
+                let index = if of_source { job.source } else { job.target() };
+                self.job_refused(now, index, &format!("{stage:?}"), &refusal, out);
             }
             (stage, reply) => self.restart_reconcile(&format!("answer of the wrong kind to {stage:?}: {reply:?}"), out),
         }
+    }
+
+    /// Without it the others may be enough.
+    pub(crate) fn job_refused(
+        &mut self,
+        now: Instant,
+        index: MemberIndex,
+        what: &str,
+        refusal: &Refusal,
+        out: &mut Vec<Action>,
+    ) {
+        self.restart_reconcile(&format!("{what} was refused, {:?}: {}", refusal.status, refusal.reason), out);
+        self.refused(now, index, refusal, out);
     }
 
     fn next_target(&mut self, now: Instant, id: usize, out: &mut Vec<Action>) {

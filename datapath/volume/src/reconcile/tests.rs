@@ -315,3 +315,29 @@ fn a_damaged_replica_of_a_volume_that_grows_meanwhile_is_made_whole_too() {
     assert!(bench.volume.status().serving, "{:?}", bench.volume.status().blocked);
     assert!(!bench.replicas[1].distrusted, "its next session says that it is whole");
 }
+
+/// What the others have is enough.
+#[test]
+fn one_that_is_full_does_not_keep_the_volume_from_being_attached() {
+    let mut bench = dirty(&[IN; 3]);
+    bench.replicas[1].had(0, 600, 101, 3);
+    bench.replicas[2].had(0, 600, 101, 3);
+    bench.replicas[0].full = true;
+    bench.start();
+    bench.advance(Duration::from_secs(5));
+    assert!(bench.volume.status().serving, "{:?}", bench.volume.status().blocked);
+    assert!(bench.state(0) != IN && bench.ejections() == 1);
+}
+
+#[test]
+fn one_that_is_full_and_needed_is_not_asked_all_the_time() {
+    let mut bench = dirty(&[IN; 2]);
+    bench.replicas[1].had(0, 600, 101, 3);
+    bench.replicas[0].full = true;
+    bench.start();
+    bench.advance(Duration::from_secs(10));
+    assert!(!bench.volume.status().serving && asked(&bench, "Open") < 40, "{}", asked(&bench, "Open"));
+    bench.replicas[0].full = false;
+    bench.advance(Duration::from_secs(2));
+    assert!(bench.volume.status().serving && same(&bench));
+}

@@ -35,7 +35,7 @@ pub(crate) struct Replica {
     pub(crate) bad: BTreeSet<Block>,
     /// Refuses the next request of this kind, by the name in its `Debug`.
     pub(crate) refuse: Option<(&'static str, Status)>,
-    /// Refuses every write.
+    /// Refuses every write and every copy.
     pub(crate) full: bool,
     /// Its pages of what is stale lead back to the first.
     pub(crate) in_circles: bool,
@@ -55,7 +55,9 @@ impl Replica {
         let message = match (refused, self.promised) {
             (_, Some(promised)) if promised > frame.epoch => refuse(Status::Fenced),
             (Some((_, status)), _) => refuse(status),
-            _ if self.full && matches!(frame.message, Request::Write { .. }) => refuse(Status::NoSpace),
+            _ if self.full && matches!(frame.message, Request::Write { .. } | Request::Fill { .. }) => {
+                refuse(Status::NoSpace)
+            }
             _ if self.failed && matches!(frame.message, Request::Open(_)) => refuse(Status::DiskFailed),
             _ => self.answer(frame.epoch, frame.session, frame.message),
         };
