@@ -13,7 +13,7 @@ pub(crate) const BATCH_PAYLOAD_PAGES_MAX: u32 = 64;
 pub(crate) const BATCH_BYTES_MAX: u64 = (1 + BATCH_PAYLOAD_PAGES_MAX as u64) * BLOCK_BYTES;
 /// Blocks of one repair that go into one journal record; a longer repair is cut.
 pub(crate) const REPAIR_BLOCKS_MAX: u32 = 64;
-/// Blocks of one write in place.
+/// Blocks of one write in place, in a checkpoint and in recovery.
 pub(crate) const APPLY_RUN_BLOCKS_MAX: u32 = 256;
 /// A read is tried again when what it read was replaced meanwhile; after so many times it is refused.
 pub(crate) const READ_RETRIES_MAX: u32 = 16;

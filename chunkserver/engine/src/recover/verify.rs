@@ -9,6 +9,7 @@
 //! and what they then say of the disk is compared with it.
 
 use super::scan::History;
+use crate::config::APPLY_RUN_BLOCKS_MAX;
 use crate::place::{DiskBlock, Place, Sequence};
 use crate::record::{Body, Record};
 use crate::replica::SlotAddress;
@@ -16,6 +17,9 @@ use crate::store::Store;
 use ashlar_types::{BLOCK_BYTES, BLOCKS_PER_SLOT, ChunkIndex, Crc32, VolumeId};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Blocks of one write.
+const RUN_BLOCKS_MAX: usize = APPLY_RUN_BLOCKS_MAX as usize;
 
 /// What stands at the places in doubt; `None` if it cannot be read.
 pub(super) type Contents = BTreeMap<Place, Option<Bytes>>;
@@ -72,7 +76,9 @@ pub(super) fn unsecured(history: &History, contents: &Contents, store: &Store) -
         for (block, _) in direct.needed(store) {
             let (at, data) = (direct.place.block(block), part(content, block));
             match runs.last_mut() {
-                Some((first, parts)) if first.0 + parts.len() as u64 == at.0 => parts.push(data),
+                Some((first, parts)) if first.0 + parts.len() as u64 == at.0 && parts.len() < RUN_BLOCKS_MAX => {
+                    parts.push(data);
+                }
                 _ => runs.push((at, vec![data])),
             }
         }

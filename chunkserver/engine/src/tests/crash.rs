@@ -280,6 +280,30 @@ fn data_that_is_read_and_will_never_be_durable_spoils_nothing_in_place() {
     }
 }
 
+/// However much lies side by side: the shell takes no write of any length.
+#[test]
+fn data_that_is_written_again_goes_in_writes_of_bounded_length() {
+    let mut rig = Rig::format(4096);
+    rig.opened(1, 1);
+    for i in 0..40 {
+        rig.send(1, write(i * 256, &[1; 256], lsn(1, 1 + i)));
+    }
+    while let Some(&at) = rig.journal_writes().first() {
+        rig.complete(at);
+    }
+    let mut rig = rig.die(config());
+    while rig.recovered.is_none() {
+        for action in &rig.in_flight {
+            let Action::Write { parts, .. } = action else { continue };
+            let bytes: usize = parts.iter().map(|part| part.len()).sum();
+            assert!(bytes <= ashlar_wire::limits::DATA_BYTES_MAX, "{bytes} bytes at once");
+        }
+        rig.complete(0);
+    }
+    rig.opened(1, 2);
+    rig.expect(1, 39 * 256, &[1; 256]);
+}
+
 #[test]
 fn a_discard_survives_the_crash_and_nothing_comes_back() {
     let mut rig = Rig::format(256);
