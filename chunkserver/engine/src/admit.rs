@@ -153,8 +153,8 @@ impl Engine {
         if is_quiet && stale == 0 && self.journal.is_quiet() {
             return Verdict::Nothing;
         }
-        // Records on their way can only add stale blocks to a slot that none of them writes.
-        let replaces_all = is_quiet && stale == u16::MAX;
+        // Records on their way can only add stale blocks to a slot that none of them writes, if they do not void them.
+        let replaces_all = is_quiet && stale == u16::MAX && !self.pending.is_voided(front.volume, *chunk);
         let direct = replaces_all && content.valid == u16::MAX;
         let pages = if direct { 0 } else { content.valid.count_ones() };
         if !self.journal.fits(record_bytes(0, content.valid.count_ones()), pages) {

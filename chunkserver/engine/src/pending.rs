@@ -21,6 +21,8 @@ pub(crate) struct Pending {
     places: HashMap<SlotAddress, Expected<Option<Place>>>,
     prefixes: HashMap<(VolumeId, ChunkIndex), Expected<Lsn>>,
     promises: HashMap<VolumeId, Expected<Epoch>>,
+    /// Chunks whose stale marks will be gone.
+    voids: HashMap<(VolumeId, ChunkIndex), Expected<()>>,
 }
 
 impl Pending {
@@ -37,6 +39,10 @@ impl Pending {
         self.promises.get(&volume).map_or(Epoch::NONE, |expected| expected.value)
     }
 
+    pub(crate) fn is_voided(&self, volume: VolumeId, chunk: ChunkIndex) -> bool {
+        self.voids.contains_key(&(volume, chunk))
+    }
+
     pub(crate) fn expect_place(&mut self, address: SlotAddress, place: Option<Place>) {
         note(&mut self.places, address, |_| place);
     }
@@ -49,6 +55,7 @@ impl Pending {
             Body::Promise { epoch, .. } | Body::DeleteVolume { epoch } => {
                 note(&mut self.promises, record.volume, |older| older.map_or(*epoch, |older| older.max(*epoch)));
             }
+            Body::VoidStale { chunk } => note(&mut self.voids, (record.volume, *chunk), |_| ()),
             _ => {}
         }
     }
@@ -63,6 +70,7 @@ impl Pending {
                 forget(&mut self.prefixes, (record.volume, range.chunk));
             }
             Body::Promise { .. } | Body::DeleteVolume { .. } => forget(&mut self.promises, record.volume),
+            Body::VoidStale { chunk } => forget(&mut self.voids, (record.volume, *chunk)),
             _ => {}
         }
     }

@@ -260,6 +260,22 @@ fn voided_marks_make_the_chunk_complete_at_its_old_prefix() {
     rig.expect(1, 0, &[1; 20]);
 }
 
+/// No datapath sends this; a peer that does loses nothing by it.
+#[test]
+fn a_copy_right_after_its_marks_were_voided_leaves_the_slot_alone() {
+    for content in [fill(0, lsn(1, 9), u16::MAX, &[3; 16]), fill(0, Lsn::ZERO, 0, &[])] {
+        let mut rig = Rig::format(256);
+        rig.opened(1, 1);
+        rig.write(1, write(0, &[1; 16], lsn(1, 1)));
+        rig.write(1, mark(Lsn::ZERO, &[0]));
+        rig.send(1, Request::VoidStale { chunk: CHUNK });
+        rig.send(1, content);
+        rig.send(1, write(3, &[2], lsn(1, 10)));
+        rig.settle();
+        rig.expect(1, 2, &[1, 2, 1]);
+    }
+}
+
 #[test]
 fn a_replica_that_returns_has_nothing_to_declare() {
     let mut rig = Rig::format(256);
