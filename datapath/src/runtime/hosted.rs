@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Events go through one queue: what follows from an action (a connection that fails at once, the second half of a
-//! partial write) is the next event, never a call into the core from within a call.
+//! partial write) is the next event, never a call into the core from within a call. So do guests' requests: an answer
+//! may let the next ones of a client in, and these may be answered at once.
 
 use super::command::{Addresses, Ask, ClientsConnected, Detached, OpenFailure, answer};
 use super::figures::GuestFigures;
@@ -55,6 +56,7 @@ pub(super) struct Hosted {
     /// Why the volume does not serve yet.
     blocked: Option<Blocked>,
     /// Empty between turns; kept for their memory.
+    calls: VecDeque<(Origin, GuestRequest)>,
     events: VecDeque<Event>,
     actions: Vec<Action>,
     operations: Vec<(Tag, GuestOp)>,
@@ -104,6 +106,7 @@ impl Hosted {
             opening: Some(done),
             detaching: None,
             blocked: None,
+            calls: VecDeque::new(),
             events: VecDeque::new(),
             actions: Vec::new(),
             operations: Vec::new(),
@@ -121,14 +124,20 @@ impl Hosted {
 
     /// A guest's request from any front-end.
     pub(super) fn call(&mut self, io: &mut Io, origin: Origin, request: GuestRequest) {
-        self.submit(io, origin, request);
+        self.calls.push_back((origin, request));
         self.work_off(io);
     }
 
     fn work_off(&mut self, io: &mut Io) {
-        while let Some(event) = self.events.pop_front() {
-            self.core.handle(now(), event, &mut self.actions);
-            self.perform_all(io);
+        loop {
+            if let Some((origin, request)) = self.calls.pop_front() {
+                self.submit(io, origin, request);
+            } else if let Some(event) = self.events.pop_front() {
+                self.core.handle(now(), event, &mut self.actions);
+                self.perform_all(io);
+            } else {
+                return;
+            }
         }
     }
 
@@ -203,9 +212,7 @@ impl Hosted {
                 let Some(nbd) = &mut self.nbd else { return };
                 let mut calls = Vec::new();
                 nbd.answer(&mut io.reactor, origin, result, &mut calls);
-                for (origin, request) in calls {
-                    self.submit(io, origin, request);
-                }
+                self.calls.extend(calls);
             }
         }
     }
@@ -355,9 +362,7 @@ impl Hosted {
         let Some(server) = &mut self.nbd else { return };
         let mut calls = Vec::new();
         server.received(&mut io.reactor, link, bytes, &mut calls);
-        for (origin, request) in calls {
-            self.submit(io, origin, request);
-        }
+        self.calls.extend(calls);
         self.work_off(io);
     }
 
@@ -453,3 +458,6 @@ impl Hosted {
         self.blocked.map(|blocked| blocked.reason)
     }
 }
+
+#[cfg(test)]
+mod tests;
