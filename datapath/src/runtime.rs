@@ -122,7 +122,8 @@ impl Runtime {
 
     fn next_deadline(&self) -> Instant {
         let volumes = self.volumes.values().map(|hosted| hosted.core.next_deadline()).min().unwrap_or(Instant::FAR);
-        if self.io.asks.is_empty() { volumes } else { volumes.min(now() + HAND_OVER_PAUSE) }
+        let waits = !self.io.asks.is_empty() || self.volumes.values().any(Hosted::waits_for_clients);
+        if waits { volumes.min(now() + HAND_OVER_PAUSE) } else { volumes }
     }
 
     fn tick(&mut self) {
@@ -130,6 +131,9 @@ impl Runtime {
         for hosted in self.volumes.values_mut() {
             if hosted.core.next_deadline() <= now {
                 hosted.feed(&mut self.io, Event::Tick);
+            }
+            if hosted.waits_for_clients() {
+                hosted.nbd_go_on(&mut self.io);
             }
         }
     }

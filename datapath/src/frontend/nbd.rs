@@ -1,8 +1,9 @@
 //! An NBD server for one volume, on a Unix socket, run by the I/O thread. `negotiation` and `transmission` know the
 //! protocol; here is who is connected, and how much each may have under way.
 //!
-//! - A connection has at most [`REQUESTS_MAX`] requests and about [`REQUEST_BYTES_MAX`] bytes under way. At the bound
-//!   nothing more is read from it, so its client is held back by its own socket.
+//! - A connection has at most [`REQUESTS_MAX`] requests and about [`REQUEST_BYTES_MAX`] bytes under way, and about
+//!   [`REPLY_BYTES_MAX`] bytes that its client has yet to take. At a bound nothing more is read from it until what has
+//!   come is worked off, so its client is held back by its own socket.
 //! - A reply is sent once per request, in the order in which the volume answers.
 //! - An origin whose connection is gone is answered into the void: the name of a link is never reused.
 
@@ -26,6 +27,7 @@ use protocol::NbdError;
 use std::collections::HashMap;
 use std::fs::{self, Permissions};
 use std::io;
+use std::mem;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use transmission::{Command, Cookie, Parsed};
@@ -34,6 +36,7 @@ use transmission::{Command, Cookie, Parsed};
 const CONNECTIONS_MAX: usize = 64;
 const REQUESTS_MAX: usize = 128;
 const REQUEST_BYTES_MAX: u64 = 64 << 20;
+const REPLY_BYTES_MAX: usize = 16 << 20;
 const _: () =
     assert!(REQUEST_BYTES_MAX >= 2 * protocol::PAYLOAD_BYTES_MAX as u64, "the largest request never waits alone");
 
@@ -143,10 +146,21 @@ impl NbdServer {
         if connection.leaving && connection.requests == 0 {
             self.connections.remove(&origin.link);
             reactor.close_after_sent(origin.link);
-        } else if connection.paused && connection.has_room() {
-            connection.paused = false;
-            reactor.resume_reading(origin.link);
+        } else if connection.paused {
             self.work_off(reactor, origin.link, calls);
+        }
+    }
+
+    /// Somebody waits for nothing but that its client takes replies, of which nobody will tell.
+    pub(crate) fn waits_for_clients(&self) -> bool {
+        self.connections.values().any(Connection::waits_for_its_client)
+    }
+
+    /// Goes on with those whose clients have taken replies.
+    pub(crate) fn go_on(&mut self, reactor: &mut Reactor, calls: &mut Calls) {
+        let waiting = self.connections.iter().filter(|(_, connection)| connection.waits_for_its_client());
+        for link in waiting.map(|(&link, _)| link).collect::<Vec<_>>() {
+            self.work_off(reactor, link, calls);
         }
     }
 
@@ -183,6 +197,23 @@ impl Connection {
         self.requests < REQUESTS_MAX && self.request_bytes < REQUEST_BYTES_MAX
     }
 
+    /// One that is full goes on with its next answer.
+    fn waits_for_its_client(&self) -> bool {
+        self.paused && !self.leaving && self.has_room()
+    }
+
+    fn pause(&mut self, reactor: &mut Reactor, link: LinkId) {
+        if !mem::replace(&mut self.paused, true) {
+            reactor.pause_reading(link);
+        }
+    }
+
+    fn resume(&mut self, reactor: &mut Reactor, link: LinkId) {
+        if mem::replace(&mut self.paused, false) {
+            reactor.resume_reading(link);
+        }
+    }
+
     /// The error says why the connection ends.
     fn work_off(
         &mut self,
@@ -192,6 +223,9 @@ impl Connection {
         calls: &mut Calls,
     ) -> Result<(), &'static str> {
         if let Phase::Negotiating(negotiation) = &mut self.phase {
+            if reactor.queued_bytes(link) > REPLY_BYTES_MAX {
+                return Err("a client that asks and does not listen");
+            }
             let mut output = BytesMut::new();
             let step = negotiation.advance(export, &mut self.input, &mut output);
             reactor.send(link, [output.freeze()]);
@@ -203,13 +237,15 @@ impl Connection {
         }
         let Phase::Serving(agreement) = self.phase else { unreachable!("negotiated above") };
         while !self.leaving {
-            if !self.has_room() {
-                self.paused = true;
-                reactor.pause_reading(link);
+            if !self.has_room() || reactor.queued_bytes(link) >= REPLY_BYTES_MAX {
+                self.pause(reactor, link);
                 return Ok(());
             }
             match transmission::parse(export, agreement, &mut self.input) {
-                Parsed::Wait => return Ok(()),
+                Parsed::Wait => {
+                    self.resume(reactor, link);
+                    return Ok(());
+                }
                 Parsed::Request { cookie, command } => calls.push(self.call(link, cookie, command)),
                 Parsed::Answer { cookie, result } => {
                     reactor.send(link, [transmission::simple_reply(cookie, result)]);

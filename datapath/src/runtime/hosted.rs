@@ -366,6 +366,19 @@ impl Hosted {
         self.work_off(io);
     }
 
+    /// To be called once in a while if true: an NBD client does not take its replies.
+    pub(super) fn waits_for_clients(&self) -> bool {
+        self.nbd.as_ref().is_some_and(NbdServer::waits_for_clients)
+    }
+
+    pub(super) fn nbd_go_on(&mut self, io: &mut Io) {
+        let Some(server) = &mut self.nbd else { return };
+        let mut calls = Vec::new();
+        server.go_on(&mut io.reactor, &mut calls);
+        self.calls.extend(calls);
+        self.work_off(io);
+    }
+
     pub(super) fn nbd_down(&mut self, link: LinkId) {
         if let Some(server) = &mut self.nbd {
             server.link_down(link);

@@ -2,18 +2,30 @@
 
 use super::*;
 use ashlar_reactor::{Completion, ReactorConfig};
-use ashlar_types::Instant;
+use ashlar_types::{Duration, Instant};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 const SIZE: usize = 4 << 20;
+/// Two receives of the reactor, the first of which ended in the middle of a request.
+const INPUT_BYTES_MAX: usize = 3 * (64 << 10);
 
 /// What the volume answers in one turn: few, so that requests pile up.
 const ANSWERS_PER_TURN: usize = 8;
 
-/// Serves until the client is done; gives what it returned, and the most requests that were under way.
-fn serve<R: Send + 'static>(client: impl FnOnce(UnixStream) -> R + Send + 'static) -> (R, usize) {
+/// The most that the server had of its clients.
+#[derive(Default)]
+struct Most {
+    requests: usize,
+    /// Bytes that were not understood yet.
+    input: usize,
+    /// Bytes of replies that were not sent yet.
+    replies: usize,
+}
+
+/// Serves until the client is done; gives what it returned.
+fn serve<R: Send + 'static>(client: impl FnOnce(UnixStream) -> R + Send + 'static) -> (R, Most) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("nbd.sock");
     let mut reactor = Reactor::new(ReactorConfig::default()).unwrap();
@@ -25,12 +37,17 @@ fn serve<R: Send + 'static>(client: impl FnOnce(UnixStream) -> R + Send + 'stati
         waker.wake();
         result
     });
-    let (mut content, mut waiting, mut most) = (vec![0; SIZE], VecDeque::new(), 0);
+    let (mut content, mut waiting, mut most) = (vec![0; SIZE], VecDeque::new(), Most::default());
     let mut completions = Vec::new();
     loop {
-        let deadline = if waiting.is_empty() { Instant::FAR } else { Instant::ZERO };
+        let deadline = match (waiting.is_empty(), server.waits_for_clients()) {
+            (false, _) => Instant::ZERO,
+            (true, true) => reactor.now() + Duration::from_millis(1),
+            (true, false) => Instant::FAR,
+        };
         reactor.wait(deadline, &mut completions).unwrap();
         let mut calls = Calls::new();
+        server.go_on(&mut reactor, &mut calls);
         for completion in completions.drain(..) {
             match completion {
                 Completion::Accepted { link, .. } => assert!(server.accept(&mut reactor, link)),
@@ -44,7 +61,11 @@ fn serve<R: Send + 'static>(client: impl FnOnce(UnixStream) -> R + Send + 'stati
             }
         }
         waiting.extend(calls.drain(..));
-        most = most.max(waiting.len());
+        most.requests = most.requests.max(waiting.len());
+        for (&link, connection) in &server.connections {
+            most.input = most.input.max(connection.input.len());
+            most.replies = most.replies.max(reactor.queued_bytes(link));
+        }
         for (origin, request) in waiting.drain(..ANSWERS_PER_TURN.min(waiting.len())).collect::<Vec<_>>() {
             let Origin::Nbd(origin) = origin else { panic!("an NBD server makes NBD calls") };
             server.answer(&mut reactor, origin, perform(&mut content, request), &mut calls);
@@ -126,7 +147,29 @@ fn a_client_with_too_much_under_way_is_held_back_and_loses_nothing() {
         reply.split_off(28)
     });
     assert!(read.chunks(4096).enumerate().all(|(i, block)| block.iter().all(|&byte| byte == i as u8)));
-    assert!(most <= REQUESTS_MAX, "{most} were under way");
+    assert!(most.requests <= REQUESTS_MAX, "{} were under way", most.requests);
+    assert!(most.input <= INPUT_BYTES_MAX, "{} bytes were kept", most.input);
+}
+
+#[test]
+fn a_client_that_does_not_take_its_replies_is_held_back_and_loses_nothing() {
+    const READS: u64 = 40;
+    let (cookies, most) = serve(|stream| {
+        let mut stream = negotiated(stream);
+        for cookie in 0..READS {
+            stream.write_all(&request(0, cookie, 0, SIZE as u32)).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        let mut reply = vec![0; 28 + SIZE];
+        let mut next = || {
+            stream.read_exact(&mut reply).unwrap();
+            u64::from_be_bytes(reply[8..16].try_into().unwrap())
+        };
+        (0..READS).map(|_| next()).collect::<Vec<_>>()
+    });
+    assert!(cookies.into_iter().eq(0..READS));
+    let bound = REPLY_BYTES_MAX + REQUEST_BYTES_MAX as usize + SIZE;
+    assert!(most.replies <= bound, "{} bytes waited for the client", most.replies);
 }
 
 #[test]
