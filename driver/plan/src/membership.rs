@@ -136,6 +136,10 @@ pub fn apply(record: &VolumeRecord, epoch: Epoch, version: u64, change: &Change)
     if epoch != record.epoch {
         return ChangeAnswer::Fenced { epoch: record.epoch };
     }
+    if epoch == Epoch::NONE {
+        let reason = "no epoch was granted yet".to_owned();
+        return ChangeAnswer::Refused { reason, record: record.clone() };
+    }
     if let Some(answer) = already_applied(record, version, change) {
         return answer;
     }
@@ -151,7 +155,7 @@ pub fn apply(record: &VolumeRecord, epoch: Epoch, version: u64, change: &Change)
 
 /// The same proposal asked again after its answer was lost: it was the very next change, and its effect stands.
 fn already_applied(record: &VolumeRecord, version: u64, change: &Change) -> Option<ChangeAnswer> {
-    let applied = record.version == version + 1 && record.last_change.as_ref() == Some(change);
+    let applied = version.checked_add(1) == Some(record.version) && record.last_change.as_ref() == Some(change);
     applied.then(|| ChangeAnswer::Applied { record: record.clone() })
 }
 
@@ -194,7 +198,13 @@ fn eject(record: &VolumeRecord, disks: &[DiskId], commit: Lsn) -> Result<VolumeR
     if disks.is_empty() {
         return Err("no disk is named".to_owned());
     }
-    for &disk in disks {
+    if commit.epoch() > record.epoch {
+        return Err(format!("commit point {commit} is of an epoch to come"));
+    }
+    for (index, &disk) in disks.iter().enumerate() {
+        if disks[..index].contains(&disk) {
+            return Err(format!("disk {disk} is named twice"));
+        }
         if state_of(record, disk)? != MemberState::InSync {
             return Err(wrong_state(record, disk));
         }

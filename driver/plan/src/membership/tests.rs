@@ -99,6 +99,28 @@ fn going_below_min_replicas_needs_proof_that_the_disk_is_off() {
     assert!(declare_lost(&one, A, true).is_err(), "the last replica is never given up");
 }
 
+#[test]
+fn before_the_first_grant_nobody_is_a_writer() {
+    let reserved = reserve(&volume(), &node("a")).unwrap();
+    for change in [Change::CloseClean, Change::OpenDirty, eject_change(&[C])] {
+        let answer = apply(&reserved, Epoch::NONE, reserved.version, &change);
+        assert!(matches!(answer, ChangeAnswer::Refused { .. }), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_proposal_that_no_writer_can_mean_changes_nothing() {
+    let record = grant(&volume(), &node("a")).unwrap();
+    let refused = |version, change: Change| match apply(&record, record.epoch, version, &change) {
+        ChangeAnswer::Refused { record: known, .. } => assert_eq!(known, record),
+        other => panic!("not refused: {other:?}"),
+    };
+    refused(u64::MAX, Change::OpenDirty);
+    refused(record.version, eject_change(&[C, C]));
+    let commit = Lsn::start_of(record.epoch.next().unwrap());
+    refused(record.version, Change::Eject { disks: vec![C], commit, reason: "silent".to_owned() });
+}
+
 proptest! {
     #[test]
     fn versions_grow_and_chunks_keep_min_replicas(steps in proptest::collection::vec((0u8..6, 0usize..3), 1..60)) {
