@@ -20,12 +20,14 @@ use ashlar_types::{ByteCount, Duration, Epoch, VolumeId};
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::timeout;
 use tonic::Status;
 
-/// How long a volume may take until it serves.
+/// How long a volume that does not serve yet may stand still. One that copies goes on for as long as that takes:
+/// begun again, it would copy the same again.
 const SERVE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long draining and closing may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -44,6 +46,8 @@ struct Shared {
     slots: Mutex<HashMap<VolumeId, Slot>>,
     /// For reports, which wait for no operation.
     devices: Mutex<HashMap<VolumeId, Device>>,
+    /// The process ends: nothing that takes long is waited for.
+    ending: AtomicBool,
 }
 
 /// Held by the operation that is under way.
@@ -77,8 +81,8 @@ pub(crate) struct Wish {
 
 impl Attachments {
     pub(crate) fn new(config: Arc<Config>, control: ControlPlane, runtime: RuntimeHandle) -> Attachments {
-        let (slots, devices) = (Mutex::default(), Mutex::default());
-        Attachments { shared: Arc::new(Shared { config, control, runtime, slots, devices }) }
+        let (slots, devices, ending) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Attachments { shared: Arc::new(Shared { config, control, runtime, slots, devices, ending }) }
     }
 
     /// `volume` is a name or an id.
@@ -116,6 +120,7 @@ impl Attachments {
 
     /// The process ends: closes what nobody uses, lets go of the rest as a crash would.
     pub(crate) async fn shut_down(&self) {
+        self.shared.ending.store(true, Ordering::Relaxed);
         let slots: Vec<(VolumeId, Slot)> = {
             let slots = self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner);
             slots.iter().map(|(id, slot)| (*id, slot.clone())).collect()
@@ -212,21 +217,27 @@ impl Attachments {
         }
         let (done, served) = oneshot::channel();
         self.send(Command::Open { record, addresses, io_timeout, done }).await?;
-        match timeout(SERVE_TIMEOUT, served).await {
-            Ok(Ok(Ok(epoch))) => Ok(epoch),
-            Ok(Ok(Err(failure @ (OpenFailure::AlreadyOpen | OpenFailure::TooMany)))) => {
+        let progress = || async {
+            match self.shared.ending.load(Ordering::Relaxed) {
+                true => Ok(None),
+                false => self.ask(|done| Command::Progress { volume: id, done }).await,
+            }
+        };
+        match answer_of_busy(served, SERVE_TIMEOUT, progress).await? {
+            Some(Ok(Ok(epoch))) => Ok(epoch),
+            Some(Ok(Err(failure @ (OpenFailure::AlreadyOpen | OpenFailure::TooMany)))) => {
                 Err(Status::failed_precondition(failure.to_string()))
             }
-            Ok(Ok(Err(failure))) => {
+            Some(Ok(Err(failure))) => {
                 self.ask(|done| Command::Abandon { volume: id, done }).await?;
                 Err(Status::aborted(failure.to_string()))
             }
-            Ok(Err(_)) => Err(Status::unavailable(Ended.to_string())),
-            Err(_) => {
+            Some(Err(_)) => Err(Status::unavailable(Ended.to_string())),
+            None => {
                 let reason = self.ask(|done| Command::Abandon { volume: id, done }).await?;
                 let reason = reason.unwrap_or_else(|| "its replicas do not answer".to_owned());
                 let seconds = SERVE_TIMEOUT.as_secs();
-                Err(Status::unavailable(format!("the volume could not be served within {seconds} s: {reason}")))
+                Err(Status::unavailable(format!("the volume does not serve and stood still for {seconds} s: {reason}")))
             }
         }
     }
@@ -385,6 +396,24 @@ async fn finish<T: Send + 'static>(
     }
 }
 
+/// Waits for the answer while `progress` has risen from one `pause` to the next. `None`: it stands still, or is gone.
+async fn answer_of_busy<T, F: Future<Output = Result<Option<u64>, Status>>>(
+    mut answer: oneshot::Receiver<T>,
+    pause: Duration,
+    progress: impl Fn() -> F,
+) -> Result<Option<Result<T, oneshot::error::RecvError>>, Status> {
+    let mut before = 0;
+    loop {
+        if let Ok(answered) = timeout(pause, &mut answer).await {
+            return Ok(Some(answered));
+        }
+        match progress().await? {
+            Some(now) if now > before => before = now,
+            _ => return Ok(None),
+        }
+    }
+}
+
 /// Runs what mounts, executes and waits beside the gRPC thread.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
@@ -418,6 +447,28 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_on_is_waited_for_and_what_stands_still_is_not() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let wait = |rises_until: u64, answered_at: u64| {
+            let (done, answer) = oneshot::channel();
+            let (done, asked) = (Mutex::new(Some(done)), Mutex::new(0));
+            let progress = || async {
+                let mut asked = asked.lock().unwrap();
+                *asked += 1;
+                if *asked == answered_at {
+                    done.lock().unwrap().take().unwrap().send("served").unwrap();
+                }
+                Ok(Some(rises_until.min(*asked)))
+            };
+            let waited = runtime.block_on(answer_of_busy(answer, Duration::from_millis(1), progress)).unwrap();
+            waited.map(Result::unwrap)
+        };
+        assert_eq!(wait(10, 9), Some("served"));
+        assert_eq!(wait(3, 9), None);
+        assert_eq!(wait(0, 9), None);
+    }
 
     #[test]
     fn sockets_with_odd_names_make_good_uris() {

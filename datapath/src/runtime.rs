@@ -209,6 +209,10 @@ impl Runtime {
                 let reason = self.volumes.remove(&volume).and_then(|hosted| hosted.abandon(&mut self.io));
                 answer(done, reason);
             }
+            Command::Progress { volume, done } => {
+                let hosted = self.volumes.get(&volume);
+                answer(done, hosted.map(|hosted| hosted.core.status().reconciled_blocks));
+            }
             Command::ServeNbd { volume, path, read_only, done } => {
                 let result = match self.volumes.get_mut(&volume) {
                     Some(hosted) => hosted.serve_nbd(&mut self.io, &path, read_only),

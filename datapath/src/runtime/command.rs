@@ -42,6 +42,11 @@ pub(crate) enum Command {
         volume: VolumeId,
         done: oneshot::Sender<Option<String>>,
     },
+    /// Blocks that a volume which is being attached has copied so far; none if it is not there.
+    Progress {
+        volume: VolumeId,
+        done: oneshot::Sender<Option<u64>>,
+    },
     /// Listen for NBD clients at a path where nothing is.
     ServeNbd {
         volume: VolumeId,
