@@ -114,9 +114,14 @@ impl Runtime {
             }
             self.tick();
             self.io.asks.hand_over();
-            for volume in std::mem::take(&mut self.io.gone) {
-                self.volumes.remove(&volume);
-            }
+            self.forget_gone();
+        }
+    }
+
+    /// Who waited for the end of one may attach it anew at once, before the turn is over.
+    fn forget_gone(&mut self) {
+        for volume in std::mem::take(&mut self.io.gone) {
+            self.volumes.remove(&volume);
         }
     }
 
@@ -256,6 +261,7 @@ impl Runtime {
         done: oneshot::Sender<Result<Epoch, OpenFailure>>,
     ) {
         let volume = record.volume;
+        self.forget_gone();
         let refusal = match () {
             () if self.volumes.contains_key(&volume) => Some(OpenFailure::AlreadyOpen),
             () if self.volumes.len() >= VOLUMES_MAX => Some(OpenFailure::TooMany),
@@ -283,3 +289,6 @@ impl Runtime {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
