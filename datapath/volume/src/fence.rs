@@ -40,7 +40,8 @@ impl Volume {
             self.pass_fence(now, out);
             return;
         }
-        let unheard = self.unheard(now, self.leases_of_older_writers_end().min(now), out);
+        let since = if too_early { Instant::ZERO } else { self.leases_of_older_writers_end() };
+        let unheard = self.unheard(now, since, out);
         if self.fewest_sound_without(&[&missing[..], &unheard].concat()) >= self.record.min_replicas {
             let reason = "did not promise to the new writer".to_owned();
             self.leave_before_publish(now, &missing, out);

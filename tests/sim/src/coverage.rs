@@ -37,7 +37,8 @@ const PROCESSES: [&str; 16] = [
     "state: replaced writer still lives",
 ];
 
-const NETWORK: [&str; 12] = [
+const NETWORK: [&str; 13] = [
+    "event: nodes are far apart",
     "fault: answer of the control plane lost",
     "fault: call to the control plane arrives twice",
     "fault: call to the control plane lost",

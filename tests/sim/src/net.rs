@@ -5,16 +5,21 @@
 //! of the same writer. While a path is cut its streams stand still; when it heals they go on, unless they were
 //! reset meanwhile.
 
-use crate::names::{Disk, Link, MICROS, Nanos, Node, Writer};
+use crate::names::{Disk, Link, MICROS, MILLIS, Nanos, Node, Writer};
 use crate::rng::Rng;
 use ashlar_types::SessionId;
 use ashlar_wire::{ReplyFrame, RequestFrame};
 use std::collections::VecDeque;
 
+/// Between neighbouring places of nodes that are far apart.
+const FAR: Nanos = 15 * MILLIS;
+
 /// One direction between two nodes.
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
     pub cut: bool,
+    /// Nothing is faster; on top of it comes what varies.
+    pub distance: Nanos,
     pub delay_low: Nanos,
     pub delay_high: Nanos,
 }
@@ -81,13 +86,16 @@ pub struct Net {
 }
 
 impl Net {
-    /// `nodes` nodes, and one place more for the control plane.
-    pub fn new(nodes: usize, rng: Rng) -> Net {
+    /// `nodes` nodes, and one place more for the control plane. If they are `far` apart, then in three places, so that
+    /// replicas are at different distances.
+    pub fn new(nodes: usize, far: bool, rng: Rng) -> Net {
         let places = nodes + 1;
-        let usual = Path { cut: false, delay_low: 40 * MICROS, delay_high: 400 * MICROS };
-        let mut paths = vec![usual; places * places];
-        for place in 0..places {
-            paths[place * places + place] = Path { cut: false, delay_low: 4 * MICROS, delay_high: 30 * MICROS };
+        let place_of = |place: usize| if far { (place % 3) as Nanos * FAR } else { 0 };
+        let mut paths = Vec::with_capacity(places * places);
+        for (from, to) in (0..places * places).map(|index| (index / places, index % places)) {
+            let (low, high) = if from == to { (4, 30) } else { (40, 400) };
+            let distance = place_of(from).abs_diff(place_of(to));
+            paths.push(Path { cut: false, distance, delay_low: low * MICROS, delay_high: high * MICROS });
         }
         Net { places, paths, links: Vec::new(), rng }
     }
@@ -105,8 +113,8 @@ impl Net {
     }
 
     pub fn delay(&mut self, from: Node, to: Node) -> Nanos {
-        let Path { delay_low, delay_high, .. } = *self.path(from, to);
-        self.rng.tail(delay_low, delay_high)
+        let Path { distance, delay_low, delay_high, .. } = *self.path(from, to);
+        distance + self.rng.tail(delay_low, delay_high)
     }
 
     /// When something that is sent now on the link arrives.

@@ -83,6 +83,9 @@ fn begin(world: &mut World, seed: u64) {
     for (class, every) in world.scenario.classes.clone() {
         world.agenda.add(SECONDS / 2 + rng.below(every), Happening::Strike { class, every });
     }
+    if world.scenario.far {
+        world.trace.count("event: nodes are far apart");
+    }
     if world.scenario.clocks_drift {
         world.trace.count("fault: clock drifts");
     }

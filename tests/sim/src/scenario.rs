@@ -175,6 +175,8 @@ pub struct Scenario {
     /// Slots of data space of each disk; small ones fill up.
     pub disk_slots: u32,
     pub clocks_drift: bool,
+    /// Nodes are at different distances, farther than a link that was lost takes to be made again.
+    pub far: bool,
 }
 
 impl Scenario {
@@ -226,6 +228,7 @@ impl Scenario {
             },
             disk_slots: if small && !full { SMALL_DISK_SLOTS } else { 256 },
             clocks_drift: rng.coin(),
+            far: rng.below(16) == 0,
         }
     }
 

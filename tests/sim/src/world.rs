@@ -124,7 +124,7 @@ impl World {
             servers,
             writers: Vec::new(),
             sites,
-            net: Net::new(nodes, Rng::named(seed, "net")),
+            net: Net::new(nodes, scenario.far, Rng::named(seed, "net")),
             catalog: Catalog::new(records),
             history: volumes.map(|_| History::default()).collect(),
             trace: Trace::new(with_lines),
