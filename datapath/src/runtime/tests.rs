@@ -3,7 +3,8 @@
 use super::*;
 use ashlar_types::{ByteCount, ChangeAnswer, ChunkIndex, ChunkRun, ClusterId, Member, MemberState};
 
-fn record(epoch: u32) -> VolumeRecord {
+/// As granted, of a volume of one chunk on two disks.
+pub(super) fn record(epoch: u32) -> VolumeRecord {
     let member = |disk: u128| Member {
         disk: DiskId::from_u128(disk),
         node: "a".parse().unwrap(),

@@ -3,8 +3,8 @@
 use super::*;
 use crate::metrics::Metrics;
 use crate::runtime::io::Outbox;
+use crate::runtime::tests::record;
 use ashlar_reactor::{Completion, Reactor, ReactorConfig};
-use ashlar_types::{ByteCount, ChunkIndex, ChunkRun, ClusterId, Member, MemberState};
 use ashlar_volume::GuestError;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,30 +12,6 @@ use tokio::sync::mpsc;
 
 const READ: u16 = 0;
 const TRIM: u16 = 4;
-
-fn record() -> VolumeRecord {
-    let member = |disk: u128| Member {
-        disk: DiskId::from_u128(disk),
-        node: "a".parse().unwrap(),
-        zone: None,
-        state: MemberState::InSync,
-    };
-    VolumeRecord {
-        cluster: ClusterId::from_u128(1),
-        volume: VolumeId::from_u128(2),
-        size: ByteCount(1 << 26),
-        epoch: Epoch::new(1).unwrap(),
-        version: 2,
-        holder: None,
-        served: Epoch::NONE,
-        clean: true,
-        min_replicas: 1,
-        members: vec![member(3), member(4)],
-        chunks: vec![ChunkRun { first: ChunkIndex(0), count: 1, members: vec![0, 1] }],
-        declared_lost: vec![],
-        last_change: None,
-    }
-}
 
 /// Serves NBD until the client is done, and answers one of its reads a turn; gives what it returned.
 fn serve<R: Send + 'static>(client: impl FnOnce(UnixStream) -> R + Send + 'static) -> R {
@@ -47,9 +23,9 @@ fn serve<R: Send + 'static>(client: impl FnOnce(UnixStream) -> R + Send + 'stati
     let node: ashlar_types::NodeName = "a".parse().unwrap();
     let config = ashlar_volume::Config::new(node.clone(), None);
     let mut io = Io { reactor, node, asks, links: HashMap::new(), listeners: HashMap::new(), gone: Vec::new() };
-    let metrics = Metrics::new().for_volume(record().volume);
+    let metrics = Metrics::new().for_volume(record(1).volume);
     let opened = oneshot::channel();
-    let mut hosted = Hosted::open(&mut io, config, record(), Addresses::new(), metrics, opened.0);
+    let mut hosted = Hosted::open(&mut io, config, record(1), Addresses::new(), metrics, opened.0);
     hosted.serve_nbd(&mut io, &path, false).unwrap();
     let thread = std::thread::spawn(move || {
         let result = client(UnixStream::connect(path).unwrap());
