@@ -291,4 +291,6 @@ fn number_of(error: GuestError) -> NbdError {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

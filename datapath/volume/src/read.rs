@@ -26,7 +26,7 @@ struct Question {
     asked: u64,
     /// Members whose answer was no good, for now.
     tried: u64,
-    /// Members whose content was found bad: they get the good bytes.
+    /// Members whose content was found bad, all of it or some: they get the good bytes.
     bad: u64,
     answer: Option<(MemberIndex, BlockData)>,
 }
@@ -61,8 +61,8 @@ pub(crate) struct Reads {
     unasked: BTreeSet<(TurnId, u32)>,
     /// The read that is asked block by block. One at a time: a chunkserver ends a session that asks too much at once.
     split: Option<TurnId>,
-    /// Questions to be split next.
-    to_split: VecDeque<(TurnId, u32)>,
+    /// Questions to be split next, the oldest read first; of reads that are not over.
+    to_split: BTreeSet<(TurnId, u32)>,
     /// Questions in the order first asked, for hedging.
     by_age: VecDeque<(Instant, TurnId)>,
 }
@@ -125,7 +125,8 @@ impl Volume {
             return;
         }
         let nobody_asked = question.asked == 0;
-        let bad = question.bad;
+        // Of a long question different blocks may be bad on different replicas.
+        let bad = if range.count.0 == 1 { question.bad } else { 0 };
         let all_bad = holders.filter(|&index| self.members[index].in_sync()).all(|index| bad & (1 << index) != 0);
         if nobody_asked && all_bad {
             self.give_up(turn, out);
@@ -170,21 +171,22 @@ impl Volume {
     }
 
     /// A bad block: from here on block by block, so that good ones are not taken for bad and the repair is exact. A
-    /// long question waits for that until no other is being split.
+    /// long question waits for that until no other is being split. If another replica gives the whole of it meanwhile,
+    /// the bad one gets the whole.
     fn found_bad(&mut self, now: Instant, index: MemberIndex, turn: TurnId, number: u32, out: &mut Vec<Action>) {
         let Some(question) = self.question(turn, number) else { return };
         question.tried |= 1 << index;
+        question.bad |= 1 << index;
         if question.range.count.0 > 1 {
-            self.reads.to_split.push_back((turn, number));
+            self.reads.to_split.insert((turn, number));
         } else {
-            question.bad |= 1 << index;
             self.ask(now, turn, number, out);
         }
     }
 
     fn split_next(&mut self, now: Instant, out: &mut Vec<Action>) {
         while self.reads.split.is_none_or(|turn| !self.reads.reads.contains_key(&turn)) {
-            let Some((turn, number)) = self.reads.to_split.pop_front() else { return };
+            let Some((turn, number)) = self.reads.to_split.pop_first() else { return };
             // Perhaps another replica has answered meanwhile.
             if self.question(turn, number).is_some_and(|question| question.answer.is_none()) {
                 self.reads.split = Some(turn);
@@ -202,8 +204,7 @@ impl Volume {
             let start = BlockIndex(range.start.0 + u64::from(at));
             let one = ChunkRange { chunk: range.chunk, start, count: BlockCount(1) };
             // The bad replica is asked again for each block: most of them are good.
-            read.questions
-                .insert(first + at, Question { range: one, asked: 0, tried: 0, bad: whole.bad, answer: None });
+            read.questions.insert(first + at, Question { range: one, asked: 0, tried: 0, bad: 0, answer: None });
         }
         for at in 0..range.count.0 {
             self.ask(now, turn, first + at, out);
@@ -325,6 +326,7 @@ impl Volume {
     fn end_read(&mut self, turn: TurnId) {
         let read = self.reads.reads.remove(&turn).expect("a read ends once");
         self.reads.inflight_bytes -= read.bytes;
+        self.reads.to_split.retain(|(of, _)| *of != turn);
         while self.reads.by_age.front().is_some_and(|(_, turn)| !self.reads.reads.contains_key(turn)) {
             self.reads.by_age.pop_front();
         }

@@ -1,5 +1,6 @@
 //! The server on a real reactor and a real socket, over a volume that is an array of bytes.
 
+use super::testing::request;
 use super::*;
 use ashlar_reactor::{Completion, ReactorConfig};
 use ashlar_types::{Duration, Instant};
@@ -114,16 +115,6 @@ fn negotiated(mut stream: UnixStream) -> UnixStream {
     let mut replies = vec![0; 20 + (20 + 12) + (20 + 14) + 20];
     stream.read_exact(&mut replies).unwrap();
     stream
-}
-
-fn request(kind: u16, cookie: u64, offset: u64, length: u32) -> Vec<u8> {
-    let mut bytes = 0x2560_9513u32.to_be_bytes().to_vec();
-    bytes.extend([0, 0]);
-    bytes.extend(kind.to_be_bytes());
-    bytes.extend(cookie.to_be_bytes());
-    bytes.extend(offset.to_be_bytes());
-    bytes.extend(length.to_be_bytes());
-    bytes
 }
 
 /// Error and cookie of a simple reply.

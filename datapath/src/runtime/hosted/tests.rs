@@ -1,6 +1,7 @@
 //! A volume whose chunkservers are nowhere, on a real reactor, with a real NBD client.
 
 use super::*;
+use crate::frontend::nbd::testing::request;
 use crate::metrics::Metrics;
 use crate::runtime::io::Outbox;
 use crate::runtime::tests::record;
@@ -62,16 +63,6 @@ fn negotiated(mut stream: UnixStream) -> UnixStream {
     stream.write_all(&hello).unwrap();
     stream.read_exact(&mut [0; 10]).unwrap();
     stream
-}
-
-fn request(kind: u16, cookie: u64, offset: u64, length: u32) -> Vec<u8> {
-    let mut bytes = 0x2560_9513u32.to_be_bytes().to_vec();
-    bytes.extend([0, 0]);
-    bytes.extend(kind.to_be_bytes());
-    bytes.extend(cookie.to_be_bytes());
-    bytes.extend(offset.to_be_bytes());
-    bytes.extend(length.to_be_bytes());
-    bytes
 }
 
 #[test]

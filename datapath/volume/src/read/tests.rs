@@ -293,3 +293,25 @@ fn large_reads_that_find_bad_blocks_together_ask_no_more_than_a_session_may() {
     assert!(tags.iter().all(|tag| bench.bytes(*tag) == [7; 256]) && bench.is_done(late));
     assert!(bench.replicas[0].bad.is_empty());
 }
+
+/// The read that is asked block by block waits for a replica; another one, which would be next, does not wait for it.
+#[test]
+fn a_read_that_waits_to_be_asked_block_by_block_is_answered_elsewhere_and_repaired() {
+    let mut bench = written();
+    let write = bench.write(256, 16, 7);
+    bench.settle();
+    assert!(bench.is_done(write));
+    let (held_up, other) = ((ChunkIndex(0), 3), (ChunkIndex(0), 259));
+    bench.replicas[0].bad = [held_up, other].into();
+    bench.replicas[1].bad = [held_up].into();
+    bench.mute[2] = true;
+    let first = bench.read(0, 16);
+    let second = bench.read(256, 16);
+    bench.settle();
+    assert!(!bench.completed.contains_key(&first) && !bench.completed.contains_key(&second));
+    bench.advance(Duration::from_millis(100));
+    assert!(!bench.completed.contains_key(&first));
+    assert_eq!(bench.bytes(second), [7; 16]);
+    assert!(!bench.replicas[0].bad.contains(&other), "what was found bad is repaired all the same");
+    assert!(bench.volume.reads.to_split.is_empty(), "nothing is left of a read that is over");
+}
