@@ -12,7 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
 const CALL_LIMIT: Duration = Duration::from_secs(5);
-/// The datapath itself gives up after 30 s.
+/// The datapath itself gives up when it has stood still for 30 s.
 const ATTACH_LIMIT: Duration = Duration::from_secs(40);
 
 pub struct Api {
