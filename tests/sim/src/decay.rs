@@ -44,6 +44,11 @@ impl World {
         self.emptied.contains(&disk) || disk == self.rotten && of_one.iter().any(on)
     }
 
+    /// Whether bits of this disk may flip.
+    pub fn may_lose_bits(&self, disk: Disk) -> bool {
+        disk == self.rotten && self.scenario.classes.iter().any(|(on, _)| *on == Class::BitFlip)
+    }
+
     /// The disk is taken out and an image of it from an earlier stop is put in; the first time, the image is made.
     fn put_back_an_image(&mut self) {
         let disk = self.rotten;
