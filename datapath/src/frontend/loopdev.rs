@@ -75,6 +75,10 @@ impl LoopDevice {
 
     /// Mounted, part of another device, or opened exclusively. Who has it open otherwise cannot be seen.
     pub(crate) fn is_in_use(&self) -> Result<bool, LoopError> {
+        if !self.is_attached() {
+            // Taken away by hand: its number may be another's by now.
+            return Ok(false);
+        }
         match OpenOptions::new().read(true).custom_flags(libc::O_EXCL | libc::O_CLOEXEC).open(&self.path) {
             Ok(_) => Ok(false),
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(true),
@@ -153,4 +157,17 @@ fn losetup<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<String,
         return Err(LoopError::Refused(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_was_taken_away_is_in_nobodys_use() {
+        let gone = LoopDevice { path: "/dev/loop-of-nobody".into(), file: "/run/gone/volume".into() };
+        assert!(!gone.is_attached());
+        assert!(!gone.is_in_use().unwrap(), "whatever has its number now is another's");
+        gone.detach().unwrap();
+    }
 }
