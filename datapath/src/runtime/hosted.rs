@@ -13,7 +13,7 @@
 use super::command::{Addresses, Ask, ClientsConnected, Detached, OpenFailure, answer};
 use super::figures::GuestFigures;
 use super::io::{Io, LinkOwner};
-use super::links::DiskLinks;
+use super::links::{DiskLinks, GoneLink};
 use super::notices;
 use crate::frontend::Origin;
 use crate::frontend::nbd::{Export, NbdServer};
@@ -22,7 +22,7 @@ use crate::metrics::{Operation, VolumeMetrics};
 use ashlar_reactor::{LinkId, now};
 use ashlar_types::{ByteCount, DiskId, Duration, Epoch, Instant, VolumeId, VolumeRecord};
 use ashlar_volume::{Action, Ending, Event, GuestOp, Notice, Tag, Volume};
-use ashlar_wire::{FrameHeader, decode_reply};
+use ashlar_wire::{FrameHeader, Reply, decode_reply};
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::mem;
@@ -155,8 +155,9 @@ impl Hosted {
             Action::Complete { tag, result } => self.complete(io, tag, result),
             Action::Connect { disk } => self.connect(io, disk),
             Action::Disconnect { disk, session } => {
-                let link = self.links.disconnect(&mut io.reactor, disk, session);
-                io.forget_links(link);
+                let Some(gone) = self.links.disconnect(&mut io.reactor, disk, session) else { return };
+                io.forget_links([gone.link]);
+                self.doubt_address(io, &gone);
             }
             Action::Propose { proposal, epoch, version, change } => {
                 io.asks.push(Ask::Propose { volume: self.id, epoch, version, proposal, change });
@@ -279,21 +280,24 @@ impl Hosted {
         reset: bool,
         cause: &(dyn std::error::Error + 'static),
     ) {
-        let Some(session) = self.links.down(disk, link) else { return };
-        match session {
+        let Some(gone) = self.links.down(disk, link) else { return };
+        match gone.session {
             Some(_) => tracing::info!(volume = %self.id, %disk, reset, cause, "a link to a chunkserver ended"),
-            None => {
-                tracing::debug!(volume = %self.id, %disk, reset, cause, "a chunkserver cannot be connected to");
-                self.ask_record(io);
-            }
+            None => tracing::debug!(volume = %self.id, %disk, reset, cause, "a chunkserver cannot be connected to"),
         }
-        self.feed(io, Event::LinkDown { disk, session, reset });
+        self.doubt_address(io, &gone);
+        self.feed(io, Event::LinkDown { disk, session: gone.session, reset });
     }
 
     pub(super) fn frame(&mut self, io: &mut Io, disk: DiskId, link: LinkId, frame: (&FrameHeader, Bytes, Bytes)) {
         let (header, body, data) = frame;
         match decode_reply(header, &body, data) {
-            Ok(frame) => self.feed(io, Event::Reply { disk, frame }),
+            Ok(frame) => {
+                if matches!(frame.message, Reply::Opened(_)) {
+                    self.links.opened(disk, link);
+                }
+                self.feed(io, Event::Reply { disk, frame });
+            }
             Err(error) => {
                 tracing::warn!(volume = %self.id, %disk, %error, "a chunkserver sent what is no reply");
                 io.reactor.close(link);
@@ -303,7 +307,14 @@ impl Hosted {
         }
     }
 
-    /// A chunkserver that was started anew may listen elsewhere.
+    /// A chunkserver that was started anew may listen elsewhere. Where it was, somebody else may listen now: a link
+    /// that stands says nothing before the disk has spoken.
+    fn doubt_address(&mut self, io: &mut Io, gone: &GoneLink) {
+        if !gone.opened {
+            self.ask_record(io);
+        }
+    }
+
     fn ask_record(&mut self, io: &mut Io) {
         let now = now();
         if self.record_asked.is_none_or(|asked| now.since(asked) >= RECORD_PAUSE) {

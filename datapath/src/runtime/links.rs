@@ -1,8 +1,10 @@
 //! Links to chunkservers, as one volume has them: at most one per disk, under a session number drawn at random.
 //!
 //! ```text
-//!   (none) ──connect──► Connecting ──LinkUp──► Up(session) ──► (none)
+//!   (none) ──connect──► Connecting ──LinkUp──► Up(session) ──Opened──► Up(session, opened) ──► (none)
 //! ```
+//!
+//! Before `Opened` nobody knows who listens at the address: it may be another's by now.
 
 use ashlar_reactor::{Framing, LinkId, Reactor};
 use ashlar_types::{DiskId, Duration, SessionId};
@@ -23,13 +25,23 @@ struct DiskLink {
     link: LinkId,
     /// None while connecting.
     session: Option<SessionId>,
+    opened: bool,
+}
+
+/// A link that is no more.
+pub(super) struct GoneLink {
+    pub(super) link: LinkId,
+    /// If it stood.
+    pub(super) session: Option<SessionId>,
+    /// The disk that was meant has spoken on it.
+    pub(super) opened: bool,
 }
 
 impl DiskLinks {
     /// Begins to connect; gives the link, whose fate the reactor reports.
     pub(super) fn connect(&mut self, reactor: &mut Reactor, disk: DiskId, address: SocketAddr) -> io::Result<LinkId> {
         let link = reactor.connect_tcp(address, CONNECT_TIMEOUT, Framing::Frames)?;
-        let before = self.by_disk.insert(disk, DiskLink { link, session: None });
+        let before = self.by_disk.insert(disk, DiskLink { link, session: None, opened: false });
         assert!(before.is_none(), "at most one link per disk is asked for or stands");
         Ok(link)
     }
@@ -42,18 +54,24 @@ impl DiskLinks {
         Some(session)
     }
 
-    /// The link is gone: gives the session that it had, if it stood.
-    pub(super) fn down(&mut self, disk: DiskId, link: LinkId) -> Option<Option<SessionId>> {
-        let known = self.by_disk.get(&disk).is_some_and(|known| known.link == link);
-        known.then(|| self.by_disk.remove(&disk).expect("it is known").session)
+    /// The disk has let us in.
+    pub(super) fn opened(&mut self, disk: DiskId, link: LinkId) {
+        if let Some(known) = self.by_disk.get_mut(&disk).filter(|known| known.link == link) {
+            known.opened = true;
+        }
+    }
+
+    /// The link is gone: gives what it was, if it was still ours.
+    pub(super) fn down(&mut self, disk: DiskId, link: LinkId) -> Option<GoneLink> {
+        self.by_disk.get(&disk).filter(|known| known.link == link)?;
+        self.by_disk.remove(&disk).map(DiskLink::gone)
     }
 
     /// Ends the link of the session; gives it, if there was one.
-    pub(super) fn disconnect(&mut self, reactor: &mut Reactor, disk: DiskId, session: SessionId) -> Option<LinkId> {
+    pub(super) fn disconnect(&mut self, reactor: &mut Reactor, disk: DiskId, session: SessionId) -> Option<GoneLink> {
         let link = self.link_of(disk, session)?;
-        self.by_disk.remove(&disk);
         reactor.close(link);
-        Some(link)
+        self.by_disk.remove(&disk).map(DiskLink::gone)
     }
 
     pub(super) fn disconnect_all(&mut self, reactor: &mut Reactor) -> Vec<LinkId> {
@@ -70,6 +88,13 @@ impl DiskLinks {
 
     fn link_of(&self, disk: DiskId, session: SessionId) -> Option<LinkId> {
         self.by_disk.get(&disk).filter(|known| known.session == Some(session)).map(|known| known.link)
+    }
+}
+
+impl DiskLink {
+    fn gone(self) -> GoneLink {
+        let DiskLink { link, session, opened } = self;
+        GoneLink { link, session, opened }
     }
 }
 

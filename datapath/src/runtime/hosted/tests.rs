@@ -1,4 +1,4 @@
-//! A volume whose chunkservers are nowhere, on a real reactor, with a real NBD client.
+//! A volume whose chunkservers are nowhere, or not where they were, on a real reactor, with a real NBD client.
 
 use super::*;
 use crate::frontend::nbd::testing::request;
@@ -6,24 +6,30 @@ use crate::metrics::Metrics;
 use crate::runtime::io::Outbox;
 use crate::runtime::tests::record;
 use ashlar_reactor::{Completion, Reactor, ReactorConfig};
+use ashlar_types::{BlockIndex, Lsn};
 use ashlar_volume::GuestError;
+use ashlar_wire::{Refusal, Reply, ReplyFrame, Status, encode_reply};
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use tokio::sync::mpsc;
 
 const READ: u16 = 0;
 const TRIM: u16 = 4;
 
+fn io(asks: mpsc::Sender<Ask>) -> Io {
+    let reactor = Reactor::new(ReactorConfig::default()).unwrap();
+    let (node, asks) = ("a".parse().unwrap(), Outbox::new(asks));
+    Io { reactor, node, asks, links: HashMap::new(), listeners: HashMap::new(), gone: Vec::new() }
+}
+
 /// Serves NBD until the client is done, and answers one of its reads a turn; gives what it returned.
 fn serve<R: Send + 'static>(client: impl FnOnce(UnixStream) -> R + Send + 'static) -> R {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("nbd.sock");
-    let reactor = Reactor::new(ReactorConfig::default()).unwrap();
-    let waker = reactor.waker();
-    let asks = Outbox::new(mpsc::channel(64).0);
-    let node: ashlar_types::NodeName = "a".parse().unwrap();
-    let config = ashlar_volume::Config::new(node.clone(), None);
-    let mut io = Io { reactor, node, asks, links: HashMap::new(), listeners: HashMap::new(), gone: Vec::new() };
+    let mut io = io(mpsc::channel(64).0);
+    let waker = io.reactor.waker();
+    let config = ashlar_volume::Config::new(io.node.clone(), None);
     let metrics = Metrics::new().for_volume(record(1).volume);
     let opened = oneshot::channel();
     let mut hosted = Hosted::open(&mut io, config, record(1), Addresses::new(), metrics, opened.0);
@@ -85,4 +91,69 @@ fn any_number_of_requests_that_need_no_volume_are_answered_in_order() {
     });
     let trims = cookies.into_iter().filter(|&cookie| cookie >= READS);
     assert!(trims.eq(READS..ALL));
+}
+
+/// Whether a volume that finds `stranger` at the address of its disks asks where they are, before it tries again.
+fn asks_where_its_disks_are(stranger: fn(TcpStream)) -> bool {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().flatten().for_each(stranger));
+    let (asks_in, mut asks) = mpsc::channel(64);
+    let mut io = io(asks_in);
+    let addresses: Addresses = record(1).members.iter().map(|member| (member.disk, address)).collect();
+    let disks = addresses.len();
+    let metrics = Metrics::new().for_volume(record(1).volume);
+    let config = ashlar_volume::Config::new(io.node.clone(), None);
+    let mut hosted = Hosted::open(&mut io, config, record(1), addresses, metrics, oneshot::channel().0);
+    let (mut completions, mut connected) = (Vec::new(), 0);
+    while connected <= disks {
+        let deadline = hosted.core.next_deadline();
+        io.reactor.wait(deadline, &mut completions).unwrap();
+        for completion in completions.drain(..) {
+            let owner = |io: &Io, link| match io.links[&link] {
+                LinkOwner::Disk { disk, .. } => disk,
+                LinkOwner::Nbd { .. } => panic!("the link is a disk's"),
+            };
+            match completion {
+                Completion::LinkUp { link } => {
+                    connected += 1;
+                    let disk = owner(&io, link);
+                    hosted.link_up(&mut io, disk, link);
+                }
+                Completion::Frame { link, header, body, data } => {
+                    let disk = owner(&io, link);
+                    hosted.frame(&mut io, disk, link, (&header, body, data));
+                }
+                Completion::LinkDown { link, cause, reset } => {
+                    let disk = owner(&io, link);
+                    hosted.link_down(&mut io, disk, link, reset, &cause);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        hosted.feed(&mut io, Event::Tick);
+    }
+    std::iter::from_fn(|| asks.try_recv().ok()).any(|ask| matches!(ask, Ask::Record { .. }))
+}
+
+/// Refuses what is asked first, as the chunkserver of another disk does.
+fn another_chunkserver(mut stream: TcpStream) {
+    let mut head = [0; ashlar_wire::limits::HEADER_BYTES];
+    // The last one comes when the test is over.
+    if stream.read_exact(&mut head).is_err() {
+        return;
+    }
+    let FrameHeader { session, request, body_bytes, .. } = FrameHeader::decode(&head).unwrap();
+    stream.read_exact(&mut vec![0; body_bytes as usize]).unwrap();
+    let reason = "the disk is not here".to_owned();
+    let refusal = Refusal { status: Status::WrongDisk, block: BlockIndex(0), reason };
+    let message = Reply::Refused(refusal);
+    let answer = encode_reply(&ReplyFrame { session, request, epoch: Epoch::NONE, commit: Lsn::ZERO, message });
+    stream.write_all(&answer.head).unwrap();
+}
+
+#[test]
+fn who_finds_somebody_else_at_a_disk_s_address_asks_where_it_is() {
+    assert!(asks_where_its_disks_are(another_chunkserver));
+    assert!(asks_where_its_disks_are(drop));
 }
