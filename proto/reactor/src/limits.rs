@@ -20,6 +20,11 @@ pub(crate) const DIRECT_RECEIVE_BYTES_MIN: usize = 16 << 10;
 pub(crate) const RAW_COPY_BYTES_MAX: usize = 16 << 10;
 /// How long a link that is being closed waits for its peer to take the last bytes.
 pub(crate) const LINGER_MS: u64 = 2000;
+/// A TCP link on which nothing moves for so long is asked by the kernel whether its peer is there, so often, at this
+/// interval; without an answer it ends.
+pub(crate) const KEEPALIVE_IDLE_SECONDS: u32 = 30;
+pub(crate) const KEEPALIVE_INTERVAL_SECONDS: u32 = 10;
+pub(crate) const KEEPALIVE_PROBES: u32 = 3;
 /// Pause after an accept that failed for want of resources.
 pub(crate) const ACCEPT_PAUSE_MS: u64 = 100;
 

@@ -8,7 +8,9 @@
 use super::{Deadline, Reactor};
 use crate::clock;
 use crate::frames::{DirectData, RawFrame};
-use crate::limits::{LINGER_MS, RAW_COPY_BYTES_MAX, RECEIVE_BYTES};
+use crate::limits::{
+    KEEPALIVE_IDLE_SECONDS, KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_PROBES, LINGER_MS, RAW_COPY_BYTES_MAX, RECEIVE_BYTES,
+};
 use crate::link::{Framing, Link, LinkState, Stream};
 use crate::operation::{ConnectOp, Operation, ReceiveOp, SendOp};
 use crate::ring::OpKey;
@@ -30,7 +32,7 @@ impl Reactor {
         self.check_links_max()?;
         let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let socket = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+        prepare_tcp(&socket)?;
         let link = LinkId(self.links.insert(Link::new(socket, framing, LinkState::Up)));
         let give_up = clock::now() + timeout;
         let state = self.links.get_mut(link.0).expect("inserted above");
@@ -48,7 +50,7 @@ impl Reactor {
         // On a non-blocking socket the ring's operations would fail instead of waiting.
         let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
         fcntl(&socket, FcntlArg::F_SETFL(flags.difference(OFlag::O_NONBLOCK)))?;
-        set_no_delay(&socket, super::listeners::peer_of(&socket)?)?;
+        prepare(&socket, super::listeners::peer_of(&socket)?)?;
         let link = LinkId(self.links.insert(Link::new(socket, framing, LinkState::Up)));
         self.start_receive(link);
         Ok(link)
@@ -343,10 +345,51 @@ fn shut_down(socket: &OwnedFd, how: Shutdown) {
     }
 }
 
-/// Small frames must not wait for acknowledgements of earlier ones.
-pub(super) fn set_no_delay(socket: &OwnedFd, peer: Peer) -> io::Result<()> {
+pub(super) fn prepare(socket: &OwnedFd, peer: Peer) -> io::Result<()> {
     match peer {
-        Peer::Tcp(_) => Ok(setsockopt(socket, sockopt::TcpNoDelay, &true)?),
+        Peer::Tcp(_) => prepare_tcp(socket),
         Peer::Unix => Ok(()),
+    }
+}
+
+/// Small frames must not wait for acknowledgements of earlier ones. A peer that is gone without a word, with its node,
+/// must not keep its link for ever when nothing is on its way to it: links are bounded, and at the bound nobody else
+/// gets in.
+fn prepare_tcp(socket: &OwnedFd) -> io::Result<()> {
+    setsockopt(socket, sockopt::TcpNoDelay, &true)?;
+    setsockopt(socket, sockopt::KeepAlive, &true)?;
+    setsockopt(socket, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_SECONDS)?;
+    setsockopt(socket, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_SECONDS)?;
+    Ok(setsockopt(socket, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ReactorConfig;
+    use ashlar_types::Instant;
+    use nix::sys::socket::getsockopt;
+
+    #[test]
+    fn a_peer_that_is_gone_without_a_word_does_not_keep_its_link_for_ever() {
+        let mut reactor = Reactor::new(ReactorConfig::default()).unwrap();
+        let (_, address) = reactor.listen_tcp("127.0.0.1:0".parse().unwrap(), Framing::Frames).unwrap();
+        let made = reactor.connect_tcp(address, Duration::from_secs(10), Framing::Frames).unwrap();
+        let (mut completions, mut links) = (Vec::new(), vec![made]);
+        while links.len() < 2 {
+            reactor.wait(Instant::FAR, &mut completions).unwrap();
+            links.extend(completions.drain(..).filter_map(|completion| match completion {
+                Completion::Accepted { link, .. } => Some(link),
+                _ => None,
+            }));
+        }
+        for link in links {
+            let socket = &reactor.links.get(link.0).unwrap().socket;
+            assert!(getsockopt(socket, sockopt::KeepAlive).unwrap());
+            let idle = getsockopt(socket, sockopt::TcpKeepIdle).unwrap();
+            let interval = getsockopt(socket, sockopt::TcpKeepInterval).unwrap();
+            let probes = getsockopt(socket, sockopt::TcpKeepCount).unwrap();
+            assert!(idle + interval * probes <= 120, "{idle} s, then {probes} times {interval} s");
+        }
     }
 }

@@ -125,7 +125,7 @@ impl Reactor {
                 return;
             }
         };
-        if let Err(error) = super::links::set_no_delay(&socket, peer) {
+        if let Err(error) = super::links::prepare(&socket, peer) {
             tracing::debug!(%error, "a connection ended when it was accepted");
             return;
         }
