@@ -53,6 +53,8 @@ pub(crate) struct Inbound {
     pub(crate) stream: Stream,
     pub(crate) in_flight: Option<OpKey>,
     pub(crate) paused: bool,
+    /// Tells of the peer's end, which no receive does while the link is paused. Stays when reading goes on.
+    pub(crate) watch: Option<OpKey>,
     /// The receive buffer, while no receive has it.
     pub(crate) buffer: Option<AlignedBuf>,
     /// The last receive emptied the socket.
@@ -82,7 +84,8 @@ impl Link {
             Framing::Frames => Stream::Frames(FrameAssembler::new()),
             Framing::RawBytes => Stream::RawBytes,
         };
-        let inbound = Inbound { stream, in_flight: None, paused: false, buffer: None, socket_empty: false };
+        let inbound =
+            Inbound { stream, in_flight: None, paused: false, watch: None, buffer: None, socket_empty: false };
         let outbound =
             Outbound { queue: Parts::new(), in_flight: None, in_flight_bytes: 0, spare: None, listed: false };
         Link { socket: Rc::new(socket), state, inbound, outbound }
@@ -105,6 +108,6 @@ impl Link {
             LinkState::Connecting { operation, .. } => Some(operation),
             LinkState::Up | LinkState::Draining { .. } => None,
         };
-        [connecting, self.inbound.in_flight, self.outbound.in_flight].into_iter().flatten()
+        [connecting, self.inbound.in_flight, self.inbound.watch, self.outbound.in_flight].into_iter().flatten()
     }
 }

@@ -26,6 +26,7 @@ pub(crate) enum Operation {
     Connect(ConnectOp),
     Receive(ReceiveOp),
     Send(SendOp),
+    WatchEnd(WatchEndOp),
     Wake(WakeOp),
 }
 
@@ -89,6 +90,12 @@ pub(crate) struct SendOp {
     header: Box<libc::msghdr>,
 }
 
+/// Waits until the peer ends the connection, without taking what it has sent.
+pub(crate) struct WatchEndOp {
+    pub(crate) link: LinkId,
+    pub(crate) socket: Rc<OwnedFd>,
+}
+
 pub(crate) struct WakeOp {
     pub(crate) waker: Waker,
     pub(crate) count: Box<[u8; 8]>,
@@ -135,6 +142,10 @@ impl Operation {
             }
             Operation::Receive(receive) => receive.entry(),
             Operation::Send(send) => send.entry(),
+            Operation::WatchEnd(watch) => {
+                // Errors and a hang-up are told unasked.
+                opcode::PollAdd::new(types::Fd(watch.socket.as_raw_fd()), libc::POLLRDHUP as u32).build()
+            }
             Operation::Wake(wake) => {
                 let count = &mut wake.count;
                 opcode::Read::new(types::Fd(wake.waker.raw_fd()), count.as_mut_ptr(), count.len() as u32).build()

@@ -169,6 +169,7 @@ impl Reactor {
             Operation::Connect(connect) => self.finish_connect(connect, result),
             Operation::Receive(receive) => self.finish_receive(receive, key, result, socket_has_more),
             Operation::Send(send) => self.finish_send(send, key, result),
+            Operation::WatchEnd(watch) => self.finish_watch_end(&watch, key),
             Operation::Wake(wake) => self.finish_wake(wake),
         }
     }

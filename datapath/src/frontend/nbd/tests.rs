@@ -198,3 +198,53 @@ fn garbage_closes_one_connection_and_not_the_server() {
         assert_eq!(simple(&mut sound), (0, 9));
     });
 }
+
+#[test]
+fn what_a_dead_client_had_left_unread_is_not_written_after_a_later_client_s_write() {
+    const OLD: u8 = 1;
+    const NEW: u8 = 2;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("nbd.sock");
+    let mut reactor = Reactor::new(ReactorConfig::default()).unwrap();
+    let export = Export { name: "vol".to_owned(), size: ByteCount(SIZE as u64), read_only: false };
+    let mut server = NbdServer::listen(&mut reactor, &path, export).unwrap();
+    let waker = reactor.waker();
+    let clients = std::thread::spawn(move || {
+        let write = |stream: &mut UnixStream, fill: u8| {
+            stream.write_all(&[request(1, 0, 0, 4096), vec![fill; 4096]].concat()).unwrap();
+        };
+        let mut first = negotiated(UnixStream::connect(&path).unwrap());
+        (0..REQUESTS_MAX + 10).for_each(|_| write(&mut first, OLD));
+        drop(first);
+        let mut second = negotiated(UnixStream::connect(&path).unwrap());
+        write(&mut second, NEW);
+        assert_eq!(simple(&mut second), (0, 0));
+        waker.wake();
+    });
+    // The volume answers none of the first client's writes before the second one has its answer.
+    let (mut held, mut calls, mut completions) = (Vec::new(), Calls::new(), Vec::new());
+    let mut is_answered = false;
+    while !is_answered {
+        reactor.wait(Instant::FAR, &mut completions).unwrap();
+        for completion in completions.drain(..) {
+            match completion {
+                Completion::Accepted { link, .. } => assert!(server.accept(&mut reactor, link)),
+                Completion::RawBytes { link, bytes } => server.received(&mut reactor, link, bytes, &mut calls),
+                Completion::LinkDown { link, .. } => server.link_down(link),
+                Completion::Woken => is_answered = true,
+                other => panic!("{other:?}"),
+            }
+        }
+        for (origin, request) in std::mem::take(&mut calls) {
+            let Origin::Nbd(origin) = origin else { panic!("an NBD server makes NBD calls") };
+            match request {
+                GuestRequest::Write { data, .. } if data[0] == OLD => held.push(origin),
+                _ => server.answer(&mut reactor, origin, Ok(Bytes::new()), &mut calls),
+            }
+        }
+    }
+    clients.join().unwrap();
+    assert_eq!(held.len(), REQUESTS_MAX);
+    held.into_iter().for_each(|origin| server.answer(&mut reactor, origin, Ok(Bytes::new()), &mut calls));
+    assert!(calls.is_empty(), "{} old writes come after the new one", calls.len());
+}

@@ -12,7 +12,7 @@ use crate::limits::{
     KEEPALIVE_IDLE_SECONDS, KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_PROBES, LINGER_MS, RAW_COPY_BYTES_MAX, RECEIVE_BYTES,
 };
 use crate::link::{Framing, Link, LinkState, Stream};
-use crate::operation::{ConnectOp, Operation, ReceiveOp, SendOp};
+use crate::operation::{ConnectOp, Operation, ReceiveOp, SendOp, WatchEndOp};
 use crate::ring::OpKey;
 use crate::{Completion, DownCause, LinkId, Peer};
 use ashlar_types::Duration;
@@ -75,10 +75,16 @@ impl Reactor {
     }
 
     /// Receives no more, so that the peer is held back, once what the receive in flight brings is delivered: 64 KiB
-    /// or a frame. While a link is paused its end is not noticed.
+    /// or a frame. If the peer ends the connection meanwhile, the link ends, and what it had sent is never received.
     pub fn pause_reading(&mut self, link: LinkId) {
         match self.links.get_mut(link.0) {
-            Some(link) => link.inbound.paused = true,
+            Some(open) => {
+                open.inbound.paused = true;
+                if open.inbound.watch.is_none() {
+                    let watch = WatchEndOp { link, socket: open.socket.clone() };
+                    open.inbound.watch = Some(self.ring.start(Operation::WatchEnd(watch)));
+                }
+            }
             None => self.stats.stale_calls += 1,
         }
     }
@@ -251,6 +257,16 @@ impl Reactor {
         match self.deliver(receive, received) {
             Ok(()) => self.start_receive(id),
             Err(cause) => self.end_link(id, cause),
+        }
+    }
+
+    /// The peer has ended the connection. Where reading goes on, a receive tells so, after what came before.
+    pub(super) fn finish_watch_end(&mut self, watch: &WatchEndOp, key: OpKey) {
+        let id = watch.link;
+        let Some(link) = self.links.get_mut(id.0) else { return };
+        assert_eq!(link.inbound.watch.take(), Some(key), "one watch is in flight per link");
+        if link.inbound.paused {
+            self.end_link(id, DownCause::Eof);
         }
     }
 

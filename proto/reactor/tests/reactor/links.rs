@@ -186,3 +186,27 @@ fn a_closed_listener_takes_no_connections_and_its_links_stay() {
     peer.write_all(b"still").unwrap();
     assert_eq!(at.raw_bytes(link, 5), b"still");
 }
+
+#[test]
+fn the_end_of_a_paused_link_is_noticed_and_what_it_had_left_is_not_received() {
+    let mut at = Loop::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    at.reactor.listen_unix(&path, Framing::RawBytes).unwrap();
+    for resumed_between in [false, true] {
+        let mut peer = UnixStream::connect(&path).unwrap();
+        let link = at.accepted();
+        at.reactor.pause_reading(link);
+        if resumed_between {
+            at.reactor.resume_reading(link);
+            at.reactor.pause_reading(link);
+        }
+        // The receive that was in flight takes one byte or more; the rest stays where it is.
+        peer.write_all(b"x").unwrap();
+        assert_eq!(at.raw_bytes(link, 1), b"x");
+        peer.write_all(b"left").unwrap();
+        drop(peer);
+        let end = at.next();
+        assert!(matches!(end, Completion::LinkDown { cause: DownCause::Eof, reset: false, .. }), "{end:?}");
+    }
+}
