@@ -51,9 +51,9 @@ impl Medium {
         Medium::open_with(path, OpenOptions::new().read(true).write(access == Access::ReadWrite))
     }
 
-    /// Makes a file; `None` if something is there already.
+    /// Makes a file, which nobody else may read: it will hold what users store. `None` if something is there already.
     pub fn create(path: &Path) -> Result<Option<Medium>, Error> {
-        match Medium::open_with(path, OpenOptions::new().read(true).write(true).create_new(true)) {
+        match Medium::open_with(path, OpenOptions::new().read(true).write(true).create_new(true).mode(0o600)) {
             Ok(medium) => Ok(Some(medium)),
             Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => Ok(None),
             Err(error) => Err(error),
@@ -107,16 +107,36 @@ impl Medium {
 
     /// The superblock, if this is a disk of the cluster (of any cluster with `None`).
     pub fn superblock(&self, cluster: Option<ClusterId>) -> Result<Superblock, Error> {
-        let mut buffer = BufferPool::new(0).take(START_BYTES);
         let present = START_BYTES.min(usize::try_from(self.size.0).unwrap_or(START_BYTES)) / SUPERBLOCK_BYTES;
-        let start = &mut buffer[..present * SUPERBLOCK_BYTES];
-        self.file.read_exact_at(start, 0).map_err(Error::file("read the superblock of", &self.path))?;
+        let start = readable_copies(present, |copy, offset| self.file.read_exact_at(copy, offset));
+        let start = &start.map_err(Error::file("read the superblock of", &self.path))?[..];
         let decoded = match (Superblock::decode(start, self.size, cluster.unwrap_or(ClusterId::from_u128(0))), cluster)
         {
             (Err(SuperblockError::OtherCluster { found, .. }), None) => Superblock::decode(start, self.size, found),
             (decoded, _) => decoded,
         };
         decoded.map_err(|error| Error::Disk { path: self.path.clone(), reason: error.into() })
+    }
+}
+
+/// Those copies of the superblock that can be read, of `present`: each is read by itself, or one bad sector would take
+/// both. An error if none can.
+fn readable_copies(present: usize, mut read: impl FnMut(&mut [u8], u64) -> io::Result<()>) -> io::Result<Vec<u8>> {
+    let (mut copies, mut failure) = (Vec::new(), None);
+    let mut copy = BufferPool::new(0).take(SUPERBLOCK_BYTES);
+    for index in 0..present {
+        match read(&mut copy, (index * SUPERBLOCK_BYTES) as u64) {
+            Ok(()) => copies.extend_from_slice(&copy),
+            Err(error) => failure = Some(error),
+        }
+    }
+    match failure {
+        Some(error) if copies.is_empty() => Err(error),
+        Some(error) => {
+            tracing::warn!(%error, "one copy of a superblock cannot be read");
+            Ok(copies)
+        }
+        None => Ok(copies),
     }
 }
 
@@ -172,4 +192,26 @@ pub(crate) fn check_index_place(medium: &Medium, paths: &DiskPaths) -> Result<()
         return Err(Error::Disk { path: paths.disk.clone(), reason: DiskRefusal::IndexNeeded });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_copy_of_the_superblock_that_cannot_be_read_leaves_the_other() {
+        let bad_sectors = |bad: &'static [u64]| {
+            readable_copies(2, move |copy, offset| {
+                copy.fill(1 + (offset / SUPERBLOCK_BYTES as u64) as u8);
+                match bad.iter().any(|sector| (offset..offset + copy.len() as u64).contains(sector)) {
+                    true => Err(io::Error::from_raw_os_error(nix::libc::EIO)),
+                    false => Ok(()),
+                }
+            })
+        };
+        assert_eq!(bad_sectors(&[]).unwrap(), [[1; SUPERBLOCK_BYTES], [2; SUPERBLOCK_BYTES]].concat());
+        assert_eq!(bad_sectors(&[512]).unwrap(), [2; SUPERBLOCK_BYTES]);
+        assert_eq!(bad_sectors(&[4608]).unwrap(), [1; SUPERBLOCK_BYTES]);
+        assert_eq!(bad_sectors(&[0, 8191]).unwrap_err().raw_os_error(), Some(nix::libc::EIO));
+    }
 }

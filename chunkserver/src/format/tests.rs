@@ -30,7 +30,9 @@ fn a_formatted_disk_opens_and_every_byte_of_it_is_allocated() {
     assert_eq!(open.superblock.disk.to_string(), made.disk);
     assert_eq!(open.superblock.layout.total, SIZE);
     assert!(open.entries.is_empty());
-    assert!(std::fs::metadata(&path).unwrap().blocks() * 512 >= SIZE.0);
+    let metadata = std::fs::metadata(&path).unwrap();
+    assert!(metadata.blocks() * 512 >= SIZE.0);
+    assert_eq!(metadata.mode() & 0o077, 0, "what users store is nobody else's to read");
 }
 
 #[test]
