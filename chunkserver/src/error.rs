@@ -35,6 +35,8 @@ pub enum Error {
     Listen { address: String, source: io::Error },
     #[error("io_uring")]
     Reactor(#[from] ReactorError),
+    #[error("set the limit of open files")]
+    Descriptors(#[source] nix::Error),
     #[error("start thread {name}")]
     Thread { name: &'static str, source: io::Error },
     #[error("inspect: {0}")]

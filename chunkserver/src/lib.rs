@@ -3,6 +3,7 @@
 
 pub mod config;
 mod control;
+mod descriptors;
 pub mod disk;
 mod error;
 pub mod format;

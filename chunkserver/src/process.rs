@@ -9,8 +9,9 @@
 //! Order of the start: open disks → ring → ports → ready file → loop. Nothing is served before all ports are open.
 
 use crate::Error;
-use crate::config::{LINKS_MAX, RunConfig};
+use crate::config::RunConfig;
 use crate::control::{ControlPlan, ControlThread};
+use crate::descriptors;
 use crate::disk::{DiskFailure, OpenDisk};
 use crate::serve::{FailedDisk, Host, drive};
 use ashlar_reactor::{Reactor, ReactorConfig};
@@ -50,8 +51,9 @@ pub fn run(config: &RunConfig) -> Result<(), Error> {
     if let Some(path) = &config.ready_file {
         remove_stale(path)?;
     }
+    let links_max = descriptors::links_max()?;
     let (disks, failed) = open_disks(config)?;
-    let mut reactor = Reactor::new(ReactorConfig { links_max: LINKS_MAX, ..ReactorConfig::default() })?;
+    let mut reactor = Reactor::new(ReactorConfig { links_max, ..ReactorConfig::default() })?;
     let (mut host, handle) = Host::start(config.cluster, disks, failed, &mut reactor)?;
     if host.disk_states().all(|(_, _, failure)| failure.is_some()) {
         let reasons: Vec<&str> = host.disk_states().filter_map(|(_, _, failure)| failure).collect();

@@ -115,6 +115,12 @@ impl Client {
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
     }
 
+    /// Whether anything comes in time.
+    pub(crate) fn is_answered_within(&mut self, duration: Duration) -> bool {
+        self.stream.set_read_timeout(Some(duration)).unwrap();
+        matches!(self.stream.read(&mut [0]), Ok(1))
+    }
+
     /// The chunkserver ends the link, with no further answer.
     pub(crate) fn expect_ended(&mut self) {
         let mut byte = [0];

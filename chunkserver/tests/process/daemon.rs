@@ -59,8 +59,19 @@ impl Disks {
 impl Daemon {
     /// `Err`: it ended before it was ready.
     pub(crate) fn start(disks: &Disks, more: &[&str]) -> Result<Daemon, Output> {
+        Daemon::start_as(program(), disks, more)
+    }
+
+    /// With so many descriptors, and so many more if it takes them.
+    pub(crate) fn start_with_descriptors(disks: &Disks, soft: u32, hard: u32) -> Daemon {
+        let mut command = without_environment(Command::new("sh"));
+        let script = format!("ulimit -Sn {soft}; ulimit -Hn {hard}; exec \"$0\" \"$@\"");
+        command.arg("-c").arg(script).arg(program().get_program());
+        Daemon::start_as(command, disks, &[]).unwrap_or_else(|output| panic!("{output:?}"))
+    }
+
+    fn start_as(mut command: Command, disks: &Disks, more: &[&str]) -> Result<Daemon, Output> {
         let ready_file = disks.dir.path().join("ready.json");
-        let mut command = program();
         command.args(["run", "--cluster", &CLUSTER.to_string(), "--node", "node-a", "--metrics-listen", "127.0.0.1:0"]);
         command.arg("--ready-file").arg(&ready_file);
         for number in 0..disks.ids.len() {
@@ -115,9 +126,12 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
     program().args(arguments).output().unwrap()
 }
 
-/// Without the environment of whoever runs the tests.
 fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ashlar-chunkserver"));
+    without_environment(Command::new(env!("CARGO_BIN_EXE_ashlar-chunkserver")))
+}
+
+/// Of whoever runs the tests.
+fn without_environment(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ASHLAR_") {
             command.env_remove(name);

@@ -11,12 +11,14 @@ use ashlar_rpc::control::{
 use ashlar_wire::{Request, Status};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
 
 /// Body and headers of a GET.
 pub(crate) fn get(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();

@@ -4,7 +4,7 @@ use crate::client::{Client, VOLUME, content, open, range, write};
 use crate::daemon::{CLUSTER, Daemon, Disks};
 use ashlar_types::{ChunkIndex, ClusterId, DiskId, Lsn};
 use ashlar_wire::{Reply, Request, Status};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[test]
 fn acknowledged_writes_are_there_after_a_kill() {
@@ -228,4 +228,24 @@ fn valid_open_bytes(disk: DiskId) -> Vec<u8> {
         message: Request::Open(open(CLUSTER, disk)),
     };
     ashlar_wire::encode_request(&frame).head.to_vec()
+}
+
+#[test]
+fn links_leave_descriptors_to_everything_else() {
+    let disks = Disks::format(1, 64);
+    let daemon = Daemon::start_with_descriptors(&disks, 64, 128);
+    let address = daemon.address("data_address");
+    let _writer = Client::open(address, disks.ids[0], 1);
+    let mut links = Vec::new();
+    loop {
+        let mut client = Client::connect(address, 1);
+        client.send(Request::Observe(open(CLUSTER, disks.ids[0]))).unwrap();
+        if !client.is_answered_within(Duration::from_secs(1)) {
+            break;
+        }
+        links.push(client);
+    }
+    assert!((40..64).contains(&links.len()), "{} links are taken", links.len());
+    let metrics = crate::ports::get(daemon.address("metrics_address"), "/metrics");
+    assert!(metrics.contains("ashlar_chunkserver_"), "{metrics}");
 }
