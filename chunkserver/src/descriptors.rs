@@ -6,17 +6,14 @@
 
 use crate::Error;
 use crate::config::LINKS_MAX;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use ashlar_reactor::raise_descriptor_limit;
 
 /// Takes as many descriptors as the process may have; gives the most links that it may have with them.
 pub(crate) fn links_max() -> Result<usize, Error> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(Error::Descriptors)?;
-    if soft < hard {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(Error::Descriptors)?;
-    }
-    let links_max = usize::try_from(hard / 2).unwrap_or(LINKS_MAX).clamp(1, LINKS_MAX);
+    let descriptors = raise_descriptor_limit().map_err(Error::Descriptors)?;
+    let links_max = usize::try_from(descriptors / 2).unwrap_or(LINKS_MAX).clamp(1, LINKS_MAX);
     if links_max < LINKS_MAX {
-        tracing::warn!(descriptors = hard, links_max, "the limit of open files is low: fewer links are taken");
+        tracing::warn!(descriptors, links_max, "the limit of open files is low: fewer links are taken");
     }
     Ok(links_max)
 }

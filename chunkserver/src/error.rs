@@ -36,7 +36,7 @@ pub enum Error {
     #[error("io_uring")]
     Reactor(#[from] ReactorError),
     #[error("set the limit of open files")]
-    Descriptors(#[source] nix::Error),
+    Descriptors(#[source] io::Error),
     #[error("start thread {name}")]
     Thread { name: &'static str, source: io::Error },
     #[error("inspect: {0}")]

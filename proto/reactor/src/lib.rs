@@ -12,6 +12,7 @@ mod aligned;
 mod clock;
 mod completion;
 mod config;
+mod descriptors;
 mod error;
 mod frames;
 #[cfg(feature = "fuzz")]
@@ -31,6 +32,7 @@ pub use aligned::{AlignedBuf, BufferPool};
 pub use clock::now;
 pub use completion::{Completion, DownCause, Peer};
 pub use config::ReactorConfig;
+pub use descriptors::raise_descriptor_limit;
 pub use error::ReactorError;
 pub use ids::{FileId, LinkId, ListenerId};
 pub use link::Framing;
