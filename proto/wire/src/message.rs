@@ -56,8 +56,9 @@ pub enum Request {
     /// such slots are listed.
     ListChanged { from: ChunkIndex, until: ChunkIndex, after: Lsn },
     /// Marks stale, durably: the blocks of `slots`, and of every slot that this replica itself stamps after `after`;
-    /// fresh blocks (written since `BeginSync`) excepted. The chunk is incomplete, at its old prefix, until
-    /// `CompleteChunk` or `FinishSync`.
+    /// fresh blocks (written since `BeginSync`) excepted. The chunk is incomplete until `CompleteChunk` or
+    /// `FinishSync`. Outside of a return its prefix is not above `after` from then on: copies may take back what it has
+    /// beyond.
     MarkStale { chunk: ChunkIndex, after: Lsn, slots: SlotSet },
     /// Which slots have stale blocks. Answered by `Changed`.
     ListStale { from: ChunkIndex },
@@ -69,9 +70,9 @@ pub enum Request {
     /// Reconcile is done with the chunk (and with the replica, once it is done with every chunk): nothing in it is
     /// stale (else refused as `Incomplete`), its prefix becomes `prefix`.
     CompleteChunk { chunk: ChunkIndex, prefix: Lsn },
-    /// Voids the stale marks of the chunk: what the replica has is declared to be the chunk's content, at its old
-    /// prefix. Only where no replica in-sync is complete: a reconcile was cut off and its source is gone; what the
-    /// rest lack was never acknowledged.
+    /// Voids the stale marks of the chunk: what the replica has is declared to be the chunk's content, at the prefix
+    /// that the marks have left it. Only where no replica in-sync is complete: a reconcile was cut off and its source
+    /// is gone; what the rest lack was never acknowledged.
     VoidStale { chunk: ChunkIndex },
     /// The replica returns: it is incomplete in every chunk, older fresh marks are void, its own slots stamped after
     /// `after` are stale, and from here on every block written is fresh. Durable before the answer. Stale marks of an

@@ -57,7 +57,10 @@ impl World {
             Request::Write { lsn, blocks, .. } => (*lsn, Some(blocks.data.clone())),
             Request::Discard { lsn, .. } => (*lsn, None),
             // From here on the replica may rightly end with a lower prefix: its own tail is replaced.
-            Request::BeginSync { .. } | Request::CompleteChunk { .. } | Request::VoidStale { .. } => {
+            Request::BeginSync { .. }
+            | Request::MarkStale { .. }
+            | Request::CompleteChunk { .. }
+            | Request::VoidStale { .. } => {
                 self.promises.answered.retain(|(of, _), _| *of != disk);
                 return;
             }

@@ -21,8 +21,14 @@ impl Store {
         if self.replaying && Mutant::StaleMarksNotDurable.is_on() {
             return Outcome::Done;
         }
-        let entry = self.replica_mut(volume).chunk_mut(chunk);
+        let replica = self.replica_mut(volume);
+        let in_a_return = replica.syncing.is_some();
+        let entry = replica.chunk_mut(chunk);
         entry.complete = false;
+        // Copies may take back what it has beyond. In a return the prefix is that of the new writes.
+        if !in_a_return {
+            entry.prefix = entry.prefix.min(after);
+        }
         let is_own = |slot: &Slot| slot.stamp > after && !Mutant::OwnTailNotStale.is_on();
         let own = entry.slots.iter().filter(|(_, slot)| is_own(slot)).map(|(&index, _)| index);
         let marked: SlotSet = slots.iter().chain(own).collect();

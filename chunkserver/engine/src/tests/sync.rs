@@ -64,6 +64,36 @@ fn marked_slots_are_refused_until_filled_and_the_chunk_is_incomplete_until_said(
     assert_eq!(report(&mut rig, 1), (Lsn::ZERO, true));
 }
 
+/// Copies from a source that ends earlier take back what it has beyond; cut off, it must not be believed up to its old
+/// prefix.
+#[test]
+fn marks_from_further_back_lower_the_prefix() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    rig.write(1, write(0, &[1], lsn(1, 3)));
+    rig.write(1, write(16, &[1], lsn(1, 6)));
+    rig.write(1, mark(lsn(1, 6), &[5]));
+    assert_eq!(report(&mut rig, 1), (lsn(1, 6), false));
+    rig.write(1, mark(lsn(1, 3), &[]));
+    rig = restart(rig, 2);
+    assert_eq!(report(&mut rig, 1), (lsn(1, 3), false));
+    rig.write(1, Request::VoidStale { chunk: CHUNK });
+    rig = restart(rig, 3);
+    assert_eq!(report(&mut rig, 1), (lsn(1, 3), true));
+}
+
+/// There the prefix tells which of the new writes are repeats.
+#[test]
+fn marks_in_the_middle_of_a_return_leave_the_prefix_to_new_writes() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    rig.write(1, write(0, &[1], lsn(1, 3)));
+    rig.write(1, Request::BeginSync { after: lsn(1, 2) });
+    rig.write(1, write(0, &[2], lsn(1, 5)));
+    rig.write(1, mark(lsn(1, 2), &[0, 1]));
+    assert_eq!(report(&mut rig, 1), (lsn(1, 5), false));
+}
+
 #[test]
 fn own_slots_stamped_after_are_marked_too() {
     let mut rig = Rig::format(256);
@@ -248,16 +278,18 @@ fn a_fill_of_what_is_not_stale_changes_nothing() {
 }
 
 #[test]
-fn voided_marks_make_the_chunk_complete_at_its_old_prefix() {
+fn voided_marks_make_the_chunk_complete_at_the_prefix_that_they_left_it() {
     let mut rig = Rig::format(256);
     rig.opened(1, 1);
     rig.write(1, write(0, &[1; 20], lsn(1, 1)));
-    rig.write(1, mark(Lsn::ZERO, &[0, 5]));
+    rig.write(1, write(32, &[2; 4], lsn(1, 2)));
+    rig.write(1, mark(lsn(1, 1), &[0, 5]));
     rig.write(1, Request::VoidStale { chunk: CHUNK });
     rig = restart(rig, 2);
     assert_eq!(report(&mut rig, 1), (lsn(1, 1), true));
     assert_eq!(stale(&mut rig, 1), SlotSet::EMPTY);
     rig.expect(1, 0, &[1; 20]);
+    rig.expect(1, 32, &[2; 4]);
 }
 
 /// No datapath sends this; a peer that does loses nothing by it.

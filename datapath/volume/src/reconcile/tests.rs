@@ -153,6 +153,33 @@ fn a_bad_block_of_the_source_is_taken_from_an_equal_replica() {
     assert_eq!(bench.replicas[2].byte(0, 600), 3);
 }
 
+/// Its old prefix says no longer what it has: a shorter source has taken back what it had written.
+#[test]
+fn one_that_was_copied_from_a_shorter_source_in_part_is_compared_from_there() {
+    let mut bench = dirty(&[IN; 3]);
+    bench.replicas[0].had(0, 32, 101, 1);
+    bench.replicas[2].had(0, 32, 101, 1);
+    for (block, lsn) in [(64, 102), (96, 103)] {
+        bench.replicas[0].had(0, block, lsn, 2);
+    }
+    // The longest one cannot be read, so the shortest takes its place; and is lost when it has given one slot.
+    bench.replicas[0].bad.insert((ChunkIndex(0), 97));
+    let reverted = |request: &Request| matches!(request, Request::Fill { slot: SlotIndex(2), .. });
+    bench.event(Event::Tick);
+    while !bench.replicas[2].log.iter().any(reverted) {
+        if !bench.step() {
+            bench.now = bench.now.max(bench.volume.next_deadline());
+            bench.event(Event::Tick);
+        }
+    }
+    bench.kill(1);
+    bench.advance(Duration::from_secs(10));
+    assert!(bench.volume.status().serving, "{:?}", bench.volume.status().blocked);
+    for block in [32, 64, 96] {
+        assert_eq!(bench.replicas[0].byte(0, block), bench.replicas[2].byte(0, block), "block {block}");
+    }
+}
+
 #[test]
 fn a_damaged_replica_of_a_clean_volume_is_made_whole_before_it_is_served() {
     let mut bench = Bench::new(record(&[IN, IN]));

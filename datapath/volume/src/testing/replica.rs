@@ -199,7 +199,12 @@ impl Replica {
     }
 
     fn mark_stale(&mut self, chunk: ChunkIndex, after: Lsn, slots: SlotSet) -> Reply {
-        self.chunk(chunk).complete = false;
+        let in_a_return = self.syncing;
+        let entry = self.chunk(chunk);
+        entry.complete = false;
+        if !in_a_return {
+            entry.prefix = entry.prefix.min(after);
+        }
         let own = self.stamps.iter().filter(|((at, _), stamp)| *at == chunk && **stamp > after);
         let own: SlotSet = own.map(|((_, slot), _)| *slot).collect();
         for slot in slots.union(&own).iter() {
