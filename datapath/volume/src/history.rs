@@ -19,7 +19,8 @@ const ATTEMPTS_MAX: usize = 64;
 pub(crate) struct History {
     /// The last session that was opened.
     opened: Option<SessionId>,
-    /// Sessions whose `Open` had no answer. It may have become durable, and it may arrive late, after newer ones.
+    /// Sessions whose `Open` had no answer. It may have become durable, and it may arrive late, after newer ones; but
+    /// once only: when a later session has been told of it, it is of the past.
     unanswered: VecDeque<SessionId>,
     /// Highest lsn that it answered durable to this writer.
     answered: Lsn,
@@ -49,7 +50,11 @@ impl History {
     pub(crate) fn note_opened(&mut self, opened: &Opened, served: Epoch) -> Option<&'static str> {
         let session = self.unanswered.pop_back().expect("an `Open` was sent");
         let before = opened.session_before;
-        let is_known = self.opened.is_none_or(|last| last == before) || self.unanswered.contains(&before);
+        let arrived = self.unanswered.iter().position(|&attempt| attempt == before);
+        let is_known = arrived.is_some() || self.opened.is_none_or(|last| last == before);
+        if let Some(arrived) = arrived {
+            self.unanswered.remove(arrived);
+        }
         self.opened = Some(session);
         match opened {
             _ if opened.promised_before < served => Some("it has forgotten its promise: an older image of its disk"),

@@ -46,6 +46,17 @@ fn the_session_before_is_the_last_opened_or_an_unanswered_attempt() {
 }
 
 #[test]
+fn an_unanswered_attempt_that_was_told_of_does_not_come_again() {
+    let mut history = History::default();
+    for session in 1..=2 {
+        history.note_attempt(SessionId(session));
+    }
+    assert_eq!(history.note_opened(&opened(4, 1, 0), served(4)), None, "1 had become durable");
+    history.note_attempt(SessionId(3));
+    assert!(history.note_opened(&opened(4, 1, 0), served(4)).is_some(), "2 was opened since");
+}
+
+#[test]
 fn attempts_are_remembered_within_bounds() {
     let mut history = History::default();
     history.note_attempt(SessionId(1000));
