@@ -335,11 +335,9 @@ impl Engine {
         let replica = self.store.replica(to.volume).expect("a volume that is open has a replica");
         // Incomplete as a whole: in the middle of a return, or after damage to the journal.
         let (commit, floor, syncing, last) = (replica.commit, replica.floor, replica.incomplete, replica.last());
-        let (promised_before, session_before) = match Mutant::OpenFromVolatileState.is_on() {
-            true => (replica.promised, replica.session),
-            false => replica.before,
-        };
-        let opened = Opened { commit, floor, syncing, last, promised_before, session_before };
+        let early = Mutant::OpenFromVolatileState.is_on();
+        let session_before = if early { replica.session } else { replica.session_before };
+        let opened = Opened { commit, floor, syncing, last, agreed: replica.agreed, session_before };
         self.reply(to, Reply::Opened(opened), out);
     }
 

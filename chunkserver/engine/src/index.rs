@@ -4,7 +4,7 @@
 //!  key                      value (little-endian; its last 4 bytes: CRC-32 of key and the bytes before)
 //!  'p'                      version 1, 0 7, disk id 16, next sequence 8, next offset 8, chain 4, crc 4          = 48
 //!  'v' volume               version 1, flags 1, 0 2, promised 4, size 8, commit 8, sync after 8, floor 8,
-//!                           session 8, 0 4, crc 4   flags: 1 syncing, 2 incomplete, 4 deleted                   = 56
+//!                           session 8, agreed 4, crc 4   flags: 1 syncing, 2 incomplete, 4 deleted                   = 56
 //!  'c' volume, chunk        version 1, flags 1, 0 6, prefix 8, adopted 8, 0 4, crc 4   flags: 1 complete        = 32
 //!  's' volume, chunk, slot  version 1, 0 1, valid 2, stale 2, fresh 2, lost 2, 0 2, place 4, stamp 8, 16 x crc 4,
 //!                           crc 4                                                                               = 92
@@ -192,7 +192,7 @@ fn encode_replica(replica: &Replica) -> Sink {
         | flag(replica.deleted, DELETED);
     let mut to = Sink::new();
     to.u8(VERSION).u8(flags).zeros(2).u32(replica.promised.number()).u64(replica.size.0).lsn(replica.commit);
-    to.lsn(replica.syncing.unwrap_or(Lsn::ZERO)).lsn(replica.floor).u64(replica.session.0).zeros(4);
+    to.lsn(replica.syncing.unwrap_or(Lsn::ZERO)).lsn(replica.floor).u64(replica.session.0).u32(replica.agreed.number());
     to
 }
 
@@ -243,7 +243,7 @@ fn decode_replica(key: &[u8], value: &[u8]) -> Result<Replica, Malformed> {
     let after = from.lsn()?;
     replica.floor = from.lsn()?;
     replica.session = SessionId(from.u64()?);
-    from.zeros::<4>()?;
+    replica.agreed = Epoch::new(from.u32()?).ok_or(Malformed)?;
     from.end()?;
     replica.syncing = (flags & SYNCING != 0).then_some(after);
     replica.incomplete = flags & INCOMPLETE != 0;

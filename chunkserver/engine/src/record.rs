@@ -66,7 +66,7 @@ pub(crate) enum Body {
         epoch: Epoch,
         size: ByteCount,
         session: SessionId,
-        /// What must have been promised before, or the replica is of the past.
+        /// In which the replica must have agreed, or it is of the past.
         served: Epoch,
     },
     Fill {

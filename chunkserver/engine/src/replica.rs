@@ -46,8 +46,10 @@ pub(crate) struct Replica {
     pub(crate) promised: Epoch,
     /// In which that was promised, the latest one.
     pub(crate) session: SessionId,
-    /// Promise and session before the latest `Open`; not kept on disk.
-    pub(crate) before: (Epoch, SessionId),
+    /// Session before the latest `Open`; not kept on disk.
+    pub(crate) session_before: SessionId,
+    /// The last epoch in which it was made equal to the others.
+    pub(crate) agreed: Epoch,
     pub(crate) size: ByteCount,
     pub(crate) commit: Lsn,
     pub(crate) floor: Lsn,
@@ -86,7 +88,8 @@ impl Replica {
         Replica {
             promised,
             session: SessionId(0),
-            before: (Epoch::NONE, SessionId(0)),
+            session_before: SessionId(0),
+            agreed: Epoch::NONE,
             size,
             commit: Lsn::ZERO,
             floor: Lsn::ZERO,

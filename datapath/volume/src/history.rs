@@ -2,7 +2,7 @@
 //! its disk was put back, or the end of its journal was lost without its knowing.
 //!
 //! Such a replica says that it is complete, and its checksums are right; only it is old. Three things give it away:
-//! - its promise is older than the last epoch in which it was in-sync and served;
+//! - it has not agreed in the last epoch in which it was in-sync and served: it was not made equal to the others then;
 //! - the session before this one is none that this writer had with it;
 //! - its highest lsn is below one that it answered durable to this writer.
 //!
@@ -45,7 +45,7 @@ impl History {
         self.answered = self.answered.min(after);
     }
 
-    /// The answer to the `Open` of the latest attempt has come. `served`: the epoch that it must have promised.
+    /// The answer to the `Open` of the latest attempt has come. `served`: the epoch in which it must have agreed.
     /// Returns why its content is of the past, if it is.
     pub(crate) fn note_opened(&mut self, opened: &Opened, served: Epoch) -> Option<&'static str> {
         let session = self.unanswered.pop_back().expect("an `Open` was sent");
@@ -57,7 +57,7 @@ impl History {
         }
         self.opened = Some(session);
         match opened {
-            _ if opened.promised_before < served => Some("it has forgotten its promise: an older image of its disk"),
+            _ if opened.agreed < served => Some("it was not made equal to the others: an older image of its disk"),
             _ if !is_known => Some("it has forgotten its last session: an older image of its disk"),
             _ if opened.last < self.answered => Some("it has lost writes that were durable"),
             _ => None,

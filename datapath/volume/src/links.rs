@@ -34,7 +34,7 @@ impl Volume {
         self.members[index].history.note_attempt(session);
         self.members[index].told_size = self.record.size;
         let (cluster, volume, size) = (self.record.cluster, self.record.volume, self.record.size);
-        let open = Open { cluster, disk, volume, size, served: self.promised_when_last_in_sync(index) };
+        let open = Open { cluster, disk, volume, size, served: self.agreed_when_last_in_sync(index) };
         self.send(now, index, Purpose::Open, Request::Open(open), out);
     }
 
@@ -96,7 +96,8 @@ impl Volume {
             | Purpose::Ping
             | Purpose::Grow
             | Purpose::Report { .. }
-            | Purpose::Job(_) => {}
+            | Purpose::Job(_)
+            | Purpose::Agree => {}
             Purpose::Resync(_) | Purpose::ResyncList(_) => {}
         }
     }
@@ -185,6 +186,10 @@ impl Volume {
                 next => self.reported(now, index, entries, next, out),
             },
             (Purpose::Job(job), reply) => self.job_answered(now, job, reply, out),
+            (Purpose::Agree, Reply::Done) => self.agreed(index),
+            // Stale blocks of a chunk that it does not hold. It is equal where that counts; when it is opened again it
+            // will be taken for one of the past, and copied whole.
+            (Purpose::Agree, Reply::Refused(Refusal { status: Status::Incomplete, .. })) => self.agreed(index),
             (Purpose::Resync(attempt), reply) => self.resync_answered(now, attempt, reply, out),
             (Purpose::ResyncList(attempt), reply) => self.resync_listed(now, attempt, reply, out),
             (_, Reply::Refused(refusal)) => self.refused(now, index, &refusal, out),
@@ -216,7 +221,7 @@ impl Volume {
         self.members[index].damaged = false;
         // One that lost its link while its `Join` is in doubt: perhaps it is in-sync already, so it must miss no write.
         let takes_writes = self.takes_writes(index);
-        let served = self.promised_when_last_in_sync(index);
+        let served = self.agreed_when_last_in_sync(index);
         let member = &mut self.members[index];
         member.become_open(opened, now);
         let gone_back = member.history.note_opened(&opened, served);
@@ -250,9 +255,9 @@ impl Volume {
         }
     }
 
-    /// What a member must have promised, or its content is not what it was. One that is out had everything before its
-    /// commit point, which is not before the epoch in which it served.
-    fn promised_when_last_in_sync(&self, index: MemberIndex) -> Epoch {
+    /// The epoch in which a member must have agreed, or its content is not what it was. One that is out had everything
+    /// before its commit point, which is not before the epoch in which it served.
+    fn agreed_when_last_in_sync(&self, index: MemberIndex) -> Epoch {
         match self.members[index].state {
             MemberState::InSync => self.record.served,
             MemberState::Syncing { commit } | MemberState::Out { commit } => commit.epoch(),

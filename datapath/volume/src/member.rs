@@ -47,6 +47,8 @@ pub(crate) enum Purpose {
     },
     /// Reconcile of one chunk at one target.
     Job(usize),
+    /// End of a reconcile.
+    Agree,
     /// Return of this disk, by number of the attempt.
     Resync(u64),
     /// Listing of the source of a return.

@@ -1,23 +1,27 @@
 //! Reconcile: after an unclean end the in-sync replicas are made equal before anything is served (DESIGN §5.4).
 //!
 //! ```text
-//!  Opening ──all in-sync open──► Reporting ──all pages──► Working: a job a chunk that differs ──► Dirtying
-//!     ▲                              │                        │
-//!     └──────── Restart: new sessions, new reports ◄── a link lost, a member gone
+//!  Opening ──all in-sync open──► Reporting ──all pages──► Working: a job a chunk that differs ──► Agreeing ──► Dirtying
+//!     ▲                              │                        │                                      │
+//!     └──────── Restart: new sessions, new reports ◄── a link lost, a member gone ◄──────────────────┘
 //!
 //!  job: [VoidStale(source)] then for each target:
 //!       ListChanged(source, after c) → MarkStale(target) → ListStale(target) → copies → CompleteChunk
 //! ```
 //! Invariants: the source is the readable complete replica with the longest prefix; c = min(its prefix, the target's
-//! own); a target becomes complete, at the source's prefix, only after its durable marks are gone.
+//! own); a target becomes complete, at the source's prefix, only after its durable marks are gone; all have it durable
+//! that they were made equal in this epoch before the catalog hears that it serves.
+
+mod job;
 
 use crate::Action;
 use crate::config::MEMBERS_MAX;
 use crate::copy::Owner;
-use crate::member::{CopyWhat, MemberIndex, Purpose};
+use crate::member::{MemberIndex, Purpose};
 use crate::volume::{Phase, Volume};
-use ashlar_types::{ChunkIndex, Instant, Lsn, Mutant, SlotIndex, SlotSet};
-use ashlar_wire::{ChunkReport, Refusal, Reply, Request, Status};
+use ashlar_types::{ChunkIndex, Instant, Lsn, Mutant};
+use ashlar_wire::{ChunkReport, Request};
+use job::{Job, JobStage};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Chunks worked on at once.
@@ -32,32 +36,11 @@ enum Stage {
         left: u64,
     },
     Working,
+    /// Members that have not answered `FinishSync`.
+    Agreeing {
+        left: u64,
+    },
     Restart,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum JobStage {
-    Voiding,
-    Listing,
-    Marking,
-    Finding,
-    Copying,
-    Completing,
-    /// Of a chunk that the target does not hold: there is nothing to complete.
-    NotHeld,
-}
-
-struct Job {
-    chunk: ChunkIndex,
-    source: MemberIndex,
-    /// Complete replicas as long as the source, itself among them: what is bad on one is read from another.
-    equals: u64,
-    prefix: Lsn,
-    /// Replicas to be made equal to the source, with their own prefixes; the last is worked on.
-    targets: Vec<(MemberIndex, Lsn)>,
-    stage: JobStage,
-    slots: VecDeque<SlotIndex>,
-    copies_inflight: usize,
 }
 
 #[derive(Default)]
@@ -71,17 +54,6 @@ pub(crate) struct Reconcile {
     not_held: VecDeque<Job>,
     jobs: BTreeMap<usize, Job>,
     next_job: usize,
-}
-
-impl Job {
-    fn after(&self) -> Lsn {
-        let (_, own) = self.targets.last().expect("a job has a target");
-        self.prefix.min(*own)
-    }
-
-    fn target(&self) -> MemberIndex {
-        self.targets.last().expect("a job has a target").0
-    }
 }
 
 impl Volume {
@@ -99,7 +71,7 @@ impl Volume {
         match self.reconcile().stage {
             Stage::Opening => self.ask_reports(now, out),
             Stage::Working => self.work(now, out),
-            Stage::Reporting { .. } | Stage::Restart => {}
+            Stage::Reporting { .. } | Stage::Agreeing { .. } | Stage::Restart => {}
         }
     }
 
@@ -127,8 +99,7 @@ impl Volume {
         if !self.proposals.is_idle() {
             return;
         }
-        let in_sync: Vec<MemberIndex> =
-            (0..self.members.len()).filter(|&index| self.members[index].in_sync()).collect();
+        let in_sync = self.members_in_sync();
         if let Some(missing) = in_sync.iter().find(|&&index| !self.members[index].is_open()) {
             let disk = self.members[*missing].disk;
             self.say_blocked(format!("waiting for disk {disk} to reconcile"), out);
@@ -138,12 +109,15 @@ impl Volume {
             self.say_blocked(format!("every in-sync replica of chunk {} has lost writes", chunk.0), out);
             return;
         }
-        let left = in_sync.iter().fold(0, |mask, &index| mask | 1u64 << index);
-        self.reconcile().stage = Stage::Reporting { left };
+        self.reconcile().stage = Stage::Reporting { left: mask_of(&in_sync) };
         for index in in_sync {
             let from = ChunkIndex(0);
             self.send(now, index, Purpose::Report { from }, Request::Report { from }, out);
         }
+    }
+
+    fn members_in_sync(&self) -> Vec<MemberIndex> {
+        (0..self.members.len()).filter(|&index| self.members[index].in_sync()).collect()
     }
 
     /// A chunk of which every in-sync replica is of the past or incomplete: what it had is nowhere to be had.
@@ -334,14 +308,32 @@ impl Volume {
             return;
         }
         if reconcile.not_held.is_empty() {
-            self.reconciled();
+            self.agree(now, out);
         } else {
             reconcile.waiting = std::mem::take(&mut reconcile.not_held);
             self.work(now, out);
         }
     }
 
-    /// All are equal. One whose history was damaged is whole again.
+    /// All are equal. An image of a disk from before this moment is found out by later writers, and by this one.
+    fn agree(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let in_sync = self.members_in_sync();
+        self.reconcile().stage = Stage::Agreeing { left: mask_of(&in_sync) };
+        for index in in_sync {
+            self.send(now, index, Purpose::Agree, Request::FinishSync, out);
+        }
+    }
+
+    pub(crate) fn agreed(&mut self, index: MemberIndex) {
+        let Phase::Reconciling(reconcile) = &mut self.phase else { return };
+        let Stage::Agreeing { left } = &mut reconcile.stage else { return };
+        *left &= !(1 << index);
+        if *left == 0 {
+            self.reconciled();
+        }
+    }
+
+    /// One whose history was damaged is whole again.
     fn reconciled(&mut self) {
         for member in self.members.iter_mut().filter(|member| member.in_sync() && member.damaged) {
             member.damaged = false;
@@ -349,123 +341,6 @@ impl Volume {
             member.suspect = None;
         }
         self.phase = Phase::Dirtying;
-    }
-
-    /// Asks what the job's stage asks.
-    fn job_ask(&mut self, now: Instant, id: usize, out: &mut Vec<Action>) {
-        let job = &self.reconcile().jobs[&id];
-        let (chunk, prefix, source) = (job.chunk, job.prefix, job.source);
-        let (index, request) = match job.stage {
-            JobStage::Voiding => (source, Request::VoidStale { chunk }),
-            JobStage::Listing => {
-                let until = ChunkIndex(chunk.0 + 1);
-                (source, Request::ListChanged { from: chunk, until, after: job.after() })
-            }
-            JobStage::Finding => (job.target(), Request::ListStale { from: chunk }),
-            JobStage::Completing | JobStage::NotHeld => (job.target(), Request::CompleteChunk { chunk, prefix }),
-            JobStage::Marking | JobStage::Copying => return,
-        };
-        self.send(now, index, Purpose::Job(id), request, out);
-    }
-
-    pub(crate) fn job_answered(&mut self, now: Instant, id: usize, reply: Reply, out: &mut Vec<Action>) {
-        let Phase::Reconciling(reconcile) = &mut self.phase else { return };
-        let Some(job) = reconcile.jobs.get_mut(&id) else { return };
-        match (job.stage, reply) {
-            (JobStage::Voiding, Reply::Done) => self.next_target(now, id, out),
-            (JobStage::Listing, Reply::Changed { entries, .. }) => {
-                let found = entries.iter().find(|entry| entry.chunk == job.chunk);
-                let slots = found.map_or(SlotSet::EMPTY, |entry| entry.slots);
-                let (chunk, after, target) = (job.chunk, job.after(), job.target());
-                job.stage = JobStage::Marking;
-                self.send(now, target, Purpose::Job(id), Request::MarkStale { chunk, after, slots }, out);
-            }
-            (JobStage::Marking, Reply::Done) => {
-                job.stage = JobStage::Finding;
-                self.job_ask(now, id, out);
-            }
-            (JobStage::Finding, Reply::Changed { entries, .. }) => {
-                let found = entries.iter().find(|entry| entry.chunk == job.chunk);
-                job.slots = found.map(|entry| entry.slots.iter().collect()).unwrap_or_default();
-                job.stage = JobStage::Copying;
-            }
-            (JobStage::Completing | JobStage::NotHeld, Reply::Done) => {
-                job.targets.pop();
-                self.next_target(now, id, out);
-            }
-            // Marks from when it held the chunk. It stays incomplete, as it was.
-            (JobStage::NotHeld, Reply::Refused(Refusal { status: Status::Incomplete, .. })) => {
-                job.targets.pop();
-                self.next_target(now, id, out);
-            }
-            (stage, Reply::Refused(refusal)) => {
-                let of_source = matches!(stage, JobStage::Voiding | JobStage::Listing);
-                let index = if of_source { job.source } else { job.target() };
-                self.job_refused(now, index, &format!("{stage:?}"), &refusal, out);
-            }
-            (stage, reply) => self.restart_reconcile(&format!("answer of the wrong kind to {stage:?}: {reply:?}"), out),
-        }
-    }
-
-    /// Without it the others may be enough.
-    pub(crate) fn job_refused(
-        &mut self,
-        now: Instant,
-        index: MemberIndex,
-        what: &str,
-        refusal: &Refusal,
-        out: &mut Vec<Action>,
-    ) {
-        self.restart_reconcile(&format!("{what} was refused, {:?}: {}", refusal.status, refusal.reason), out);
-        self.refused(now, index, refusal, out);
-    }
-
-    fn next_target(&mut self, now: Instant, id: usize, out: &mut Vec<Action>) {
-        let reconcile = self.reconcile();
-        let job = reconcile.jobs.get_mut(&id).expect("the caller looked");
-        if job.targets.is_empty() {
-            reconcile.jobs.remove(&id);
-        } else {
-            job.stage = JobStage::Listing;
-            self.job_ask(now, id, out);
-        }
-    }
-
-    fn job_copy(&mut self, now: Instant, id: usize, out: &mut Vec<Action>) {
-        let copies_max = self.config.copies_inflight_max;
-        loop {
-            let Phase::Reconciling(reconcile) = &mut self.phase else { return };
-            let Some(job) = reconcile.jobs.get_mut(&id).filter(|job| job.stage == JobStage::Copying) else { return };
-            if job.copies_inflight >= copies_max {
-                return;
-            }
-            let Some(slot) = job.slots.pop_front() else { break };
-            job.copies_inflight += 1;
-            let what = CopyWhat { chunk: job.chunk, slot, target: job.target() };
-            self.start_copy(now, Owner::Job(id), what, out);
-        }
-        let job = self.reconcile().jobs.get_mut(&id).expect("looked up in the loop");
-        if job.copies_inflight == 0 {
-            job.stage = JobStage::Completing;
-            self.job_ask(now, id, out);
-        }
-    }
-
-    pub(crate) fn job_copied(&mut self, now: Instant, id: usize, blocks: u32, out: &mut Vec<Action>) {
-        self.counters.reconciled_blocks += u64::from(blocks);
-        let Phase::Reconciling(reconcile) = &mut self.phase else { return };
-        if let Some(job) = reconcile.jobs.get_mut(&id) {
-            job.copies_inflight -= 1;
-            self.job_copy(now, id, out);
-        }
-    }
-
-    /// Where a copy of the job is read, but for those that were tried.
-    pub(crate) fn job_source(&self, id: usize, tried: u64) -> Option<MemberIndex> {
-        let Phase::Reconciling(reconcile) = &self.phase else { panic!("copies of a job live as long as it") };
-        let job = &reconcile.jobs[&id];
-        let left = |index: &MemberIndex| job.equals & !tried & 1 << index != 0;
-        Some(job.source).filter(left).or_else(|| (0..self.members.len()).find(left))
     }
 
     /// The attempt is void; the next step opens new sessions.
@@ -478,7 +353,7 @@ impl Volume {
         let in_sync = self.members[index].in_sync();
         if let Phase::Reconciling(reconcile) = &mut self.phase
             && in_sync
-            && matches!(reconcile.stage, Stage::Reporting { .. } | Stage::Working)
+            && matches!(reconcile.stage, Stage::Reporting { .. } | Stage::Working | Stage::Agreeing { .. })
         {
             reconcile.stage = Stage::Restart;
         }
@@ -493,6 +368,10 @@ impl Volume {
             reconcile.stage = Stage::Restart;
         }
     }
+}
+
+fn mask_of(members: &[MemberIndex]) -> u64 {
+    members.iter().fold(0, |mask, &index| mask | 1 << index)
 }
 
 #[cfg(test)]

@@ -82,8 +82,9 @@ pub enum Request {
     /// The prefix of a chunk at the source, to be adopted at `FinishSync` unless newer writes have come to the chunk
     /// meanwhile.
     AdoptPrefix { chunk: ChunkIndex, prefix: Lsn },
-    /// Ends a return: refused as `Incomplete` while anything is stale; else the replica is complete in every chunk,
-    /// durably, in order after every write sent before.
+    /// Ends a return or a reconcile: the replica is equal to the others. Refused as `Incomplete` while anything is stale,
+    /// or, without a return, incomplete; else it is complete in every chunk and has agreed in this epoch, durably, in
+    /// order after every write sent before.
     FinishSync,
     /// The volume has this size now; never less than before. Requests that follow may use it. Answered by `Done` when
     /// durable.
@@ -99,8 +100,9 @@ pub struct Open {
     pub disk: DiskId,
     pub volume: VolumeId,
     pub size: ByteCount,
-    /// The last epoch in which this replica was in-sync and served. If it has not promised that one, its content is of
-    /// the past: from now on, durably, it says that it is incomplete in everything. An observer says `NONE`.
+    /// The last epoch in which this replica was in-sync and served. If it has not agreed in that one or a later, its
+    /// content is of the past: from now on, durably, it says that it is incomplete in everything. An observer says
+    /// `NONE`.
     pub served: Epoch,
 }
 
@@ -134,9 +136,10 @@ pub struct Opened {
     pub syncing: bool,
     /// Highest lsn of a write that this replica has.
     pub last: Lsn,
-    /// What this replica promised before, and in which session: a disk whose content has gone back in time tells by
-    /// this. `Epoch::NONE` if it is new.
-    pub promised_before: Epoch,
+    /// The last epoch in which this replica was made equal to the others, at the end of a reconcile or of its return,
+    /// and the session before this one: a disk whose content has gone back in time tells by these. `Epoch::NONE` if
+    /// it is new.
+    pub agreed: Epoch,
     pub session_before: SessionId,
 }
 

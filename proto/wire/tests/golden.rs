@@ -74,7 +74,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
                 floor: Lsn::ZERO,
                 syncing: true,
                 last: prefix.next(),
-                promised_before: prefix.epoch(),
+                agreed: prefix.epoch(),
                 session_before: SessionId(0x0102_0304_0506_0708),
             }),
         ),

@@ -176,7 +176,7 @@ impl<'a> Draw<'a> {
             floor: Lsn::ZERO,
             syncing: self.once_in(8),
             last: if self.once_in(4) { self.lsn() } else { Lsn::ZERO },
-            promised_before: if self.once_in(4) { self.epoch() } else { Epoch::new(4).expect("small") },
+            agreed: if self.once_in(4) { self.epoch() } else { Epoch::new(4).expect("small") },
             session_before: SessionId(u64::from(self.byte() % 4)),
         }
     }

@@ -18,8 +18,9 @@ use std::collections::BTreeMap;
 const CALL_TIMEOUT: Nanos = SECONDS;
 /// How long a shell waits for a link to be made.
 const CONNECT_TIMEOUT: Nanos = 500 * MILLIS;
-/// A deadline that has passed and stays is a busy loop. A few come by clocks that drift.
+/// A deadline that has passed and stays, or hardly moves, is a busy loop. A few come by clocks that drift.
 const IDLE_TICKS_MAX: u32 = 100;
+const DEADLINE_MOVES_MIN: ashlar_types::Duration = ashlar_types::Duration::from_millis(1);
 
 pub struct WriterState {
     pub volume: Vol,
@@ -37,7 +38,7 @@ pub struct WriterState {
     pub steps: u32,
     pub dies_after: Option<u32>,
     proposals: BTreeMap<ProposalId, Nanos>,
-    /// Ticks in a row by which it did nothing.
+    /// Ticks in a row by which it did nothing and wanted the next one at about the same time.
     idle_ticks: u32,
 }
 
@@ -137,8 +138,10 @@ impl World {
         }
         let is_tick = matches!(event, Event::Tick);
         let mut actions = Vec::new();
+        let due = core.next_deadline();
         core.handle(now, event, &mut actions);
-        state.idle_ticks = if is_tick && actions.is_empty() { state.idle_ticks + 1 } else { 0 };
+        let is_idle = is_tick && actions.is_empty() && core.next_deadline() < due + DEADLINE_MOVES_MIN;
+        state.idle_ticks = if is_idle { state.idle_ticks + 1 } else { 0 };
         if state.idle_ticks > IDLE_TICKS_MAX {
             let volume = state.volume;
             self.violated(format!("{writer} of {volume} asks for ticks and does nothing"), None);

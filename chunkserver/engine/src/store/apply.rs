@@ -25,7 +25,7 @@ impl Store {
         let volume = record.volume;
         match &record.body {
             Body::Promise { epoch, size, session, served } => {
-                if self.volumes.get(&volume).map_or(Epoch::NONE, |replica| replica.promised) < *served {
+                if self.volumes.get(&volume).map_or(Epoch::NONE, |replica| replica.agreed) < *served {
                     self.volumes.entry(volume).or_insert_with(|| Replica::new(Epoch::NONE, *size));
                     self.distrust(volume);
                 }
@@ -71,9 +71,9 @@ impl Store {
         if forgotten && self.replaying {
             return;
         }
-        let before = known.map_or((Epoch::NONE, SessionId(0)), |replica| (replica.promised, replica.session));
+        let session_before = known.map_or(SessionId(0), |replica| replica.session);
         let replica = self.volumes.entry(volume).or_insert_with(|| Replica::new(epoch, size));
-        (replica.before, replica.session) = (before, session);
+        (replica.session_before, replica.session) = (session_before, session);
         replica.promised = replica.promised.max(epoch);
         replica.size = replica.size.max(size);
         replica.deleted = false;

@@ -147,8 +147,7 @@ impl Store {
         Outcome::Done
     }
 
-    /// Without a return in progress this changes nothing: it is the second copy of an answered request, or there is
-    /// damage to repair.
+    /// The end of a return; without one, of a reconcile, or the second copy of an answered request.
     pub(super) fn finish_sync(&mut self, volume: VolumeId) -> Outcome {
         let Store { volumes, dirty, .. } = self;
         let replica = volumes.get_mut(&volume).expect("the replica exists");
@@ -156,12 +155,13 @@ impl Store {
         if replica.stale_slots > 0 || replica.syncing.is_none() && !whole {
             return Outcome::Incomplete;
         }
+        replica.agreed = replica.promised;
+        dirty.volume(volume);
         if replica.syncing.is_none() {
             return Outcome::Done;
         }
         replica.syncing = None;
         replica.incomplete = false;
-        dirty.volume(volume);
         for (&chunk, entry) in &mut replica.chunks {
             entry.complete = true;
             entry.prefix = entry.prefix.max(entry.adopted);

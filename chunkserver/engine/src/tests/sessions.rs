@@ -258,24 +258,26 @@ fn a_volume_grows_under_its_writer_and_stays_grown() {
 fn opened_says_what_was_before() {
     let mut rig = Rig::format(256);
     let Reply::Opened(first) = rig.open(1, 2) else { panic!() };
-    assert_eq!((first.promised_before, first.last), (Epoch::NONE, Lsn::ZERO));
+    assert_eq!((first.agreed, first.last), (Epoch::NONE, Lsn::ZERO));
+    rig.write(1, Request::FinishSync);
     rig.write(1, write(0, &[1], lsn(2, 1)));
     rig.write(1, write(0, &[1], lsn(2, 2)));
     rig.rest();
     let mut rig = Rig::start(rig.crash(&mut Random::new(3)));
     rig.settle();
     let Reply::Opened(second) = rig.open(2, 3) else { panic!() };
-    assert_eq!((second.promised_before, second.last), (Epoch::new(2).unwrap(), lsn(2, 2)));
+    assert_eq!((second.agreed, second.last), (Epoch::new(2).unwrap(), lsn(2, 2)));
     let Reply::Opened(third) = rig.open(3, 3) else { panic!() };
-    assert_eq!(third.promised_before, Epoch::new(3).unwrap());
+    assert_eq!(third.agreed, Epoch::new(2).unwrap(), "a promise is no proof that it was made equal");
     let sessions = [first, second, third].map(|opened| opened.session_before);
     assert!(sessions[0] != sessions[1] && sessions[1] != sessions[2], "{sessions:?}");
 }
 
 #[test]
-fn a_replica_that_has_not_promised_what_it_served_under_says_for_good_that_it_is_incomplete() {
+fn a_replica_that_has_not_agreed_in_what_it_served_under_says_for_good_that_it_is_incomplete() {
     let mut rig = Rig::format(256);
     rig.opened(1, 2);
+    rig.write(1, Request::FinishSync);
     rig.write(1, write(0, &[1], lsn(2, 1)));
     let Request::Open(open) = rig.open_request() else { panic!() };
     let opened = |rig: &mut Rig, link: u64, epoch: u32, served: u32| {
@@ -285,11 +287,11 @@ fn a_replica_that_has_not_promised_what_it_served_under_says_for_good_that_it_is
             other => panic!("{other:?}"),
         }
     };
-    assert!(!opened(&mut rig, 2, 3, 2).syncing, "it has promised epoch 2");
-    assert!(opened(&mut rig, 3, 5, 4).syncing, "it knows nothing of epoch 4");
+    assert!(!opened(&mut rig, 2, 4, 2).syncing, "it has agreed in epoch 2");
+    assert!(opened(&mut rig, 3, 5, 4).syncing, "it has promised epoch 4, and was not made equal in it");
     let mut rig = Rig::start(rig.crash(&mut Random::new(3)));
     rig.settle();
-    assert!(opened(&mut rig, 4, 6, 5).syncing, "it has promised epoch 5 since, and is not mended by that");
+    assert!(opened(&mut rig, 4, 6, 2).syncing, "asking for less does not mend it");
     let Reply::Reported { entries, .. } = rig.ask(4, Request::Report { from: ChunkIndex(0) }) else { panic!() };
     assert!(entries.iter().all(|entry| !entry.complete && entry.prefix == Lsn::ZERO));
     let mut blank = Rig::format(256);

@@ -7,13 +7,13 @@ use ashlar_types::*;
 
 const IN: MemberState = MemberState::InSync;
 
-fn opened(promised: u32, session: u64, last: u64) -> Opened {
+fn opened(agreed: u32, session: u64, last: u64) -> Opened {
     Opened {
         commit: Lsn::ZERO,
         floor: Lsn::ZERO,
         syncing: false,
         last: Lsn::from_raw(last),
-        promised_before: Epoch::new(promised).unwrap(),
+        agreed: Epoch::new(agreed).unwrap(),
         session_before: SessionId(session),
     }
 }
@@ -23,7 +23,7 @@ fn served(epoch: u32) -> Epoch {
 }
 
 #[test]
-fn the_first_session_is_known_by_its_promise_alone() {
+fn the_first_session_is_known_by_what_it_agreed_in_alone() {
     let mut history = History::default();
     history.note_attempt(SessionId(1));
     assert_eq!(history.note_opened(&opened(4, 99, 0), served(4)), None);
@@ -165,12 +165,12 @@ fn an_image_of_an_earlier_epoch_is_no_source_of_a_reconcile_however_long_its_his
     let served = Epoch::new(3).unwrap();
     let mut bench = Bench::new(VolumeRecord { clean: false, served, ..record(&[IN; 3]) });
     for replica in &mut bench.replicas {
-        replica.promised = Some(served);
+        replica.agreed = served;
         replica.had(0, 0, 90, 1);
     }
     // A tail that nobody acknowledged, and that a reconcile since has taken away.
     bench.replicas[1].had(0, 5, 99, 66);
-    bench.replicas[1].promised = Epoch::new(2);
+    bench.replicas[1].agreed = Epoch::new(2).unwrap();
     bench.start();
     bench.advance(Duration::from_secs(5));
     assert!(bench.volume.status().serving, "{:?}", bench.volume.status().blocked);
@@ -180,16 +180,16 @@ fn an_image_of_an_earlier_epoch_is_no_source_of_a_reconcile_however_long_its_his
 }
 
 #[test]
-fn one_that_is_out_and_has_forgotten_its_promise_is_copied_whole() {
+fn one_that_is_out_and_was_not_made_equal_when_it_served_is_copied_whole() {
     let served = Epoch::new(3).unwrap();
     let left_at = Lsn::start_of(served).raw() + 7;
     let mut bench = Bench::new(VolumeRecord { served, ..record(&[IN, IN, OUT(left_at)]) });
     for replica in &mut bench.replicas {
-        replica.promised = Some(served);
+        replica.agreed = served;
         replica.had(0, 0, 90, 1);
     }
     bench.replicas[2].had(0, 5, 99, 66);
-    bench.replicas[2].promised = Epoch::new(2);
+    bench.replicas[2].agreed = Epoch::new(2).unwrap();
     bench.start();
     bench.advance(Duration::from_secs(5));
     assert_eq!(bench.state(2), IN);
@@ -200,7 +200,7 @@ fn one_that_is_out_and_has_forgotten_its_promise_is_copied_whole() {
 fn one_that_was_copied_whole_is_no_longer_of_the_past() {
     let served = Epoch::new(3).unwrap();
     let mut bench = Bench::new(VolumeRecord { served, ..record(&[IN, OUT(Lsn::start_of(served).raw())]) });
-    bench.replicas[0].promised = Some(served);
+    bench.replicas[0].agreed = served;
     bench.replicas[0].had(0, 0, 90, 1);
     bench.start();
     bench.advance(Duration::from_secs(5));
@@ -217,7 +217,7 @@ fn replicas_that_are_all_of_the_past_are_not_served() {
     let served = Epoch::new(3).unwrap();
     let mut bench = Bench::new(VolumeRecord { served, ..record(&[IN; 3]) });
     for replica in &mut bench.replicas {
-        replica.promised = Epoch::new(2);
+        replica.agreed = Epoch::new(2).unwrap();
     }
     bench.start();
     bench.advance(Duration::from_secs(5));
@@ -244,9 +244,9 @@ fn the_last_one_of_the_present_is_waited_for_and_never_ejected() {
     let served = Epoch::new(3).unwrap();
     let mut bench = Bench::new(VolumeRecord { clean: false, served, ..record(&[IN; 3]) });
     for replica in &mut bench.replicas[1..] {
-        replica.promised = Epoch::new(2);
+        replica.agreed = Epoch::new(2).unwrap();
     }
-    bench.replicas[0].promised = Some(served);
+    bench.replicas[0].agreed = served;
     bench.replicas[0].had(0, 0, 90, 1);
     bench.replicas[0].down = true;
     bench.start();

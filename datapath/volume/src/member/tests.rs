@@ -19,7 +19,7 @@ fn opened() -> Opened {
         floor: Lsn::ZERO,
         syncing: false,
         last: Lsn::ZERO,
-        promised_before: Epoch::NONE,
+        agreed: Epoch::NONE,
         session_before: SessionId(0),
     }
 }

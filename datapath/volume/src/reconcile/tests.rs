@@ -368,3 +368,42 @@ fn one_that_is_full_and_needed_is_not_asked_all_the_time() {
     bench.advance(Duration::from_secs(2));
     assert!(bench.volume.status().serving && same(&bench));
 }
+
+/// What an image of its disk from before the reconcile lacks is told by this alone: it has promised this epoch.
+#[test]
+fn nothing_is_served_before_all_have_it_durable_that_they_are_equal() {
+    let mut bench = dirty(&[IN, IN]);
+    bench.replicas[0].had(0, 4, 92, 7);
+    bench.replicas[1].refuse = Some(("FinishSync", Status::DiskFailed));
+    bench.start();
+    assert!(!bench.volume.status().serving && bench.proposed.is_empty(), "{:?}", bench.proposed);
+    bench.advance(Duration::from_secs(5));
+    assert!(bench.volume.status().serving);
+    let epoch = bench.catalog.served;
+    assert!(bench.replicas.iter().all(|replica| replica.agreed == epoch && epoch > Epoch::NONE));
+    assert_eq!(bench.replicas[1].byte(0, 4), 7);
+}
+
+/// It is put back while it is out: its promise is of this epoch, and so is its prefix.
+#[test]
+fn an_image_from_before_the_reconcile_that_took_back_what_it_has_is_copied_whole() {
+    let mut bench = dirty(&[IN, IN, IN]);
+    for replica in &mut bench.replicas {
+        replica.had(0, 0, 90, 1);
+    }
+    let epoch = bench.catalog.epoch;
+    bench.start();
+    assert!(bench.volume.status().serving);
+    bench.kill(2);
+    bench.write(40, 1, 3);
+    bench.advance(Duration::from_secs(5));
+    assert!(matches!(bench.state(2), MemberState::Out { .. }));
+    // Another attempt of the same writer to open it was durable there, and nothing else.
+    let image = &mut bench.replicas[2];
+    image.had(0, 5, 91, 66);
+    (image.agreed, image.promised) = (Epoch::NONE, Some(epoch));
+    bench.come_back(2);
+    bench.advance(Duration::from_secs(5));
+    assert_eq!(bench.state(2), IN);
+    assert_eq!((bench.replicas[2].byte(0, 5), bench.replicas[2].byte(0, 40)), (0, 3));
+}

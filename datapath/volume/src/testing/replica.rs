@@ -20,6 +20,7 @@ pub(crate) struct Replica {
     pub(crate) down: bool,
     pub(crate) session: Option<SessionId>,
     pub(crate) promised: Option<Epoch>,
+    pub(crate) agreed: Epoch,
     /// Of the last `Open`.
     pub(crate) opened_in: SessionId,
     pub(crate) commit: Lsn,
@@ -68,14 +69,15 @@ impl Replica {
     fn answer(&mut self, epoch: Epoch, session: SessionId, request: Request) -> Reply {
         match request {
             Request::Open(open) => {
-                if self.promised.unwrap_or(Epoch::NONE) < open.served {
+                if self.agreed < open.served {
                     self.distrust();
                 }
-                let promised_before = self.promised.replace(epoch).unwrap_or(Epoch::NONE);
+                self.promised = Some(epoch);
+                let agreed = self.agreed;
                 let session_before = std::mem::replace(&mut self.opened_in, session);
                 let (commit, floor, syncing) = (self.commit, Lsn::ZERO, self.syncing || self.distrusted);
                 let last = self.chunks.values().map(|chunk| chunk.prefix).max().unwrap_or(Lsn::ZERO);
-                Reply::Opened(Opened { commit, floor, syncing, last, promised_before, session_before })
+                Reply::Opened(Opened { commit, floor, syncing, last, agreed, session_before })
             }
             Request::Report { .. } => self.report(),
             Request::Write { range, lsn, blocks, .. } => self.change(range, lsn, Some(blocks.data)),
@@ -288,6 +290,7 @@ impl Replica {
             return refuse(Status::Incomplete);
         }
         (self.syncing, self.distrusted) = (false, false);
+        self.agreed = self.promised.expect("a writer asks");
         self.fresh.clear();
         for chunk in self.chunks.values_mut() {
             *chunk = Chunk { prefix: chunk.prefix.max(chunk.adopted), adopted: Lsn::ZERO, complete: true };

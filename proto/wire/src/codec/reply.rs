@@ -18,7 +18,7 @@ pub(super) fn encode(reply: &Reply, body: &mut Writer) -> (Opcode, Bytes) {
             body.lsn(opened.floor);
             body.flag(opened.syncing);
             body.lsn(opened.last);
-            body.u32(opened.promised_before.number());
+            body.u32(opened.agreed.number());
             body.u64(opened.session_before.0);
             (Opcode::Opened, none)
         }
@@ -73,7 +73,7 @@ pub(super) fn decode(opcode: Opcode, body: &mut Reader<'_>) -> Result<Reply, Wir
             floor: body.lsn()?,
             syncing: body.flag()?,
             last: body.lsn()?,
-            promised_before: body.epoch()?,
+            agreed: body.epoch()?,
             session_before: SessionId(body.u64()?),
         }),
         Opcode::Reported => {

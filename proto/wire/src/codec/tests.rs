@@ -91,8 +91,8 @@ fn reply() -> impl Strategy<Value = Reply> {
     let changed = (chunk(), lsn(), slots()).prop_map(|(chunk, prefix, slots)| ChangedSlots { chunk, prefix, slots });
     prop_oneof![
         ((lsn(), lsn(), lsn()), any::<bool>(), any::<u64>()).prop_map(|((commit, floor, last), syncing, session)| {
-            let (promised_before, session_before) = (commit.epoch(), SessionId(session));
-            Reply::Opened(Opened { commit, floor, syncing, last, promised_before, session_before })
+            let (agreed, session_before) = (commit.epoch(), SessionId(session));
+            Reply::Opened(Opened { commit, floor, syncing, last, agreed, session_before })
         }),
         (proptest::collection::vec(report, 0..40), proptest::option::of(chunk()))
             .prop_map(|(entries, next)| Reply::Reported { entries, next }),
