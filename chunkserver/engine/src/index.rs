@@ -4,7 +4,7 @@
 //!  key                      value (little-endian; its last 4 bytes: CRC-32 of key and the bytes before)
 //!  'p'                      version 1, 0 7, disk id 16, next sequence 8, next offset 8, chain 4, crc 4          = 48
 //!  'v' volume               version 1, flags 1, 0 2, promised 4, size 8, commit 8, sync after 8, floor 8,
-//!                           session 8, agreed 4, crc 4   flags: 1 syncing, 2 incomplete, 4 deleted                   = 56
+//!                           session 8, agreed 4, crc 4   flags: 1 syncing, 2 incomplete, 4 deleted              = 56
 //!  'c' volume, chunk        version 1, flags 1, 0 6, prefix 8, adopted 8, 0 4, crc 4   flags: 1 complete        = 32
 //!  's' volume, chunk, slot  version 1, 0 1, valid 2, stale 2, fresh 2, lost 2, 0 2, place 4, stamp 8, 16 x crc 4,
 //!                           crc 4                                                                               = 92

@@ -1,9 +1,9 @@
 //! Reconcile: after an unclean end the in-sync replicas are made equal before anything is served (DESIGN §5.4).
 //!
 //! ```text
-//!  Opening ──all in-sync open──► Reporting ──all pages──► Working: a job a chunk that differs ──► Agreeing ──► Dirtying
-//!     ▲                              │                        │                                      │
-//!     └──────── Restart: new sessions, new reports ◄── a link lost, a member gone ◄──────────────────┘
+//!  Opening ──all in-sync open──► Reporting ──all pages──► Working: a job a chunk that differs ─► Agreeing ─► Dirtying
+//!     ▲                              │                        │                                     │
+//!     └──────── Restart: new sessions, new reports ◄── a link lost, a member gone ◄─────────────────┘
 //!
 //!  job: [VoidStale(source)] then for each target:
 //!       ListChanged(source, after c) → MarkStale(target) → ListStale(target) → copies → CompleteChunk

@@ -54,8 +54,8 @@ pub struct VolumeRecord {
     /// Counts every change of the record.
     pub version: u64,
     pub holder: Option<NodeName>,
-    /// Epoch of the last writer that served. Whoever was in-sync then was equal to the others, and has it durable that it
-    /// was, by this epoch.
+    /// Epoch of the last writer that served. Whoever was in-sync then was equal to the others, and has it durable that
+    /// it was, by this epoch.
     pub served: Epoch,
     /// The last writer drained and closed; its replicas are equal.
     pub clean: bool,

@@ -82,9 +82,9 @@ pub enum Request {
     /// The prefix of a chunk at the source, to be adopted at `FinishSync` unless newer writes have come to the chunk
     /// meanwhile.
     AdoptPrefix { chunk: ChunkIndex, prefix: Lsn },
-    /// Ends a return or a reconcile: the replica is equal to the others. Refused as `Incomplete` while anything is stale,
-    /// or, without a return, incomplete; else it is complete in every chunk and has agreed in this epoch, durably, in
-    /// order after every write sent before.
+    /// Ends a return or a reconcile: the replica is equal to the others. Refused as `Incomplete` while anything is
+    /// stale, or, without a return, incomplete; else it is complete in every chunk and has agreed in this epoch,
+    /// durably, in order after every write sent before.
     FinishSync,
     /// The volume has this size now; never less than before. Requests that follow may use it. Answered by `Done` when
     /// durable.
