@@ -142,6 +142,26 @@ fn damage(scene: &Scene, fs_type: &str) -> Result<()> {
     kubelet.delete(&volume)
 }
 
+/// What was written lies where no probe looks.
+#[test]
+fn a_volume_that_was_written_by_hand_is_never_formatted() -> Result<()> {
+    on_cluster("by-hand", |scene| {
+        let kubelet = scene.cluster.kubelet("n1")?;
+        let volume = kubelet.create("pvc-1", SIZE_BYTES, Kubelet::mount_capability("ext4"))?;
+        let mut client = NbdClient::connect(&nbd_socket(&scene.cluster.attach(&volume.id, "n1", "nbd")?)?)?;
+        client.write(SIZE_BYTES as u64 / 2, &vec![7; 65536])?;
+        client.close()?;
+        scene.cluster.detach(&volume.id)?;
+        let before = whole_content(scene, &volume.id)?;
+        let publish_context = kubelet.publish(&volume)?;
+        let code = refusal(kubelet.stage(&volume, &publish_context))?;
+        ensure!(code == Code::FailedPrecondition, "{code:?}");
+        kubelet.unmount(&volume)?;
+        ensure!(whole_content(scene, &volume.id)? == before, "a refused volume is not changed");
+        kubelet.delete(&volume)
+    })
+}
+
 /// Zeros over the first 64 KiB; gives the whole content after that.
 fn overwrite_superblock(scene: &Scene, volume: &str) -> Result<Vec<u8>> {
     let mut client = NbdClient::connect(&nbd_socket(&scene.cluster.attach(volume, "n1", "nbd")?)?)?;

@@ -53,7 +53,7 @@ impl Api {
 
     pub fn attach(&self, volume: &str, node: &str) -> Result<Device, Refusal> {
         let (volume, node) = (volume.to_owned(), node.to_owned());
-        let request = AttachVolumeRequest { volume, node, frontend: Frontend::Nbd as i32, read_only: false };
+        let request = AttachVolumeRequest { volume, node, frontend: Frontend::Nbd as i32, ..Default::default() };
         self.call(ATTACH_LIMIT, async |client| client.attach_volume(request).await)
     }
 

@@ -63,7 +63,7 @@ async fn attach(
         FrontendName::Fuse => control::Frontend::Fuse,
         FrontendName::Nbd => control::Frontend::Nbd,
     };
-    let request = control::AttachVolumeRequest { volume, node, frontend: frontend as i32, read_only };
+    let request = control::AttachVolumeRequest { volume, node, frontend: frontend as i32, read_only, keeps_use: false };
     let device = client.attach_volume(request).await.map_err(explain)?.into_inner();
     drop(progress);
     if device.path.is_empty() {

@@ -23,6 +23,27 @@ pub(crate) enum DetachMode {
     Force,
 }
 
+/// How the device is to be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Show {
+    /// `Unspecified`: the volume is reserved for the node, and the device is brought up by the node.
+    pub(crate) frontend: Frontend,
+    pub(crate) read_only: bool,
+    /// The caller records the volume's use.
+    pub(crate) keeps_use: bool,
+}
+
+impl Show {
+    pub(crate) const NOTHING: Show = Show { frontend: Frontend::Unspecified, read_only: false, keeps_use: false };
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Detached {
+    Free,
+    /// Another node than the one that was named; nothing was changed.
+    HeldBy(NodeName),
+}
+
 impl Control {
     /// Reserves the volume for the node. Repeating it changes nothing.
     pub(crate) async fn reserve(&self, id: VolumeId, node: &NodeName) -> Result<StoredVolume> {
@@ -43,33 +64,25 @@ impl Control {
     }
 
     /// Reserves the volume and has the node's datapath bring up its device. Repeating it gives the same device.
-    pub(crate) async fn attach(
-        &self,
-        id: VolumeId,
-        node: &NodeName,
-        frontend: Frontend,
-        read_only: bool,
-    ) -> Result<Device> {
+    pub(crate) async fn attach(&self, id: VolumeId, node: &NodeName, show: Show) -> Result<Device> {
         let _permit = self.in_flight.begin(id)?;
         let before = self.volume(id).await?.volume.record;
         let reserved = self.reserve(id, node).await?.volume.record;
-        if frontend == Frontend::Unspecified {
-            return Ok(Device { path: String::new(), frontend: frontend as i32, epoch: reserved.epoch.number() });
+        if show.frontend == Frontend::Unspecified {
+            return Ok(Device { path: String::new(), frontend: show.frontend as i32, epoch: reserved.epoch.number() });
         }
-        let attached = self.attach_device(id, node, frontend, read_only).await;
+        let attached = self.attach_device(id, node, show).await;
         if attached.is_err() && before.holder.is_none() {
             self.release_unused(id, node, before.epoch).await?;
         }
         attached
     }
 
-    async fn attach_device(
-        &self,
-        id: VolumeId,
-        node: &NodeName,
-        frontend: Frontend,
-        read_only: bool,
-    ) -> Result<Device> {
+    async fn attach_device(&self, id: VolumeId, node: &NodeName, show: Show) -> Result<Device> {
+        if !show.read_only && !show.keeps_use {
+            self.use_raw(id).await?;
+        }
+        let Show { frontend, read_only, .. } = show;
         let address = match self.registry.datapath(node).await {
             Some((address, true)) => address,
             _ => return Err(Error::new(ErrorKind::Unavailable, format!("the datapath of node {node} is silent"))),
@@ -88,12 +101,15 @@ impl Control {
         self.release(id, "released", unused).await
     }
 
-    /// Has the node's datapath drain and close the device, and frees the volume. A volume that nobody holds is no
-    /// error.
-    pub(crate) async fn detach(&self, id: VolumeId, mode: DetachMode) -> Result<()> {
+    /// Has the node's datapath drain and close the device, and frees the volume; with `node`, only if that one holds
+    /// it. A volume that nobody holds is no error.
+    pub(crate) async fn detach(&self, id: VolumeId, node: Option<&NodeName>, mode: DetachMode) -> Result<Detached> {
         let _permit = self.in_flight.begin(id)?;
         let record = self.volume(id).await?.volume.record;
-        let Some(holder) = record.holder else { return Ok(()) };
+        let Some(holder) = record.holder else { return Ok(Detached::Free) };
+        if node.is_some_and(|node| *node != holder) {
+            return Ok(Detached::HeldBy(holder));
+        }
         let closed = self.detach_device(id, &holder, mode).await;
         match (closed, mode) {
             (Ok(()), _) => {}
@@ -116,7 +132,8 @@ impl Control {
             let now = &seen.volume.record;
             now.holder.as_ref() == Some(&holder) && now.epoch == record.epoch
         };
-        self.release(id, kind, same).await
+        self.release(id, kind, same).await?;
+        Ok(Detached::Free)
     }
 
     async fn detach_device(&self, id: VolumeId, holder: &NodeName, mode: DetachMode) -> Result<()> {

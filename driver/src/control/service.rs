@@ -1,7 +1,7 @@
 //! The gRPC services of the control plane: requests are checked field by field, handed to the functions beside this
 //! file, and answered.
 
-use super::attachment::DetachMode;
+use super::attachment::{DetachMode, Detached, Show};
 use super::present::{disk_to_proto, event_to_proto, node_to_proto, use_from_proto};
 use super::registry::Report;
 use super::volumes::{NewVolume, SizeRange};
@@ -125,23 +125,25 @@ impl Cluster for Service {
             Frontend::try_from(request.frontend).map_err(|_| Error::invalid("frontend is not one of ours"))?;
         let id = self.0.find_volume(&request.volume).await?.volume.id();
         let control = self.0.clone();
-        let attach = async move { control.attach(id, &node, frontend, request.read_only).await };
+        let show = Show { frontend, read_only: request.read_only, keeps_use: request.keeps_use };
+        let attach = async move { control.attach(id, &node, show).await };
         Ok(Response::new(to_the_end(attach).await?))
     }
 
     async fn detach_volume(&self, request: Request<DetachVolumeRequest>) -> Answer<DetachVolumeResponse> {
         let request = request.into_inner();
         let seen = self.0.find_volume(&request.volume).await?;
-        if let Some(holder) = seen.volume.record.holder.as_ref().filter(|_| !request.node.is_empty()) {
-            let node: NodeName = field("node", &request.node)?;
-            if *holder != node {
-                let text = format!("volume {} is held by node {holder}, not {node}", seen.volume.name);
-                return Err(Error::precondition(text).into());
-            }
-        }
+        let node = match request.node.as_str() {
+            "" => None,
+            name => Some(field::<NodeName>("node", name)?),
+        };
         let mode = if request.force { DetachMode::Force } else { DetachMode::Clean };
         let (control, id) = (self.0.clone(), seen.volume.id());
-        to_the_end(async move { control.detach(id, mode).await }).await?;
+        let freed = to_the_end(async move { control.detach(id, node.as_ref(), mode).await }).await?;
+        if let Detached::HeldBy(holder) = freed {
+            let text = format!("volume {} is held by node {holder}, not {}", seen.volume.name, request.node);
+            return Err(Error::precondition(text).into());
+        }
         Ok(Response::new(DetachVolumeResponse {}))
     }
 

@@ -184,6 +184,21 @@ impl Control {
         Err(raced(id))
     }
 
+    /// A writable device is about to be shown to somebody who says nothing of the volume's use: whatever comes of it,
+    /// no filesystem is made there any more.
+    pub(crate) async fn use_raw(&self, id: VolumeId) -> Result<()> {
+        let seen = self.volume(id).await?;
+        match seen.volume.use_state {
+            UseState::Used => Ok(()),
+            UseState::Blank => self.set_use(id, UseState::Blank, UseState::Used, "").await.map(drop),
+            UseState::Formatting => {
+                let text =
+                    format!("a filesystem was begun on volume {} and not ended: stage it first", seen.volume.name);
+                Err(Error::precondition(text))
+            }
+        }
+    }
+
     /// blank → formatting → used, and blank → used for a volume that gets no filesystem. Repeating a step that was
     /// taken changes nothing.
     pub(crate) async fn set_use(

@@ -6,11 +6,10 @@
 mod request;
 
 use super::{TOPOLOGY_NODE, status::code};
-use crate::control::attachment::DetachMode;
+use crate::control::attachment::{DetachMode, Show};
 use crate::control::{Control, to_the_end};
 use crate::error::{Error, ErrorKind, Result};
 use ashlar_catalog::StoredVolume;
-use ashlar_rpc::control::Frontend;
 use ashlar_rpc::csi::controller_server::Controller;
 use ashlar_rpc::csi::controller_service_capability::{self, Rpc, rpc::Type};
 use ashlar_rpc::csi::*;
@@ -95,7 +94,7 @@ impl ControllerService {
             .node_id
             .parse()
             .map_err(|_| Error::not_found(format_args!("node {}", request::shown(&request.node_id))))?;
-        self.control.attach(volume.volume.id(), &node, Frontend::Unspecified, false).await?;
+        self.control.attach(volume.volume.id(), &node, Show::NOTHING).await?;
         Ok(ControllerPublishVolumeResponse { publish_context: HashMap::new() })
     }
 
@@ -103,14 +102,20 @@ impl ControllerService {
         request::required("volume_id", &request.volume_id)?;
         // A volume that does not exist is published nowhere.
         let Ok(id) = request.volume_id.parse::<VolumeId>() else { return Ok(ControllerUnpublishVolumeResponse {}) };
-        let Some(seen) = self.control.catalog.volume(id).await? else {
+        if self.control.catalog.volume(id).await?.is_none() {
             return Ok(ControllerUnpublishVolumeResponse {});
-        };
-        let held_there = seen.volume.record.holder.as_ref().is_some_and(|holder| holder.as_str() == request.node_id);
-        if request.node_id.is_empty() || held_there {
-            let control = self.control.clone();
-            to_the_end(async move { control.detach(id, DetachMode::CleanOrSilent).await }).await?;
         }
+        let node = match request.node_id.as_str() {
+            "" => None,
+            // What is no name of a node holds nothing.
+            name => match name.parse::<NodeName>() {
+                Ok(node) => Some(node),
+                Err(_) => return Ok(ControllerUnpublishVolumeResponse {}),
+            },
+        };
+        // One that another node holds by now is that node's.
+        let control = self.control.clone();
+        to_the_end(async move { control.detach(id, node.as_ref(), DetachMode::CleanOrSilent).await }).await?;
         Ok(ControllerUnpublishVolumeResponse {})
     }
 

@@ -69,6 +69,15 @@ pub fn plan(recorded: &Use, asked: Option<FsType>, read_only: bool) -> Result<Pl
     }
 }
 
+/// `planned`: as it was when the plan was made; `attached`: as it is since the volume is attached here. Whoever used it
+/// in between had recorded that before, and from now on nobody else's writes come through.
+pub fn check_unchanged(planned: &Use, attached: &Use) -> Result<(), MountError> {
+    if planned == attached {
+        return Ok(());
+    }
+    Err(refuse("the volume was used elsewhere before it was attached here: ask again".to_owned()))
+}
+
 /// Whether a volume that is blank or formatting may be formatted now.
 pub fn decide_format(recorded: &Use, probe: &Probe) -> Result<Step, MountError> {
     match (recorded, probe) {
@@ -108,6 +117,16 @@ mod tests {
         assert_eq!(decide(&FORMATTING), [Some(Step::Format), Some(Step::WipeAndFormat), None]);
         assert_eq!(decide(&EXT4), [None, None, None]);
         assert_eq!(decide(&RAW), [None, None, None]);
+    }
+
+    /// P8: a plan is good for what the volume was when it was attached, whatever it had been when it was looked up.
+    #[test]
+    fn a_plan_does_not_outlive_the_use_that_it_was_made_for() {
+        let uses = [Use::Blank, FORMATTING, EXT4, RAW];
+        for (index, planned) in uses.iter().enumerate() {
+            let same = uses.each_ref().map(|attached| check_unchanged(planned, attached).is_ok());
+            assert_eq!(same, [0, 1, 2, 3].map(|other| other == index), "{planned:?}");
+        }
     }
 
     /// P8: every use with every request.

@@ -117,7 +117,7 @@ async fn a_volume_that_is_held_is_not_deleted() {
     let id = world.create("a").await.volume.id();
     world.control.reserve(id, &node("n1")).await.unwrap();
     assert_eq!(world.control.delete_volume(id).await.unwrap_err().kind, ErrorKind::FailedPrecondition);
-    world.control.detach(id, DetachMode::Force).await.unwrap();
+    world.control.detach(id, None, DetachMode::Force).await.unwrap();
     world.control.delete_volume(id).await.unwrap();
     assert_eq!(world.control.delete_volume(id).await.unwrap_err().kind, ErrorKind::NotFound);
     assert_eq!(world.control.grant(id, &node("n1")).await.unwrap_err().kind, ErrorKind::NotFound);

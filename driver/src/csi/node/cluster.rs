@@ -58,6 +58,7 @@ impl Cluster {
             node: self.node.to_string(),
             frontend: Frontend::Fuse as i32,
             read_only,
+            keeps_use: true,
         };
         let answer = self.control().attach_volume(within(DEVICE_TIMEOUT, request)).await;
         let path = answer.map_err(|status| explain("attach the volume", status))?.into_inner().path;

@@ -34,6 +34,10 @@ pub(super) async fn stage(shared: Arc<Shared>, request: Stage) -> Result<NodeSta
     let (Plan::Prepare(fs_type) | Plan::Mount(fs_type)) = plan;
     let options = capability.access.mount_options(fs_type, capability.read_only)?;
     let device = shared.attached(volume, &state, capability.read_only).await?;
+    // This process may have been stopped since it read the state.
+    let now = shared.cluster.volume(volume).await?;
+    check_holder(&shared, &now)?;
+    usage::check_unchanged(&state.recorded, &now.recorded)?;
 
     let (place, found) = look(shared.clone(), place, device.clone()).await?;
     match (found, plan) {
