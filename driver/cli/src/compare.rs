@@ -52,8 +52,14 @@ pub async fn compare(client: &mut ClusterClient<Channel>, name: String, format: 
     }
     ensure!(record.clean, "{name} was not detached cleanly, so its replicas may differ: attach it and detach it first");
     let addresses = message.members.into_iter().map(|member| member.address).collect();
+    let version = record.version;
     let found = tokio::task::spawn_blocking(move || Run::new(record, addresses)?.compare(&progress)).await;
     let found = found.context("wait for the comparison")??;
+    let after = client.get_volume(control::VolumeRef { volume: name.clone() }).await.map_err(explain)?.into_inner();
+    ensure!(
+        after.record.is_some_and(|record| record.version == version),
+        "{name} was used while it was compared, so what was read is of different moments: compare it again"
+    );
     let differing = found.differing;
     print(format, &Comparison { volume: name.clone(), ..found }, show)?;
     ensure!(differing == 0, "the replicas of {name} differ in {differing} blocks");
