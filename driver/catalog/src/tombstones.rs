@@ -45,11 +45,18 @@ impl TombstoneDocument {
 }
 
 impl Catalog {
-    /// All of them, by disk and volume.
-    pub async fn tombstones(&self) -> Result<Vec<Tombstone>, CatalogError> {
+    /// All of them, by disk and volume; and the keys of those whose values cannot be read, and why.
+    pub async fn tombstones(&self) -> Result<(Vec<Tombstone>, Vec<(String, CatalogError)>), CatalogError> {
         let found = self.store().read(vec![KeyRange::prefix(keys::TOMBSTONES)]).await?.ranges.remove(0);
         let read = |stored: &KeyValue| decode::<TombstoneDocument>(stored)?.into_tombstone(&stored.key);
-        found.iter().map(read).collect()
+        let (mut tombstones, mut unreadable) = (Vec::new(), Vec::new());
+        for stored in &found {
+            match read(stored) {
+                Ok(tombstone) => tombstones.push(tombstone),
+                Err(error) => unreadable.push((stored.key.clone(), error)),
+            }
+        }
+        Ok((tombstones, unreadable))
     }
 
     /// The replica is gone: its space may be promised again. Repeating it changes nothing.

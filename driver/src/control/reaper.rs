@@ -43,10 +43,19 @@ pub(crate) async fn run(control: Arc<Control>) {
 }
 
 impl Control {
+    /// What cannot be read keeps its claim, and nobody else waiting.
+    async fn tombstones(&self) -> Result<Vec<Tombstone>> {
+        let (tombstones, unreadable) = self.catalog.tombstones().await?;
+        for (key, error) in unreadable {
+            tracing::error!(%key, %error, "a tombstone cannot be read: its replica is not deleted");
+        }
+        Ok(tombstones)
+    }
+
     /// Tries each tombstone once; returns how many are left that may succeed when tried again. Those of silent
     /// chunkservers are not counted: their return wakes the reaper.
     async fn reap_all(&self) -> Result<usize> {
-        let tombstones = self.catalog.tombstones().await?;
+        let tombstones = self.tombstones().await?;
         let disks = self.registry.disks().await;
         let mut left = 0;
         for tombstone in &tombstones {
@@ -64,7 +73,7 @@ impl Control {
 
     /// Volumes whose replicas the node's disks should no longer hold.
     pub(crate) async fn replicas_to_delete(&self, node: &NodeName) -> Result<Vec<String>> {
-        let tombstones = self.catalog.tombstones().await?;
+        let tombstones = self.tombstones().await?;
         if tombstones.is_empty() {
             return Ok(Vec::new());
         }

@@ -51,7 +51,7 @@ struct NodeState {
 #[derive(Debug)]
 struct DiskState {
     disk: Disk,
-    /// As last reported since this process started.
+    /// As last reported, since this process started, by a chunkserver that still has it.
     free: Option<ByteCount>,
 }
 
@@ -198,9 +198,13 @@ impl Registry {
     pub(crate) async fn check_may_be_lost(&self, disk: DiskId) -> Result<()> {
         let state = self.state.lock().await;
         let entry = state.disks.get(&disk).ok_or_else(|| Error::not_found(format_args!("disk {disk}")))?;
+        let is_awaited = state.nodes.get(&entry.disk.node).is_some_and(|known| known.chunkserver.is_awaited());
         match state.disk_view(entry).map(|view| view.health) {
             Some(DiskHealth::Online) => Err(Error::precondition(format!(
                 "disk {disk} is online: stop its chunkserver before it is declared lost"
+            ))),
+            Some(DiskHealth::Silent) if is_awaited => Err(Error::precondition(format!(
+                "the control plane has just started, and the chunkserver of disk {disk} has time to report: try again"
             ))),
             _ => Ok(()),
         }
@@ -307,6 +311,11 @@ impl NodeState {
 impl Liveness {
     fn is_alive(self) -> bool {
         matches!(self, Liveness::Alive { .. })
+    }
+
+    /// Expected to report, and not heard of yet.
+    fn is_awaited(self) -> bool {
+        matches!(self, Liveness::Alive { heard_ms: 0, .. })
     }
 
     fn heard_ms(self) -> u64 {

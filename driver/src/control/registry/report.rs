@@ -147,12 +147,22 @@ impl State {
             DaemonReport::Chunkserver { data, rpc, disks } => {
                 (node.chunkserver_data, node.chunkserver_rpc) = (data.clone(), rpc.clone());
                 disks.iter().for_each(|disk| self.news_of_disk(report, disk, &mut news));
+                self.news_of_missing(report, disks, &mut news);
             }
             DaemonReport::Datapath { rpc, .. } => node.datapath_rpc = rpc.clone(),
         }
         news.durable |= known.is_none_or(|known| known.node != node);
         news.node = node;
         news
+    }
+
+    fn news_of_missing(&self, report: &Report, disks: &[ReportedDisk], news: &mut News) {
+        let own = self.disks.values().filter(|entry| entry.disk.node == report.node && entry.free.is_some());
+        for entry in own.filter(|entry| disks.iter().all(|disk| disk.id != entry.disk.id)) {
+            let text = format!("disk {} is no longer reported by node {}", entry.disk.id, report.node);
+            let event = Event::new(wall_clock_ms(), "disk-missing", text);
+            news.events.push(event.of_disk(entry.disk.id).of_node(&report.node));
+        }
     }
 
     fn news_of_disk(&self, report: &Report, disk: &ReportedDisk, news: &mut News) {
@@ -186,6 +196,11 @@ impl State {
     }
 
     fn believe(&mut self, report: Report, news: News, now: Instant, now_ms: u64) -> bool {
+        // A report names all disks of its chunkserver. One that it no longer has is silent.
+        if report.daemon() == Daemon::Chunkserver {
+            let own = self.disks.values_mut().filter(|entry| entry.disk.node == report.node);
+            own.for_each(|entry| entry.free = None);
+        }
         for (disk, free) in news.disks {
             self.disks.insert(disk.id, DiskState { disk, free: Some(free) });
         }

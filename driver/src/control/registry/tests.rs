@@ -127,3 +127,30 @@ async fn hostile_reports_are_refused() {
     many.disks = vec![many.disks[0].clone(); 33];
     assert!(world.report(HeartbeatRequest { daemon: Some(Daemon::Chunkserver(many)), ..beat() }).await.is_err());
 }
+
+/// It restarted without one of its disks.
+#[tokio::test]
+async fn a_disk_that_its_chunkserver_no_longer_names_is_silent() {
+    let world = World::with_nodes(2).await;
+    let mut beat = chunkserver_beat(1, "127.0.0.1:9");
+    let Some(Daemon::Chunkserver(chunkserver)) = &mut beat.daemon else { panic!("no chunkserver") };
+    chunkserver.disks.clear();
+    for _ in 0..2 {
+        world.report(beat.clone()).await.unwrap();
+    }
+    assert_eq!((health(&world, 1).await, health(&world, 2).await), (DiskHealth::Silent, DiskHealth::Online));
+    world.control.registry.check_may_be_lost(disk(1)).await.unwrap();
+    assert_eq!(world.kinds_of_events().await.iter().filter(|kind| *kind == "disk-missing").count(), 1);
+    world.chunkserver_reports(1, "127.0.0.1:9").await;
+    assert_eq!(health(&world, 1).await, DiskHealth::Online);
+}
+
+#[tokio::test]
+async fn after_a_restart_a_disk_is_not_lost_before_it_had_time_to_report() {
+    let world = World::with_nodes(2).await.restarted().await;
+    let registry = &world.control.registry;
+    let early = registry.check_may_be_lost(disk(1)).await.unwrap_err();
+    assert!(early.message.contains("just started"), "{early}");
+    fall_silent(&world).await;
+    registry.check_may_be_lost(disk(1)).await.unwrap();
+}

@@ -144,7 +144,7 @@ async fn replicas_are_deleted_in_the_end_though_chunkservers_refuse_and_the_driv
             assert_eq!(request.volume, id.to_string());
         }
     }
-    while !world.control.catalog.tombstones().await.unwrap().is_empty() {
+    while !world.control.catalog.tombstones().await.unwrap().0.is_empty() {
         tokio::task::yield_now().await;
     }
     assert_eq!(world.control.catalog.claims().await.unwrap().of(disk(1)), ByteCount(0));
