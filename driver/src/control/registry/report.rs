@@ -167,8 +167,12 @@ impl State {
 
     fn news_of_disk(&self, report: &Report, disk: &ReportedDisk, news: &mut News) {
         let known = self.disks.get(&disk.id);
+        // A disk that its owner no longer names may have been carried here.
+        let has_it = |owner: &NodeState, entry: &DiskState| {
+            owner.chunkserver.is_alive() && (entry.free.is_some() || owner.chunkserver.is_awaited())
+        };
         if let Some(known) = known.filter(|known| known.disk.node != report.node)
-            && self.nodes.get(&known.disk.node).is_some_and(|owner| owner.chunkserver.is_alive())
+            && self.nodes.get(&known.disk.node).is_some_and(|owner| has_it(owner, known))
         {
             let owner = &known.disk.node;
             tracing::error!(disk = %disk.id, node = %report.node, %owner, "disk is reported by two nodes, ignored");

@@ -141,8 +141,9 @@ async fn a_disk_that_its_chunkserver_no_longer_names_is_silent() {
     assert_eq!((health(&world, 1).await, health(&world, 2).await), (DiskHealth::Silent, DiskHealth::Online));
     world.control.registry.check_may_be_lost(disk(1)).await.unwrap();
     assert_eq!(world.kinds_of_events().await.iter().filter(|kind| *kind == "disk-missing").count(), 1);
-    world.chunkserver_reports(1, "127.0.0.1:9").await;
-    assert_eq!(health(&world, 1).await, DiskHealth::Online);
+    let carried = with_disk(chunkserver_beat(2, "127.0.0.1:9"), |reported| reported.id = disk(1).to_string());
+    world.report(carried).await.unwrap();
+    assert_eq!((health(&world, 1).await, owner(&world, 1).await), (DiskHealth::Online, node("n2")));
 }
 
 #[tokio::test]
