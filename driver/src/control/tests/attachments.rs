@@ -39,7 +39,7 @@ async fn a_clean_detach_frees_the_volume_and_repeats_without_harm() {
     assert_eq!((record.holder, record.clean), (None, true));
     let kinds = world.kinds_of_events().await;
     let of_volume: Vec<&str> = kinds.iter().map(String::as_str).filter(|kind| !kind.contains("new")).collect();
-    assert_eq!(of_volume, ["created", "reserved", "attached", "detached"]);
+    assert_eq!(of_volume, ["created", "reserved", "use", "attached", "detached"]);
 }
 
 #[tokio::test]
