@@ -18,12 +18,14 @@ pub const GROUPS: [(&str, &[&str]); 7] = [
     ("transitions", &TRANSITIONS),
 ];
 
-const PROCESSES: [&str; 16] = [
+const PROCESSES: [&str; 18] = [
     "fault: attached by force elsewhere",
     "fault: chunkserver crash",
     "fault: chunkserver is lost between two steps",
     "fault: chunkserver paused",
     "fault: clock drifts",
+    "fault: clock leaps",
+    "fault: clock leaps far",
     "fault: crash during recovery",
     "fault: disk declared lost",
     "fault: operator thinks of declaring a disk lost",

@@ -206,5 +206,6 @@ pub fn numbers(now: Nanos, happening: &Happening) -> [u64; 6] {
         Happening::CatalogUp => pair(23, 0, 0),
         Happening::DirectedStep { step } => pair(24, u64::from(*step), 0),
         Happening::Move { next } => pair(25, next.number(), 0),
+        Happening::ClockLeaps { .. } => pair(26, 0, 0),
     }
 }

@@ -110,7 +110,7 @@ impl World {
         for volume in self.volumes() {
             let Some(&answered) = self.promises.answered.get(&(disk, volume)) else { continue };
             let replica = status.replicas.iter().find(|replica| replica.volume == format::volume_id(volume));
-            // A disk that has lost all trace of a volume is found out by the next `Open`: it has promised nothing.
+            // A disk that has lost all trace of a volume is found out by the next `Open`: it has agreed in no epoch.
             let (last, knows) = replica.map_or((Lsn::ZERO, true), |replica| (replica.last, replica.incomplete));
             if last < answered && !knows {
                 self.violated(

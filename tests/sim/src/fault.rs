@@ -4,6 +4,12 @@ use crate::names::{Disk, Link, MICROS, MILLIS, Nanos, Node, SECONDS, Vol, Writer
 use crate::scenario::Class;
 use crate::world::{Happening, World};
 
+/// A wait of 1.25 leases (2.5 s) by a clock that is 5 % fast, less this, is longer than a lease (2 s) by one 5 % slow.
+const LEAP_NEAR_MAX: Nanos = 200 * MILLIS;
+const LEAP_FAR_MAX: Nanos = 30 * SECONDS;
+/// Longer than such a wait.
+const LEAPS_APART: Nanos = 3 * SECONDS;
+
 impl World {
     /// A class of faults strikes, and sets the time of its next strike.
     pub fn strike(&mut self, class: Class, every: Nanos) {
@@ -241,6 +247,37 @@ impl World {
             self.happens(happening);
         }
         self.set_server_tick(disk);
+    }
+
+    /// A node's clock is ahead all at once. Where a writer waits until another's leases have run out, that must be less
+    /// than what the wait is longer than a lease, drift counted: more is beyond the contract.
+    pub fn clock_leaps(&mut self, every: Nanos) {
+        if self.quiet {
+            return;
+        }
+        let node = Node(self.leap_rng.below(u64::from(self.scenario.nodes)) as u16);
+        let mut writers = self.living_writers();
+        writers.retain(|writer| self.writers[writer.index()].node == node);
+        let waits = |writer: &Writer| {
+            let core = self.writers[writer.index()].core.as_ref();
+            core.is_some_and(|core| !core.status().serving)
+        };
+        let is_far = !writers.iter().any(waits) && self.leap_rng.coin();
+        let (low, high) = if is_far { (LEAP_NEAR_MAX, LEAP_FAR_MAX) } else { (1, LEAP_NEAR_MAX) };
+        let by = self.leap_rng.range(low, high);
+        self.trace.count(if is_far { "fault: clock leaps far" } else { "fault: clock leaps" });
+        self.trace.line(self.now, None, || format!("{node} has a clock that leaps ahead by {} ms", by / MILLIS));
+        self.clocks[node.index()].offset += by;
+        for writer in writers {
+            self.set_writer_tick(writer);
+        }
+        for disk in self.disks() {
+            if self.servers[disk.index()].node == node {
+                self.set_server_tick(disk);
+            }
+        }
+        let after = LEAPS_APART + self.leap_rng.below(every);
+        self.agenda.add(self.now + after, Happening::ClockLeaps { every });
     }
 
     pub fn pause_writer(&mut self, writer: Writer, lasts: Nanos) {

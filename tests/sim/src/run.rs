@@ -89,6 +89,9 @@ fn begin(world: &mut World, seed: u64) {
     if world.scenario.clocks_drift {
         world.trace.count("fault: clock drifts");
     }
+    if let Some(every) = world.scenario.clocks_leap {
+        world.agenda.add(SECONDS + world.leap_rng.below(every), Happening::ClockLeaps { every });
+    }
     if world.scenario.directed.is_some() {
         world.agenda.add(SECONDS + rng.below(2 * SECONDS), Happening::DirectedStep { step: 0 });
     }

@@ -175,6 +175,8 @@ pub struct Scenario {
     /// Slots of data space of each disk; small ones fill up.
     pub disk_slots: u32,
     pub clocks_drift: bool,
+    /// Mean time between two leaps of a node's clock, if they do.
+    pub clocks_leap: Option<Nanos>,
     /// Nodes are at different distances, farther than a link that was lost takes to be made again.
     pub far: bool,
 }
@@ -228,6 +230,7 @@ impl Scenario {
             },
             disk_slots: if small && !full { SMALL_DISK_SLOTS } else { 256 },
             clocks_drift: rng.coin(),
+            clocks_leap: if quiet { None } else { draw_leaps(seed) },
             far: rng.below(16) == 0,
         }
     }
@@ -244,12 +247,19 @@ impl Scenario {
         Scenario {
             classes: Vec::new(),
             directed: None,
+            clocks_leap: None,
             calls_lost_ppm: 0,
             answers_lost_ppm: 0,
             faults_until,
             ..Scenario::draw(seed)
         }
     }
+}
+
+/// A stream of its own: seeds without leaps are what they were before there were any.
+fn draw_leaps(seed: u64) -> Option<Nanos> {
+    let mut rng = Rng::named(seed, "leaps");
+    (rng.below(8) == 0).then(|| rng.range(3, 8) * SECONDS)
 }
 
 fn draw_directed(rng: &mut Rng) -> Option<Directed> {

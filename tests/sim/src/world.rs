@@ -49,6 +49,7 @@ pub enum Happening {
     CatalogUp,
     DirectedStep { step: u32 },
     Move { next: Move },
+    ClockLeaps { every: Nanos },
 }
 
 /// What went wrong, and on which block if it is about one.
@@ -84,6 +85,7 @@ pub struct World {
     pub guest_rng: Rng,
     pub fault_rng: Rng,
     pub site_rng: Rng,
+    pub leap_rng: Rng,
     /// The one disk that loses bits.
     pub rotten: Disk,
     /// Disks that were replaced by empty ones.
@@ -137,6 +139,7 @@ impl World {
             guest_rng: Rng::named(seed, "guest"),
             fault_rng: Rng::named(seed, "fault"),
             site_rng: Rng::named(seed, "site"),
+            leap_rng: Rng::named(seed, "leap"),
             rotten: Disk(rng.below(u64::from(scenario.nodes)) as u16),
             emptied: std::collections::BTreeSet::new(),
             inspections: std::collections::BTreeMap::new(),
@@ -257,6 +260,7 @@ impl World {
             Happening::CatalogUp => self.catalog.up = true,
             Happening::DirectedStep { step } => self.directed_step(step),
             Happening::Move { next } => self.make_move(next),
+            Happening::ClockLeaps { every } => self.clock_leaps(every),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::names::{Disk, Link, MICROS, MILLIS, Nanos, Node, SECONDS, Vol, Writer
 use crate::net::{Connection, Message, Pipe, Way};
 use crate::trace::Touch;
 use crate::world::{Happening, World, disk_of};
-use ashlar_types::{Change, ChangeAnswer, Epoch, Instant, SessionId, VolumeRecord};
+use ashlar_types::{Change, ChangeAnswer, Duration, Epoch, Instant, SessionId, VolumeRecord};
 use ashlar_volume::{Action, Config, Ending, Event, Notice, ProposalId, Volume};
 use ashlar_wire::Request;
 use std::collections::BTreeMap;
@@ -20,7 +20,9 @@ const CALL_TIMEOUT: Nanos = SECONDS;
 const CONNECT_TIMEOUT: Nanos = 500 * MILLIS;
 /// A deadline that has passed and stays, or hardly moves, is a busy loop. A few come by clocks that drift.
 const IDLE_TICKS_MAX: u32 = 100;
-const DEADLINE_MOVES_MIN: ashlar_types::Duration = ashlar_types::Duration::from_millis(1);
+const DEADLINE_MOVES_MIN: Duration = Duration::from_millis(1);
+/// However far the deadline moves: more than the reads that may wait, each of which has a time to be asked once more.
+const EMPTY_TICKS_MAX: u32 = 1000;
 
 pub struct WriterState {
     pub volume: Vol,
@@ -40,6 +42,8 @@ pub struct WriterState {
     proposals: BTreeMap<ProposalId, Nanos>,
     /// Ticks in a row by which it did nothing and wanted the next one at about the same time.
     idle_ticks: u32,
+    /// Ticks in a row by which it did nothing.
+    empty_ticks: u32,
 }
 
 impl WriterState {
@@ -92,6 +96,7 @@ impl World {
             dies_after,
             proposals: BTreeMap::new(),
             idle_ticks: 0,
+            empty_ticks: 0,
         });
         self.perform_for_writer(writer, actions);
         writer
@@ -140,9 +145,11 @@ impl World {
         let mut actions = Vec::new();
         let due = core.next_deadline();
         core.handle(now, event, &mut actions);
-        let is_idle = is_tick && actions.is_empty() && core.next_deadline() < due + DEADLINE_MOVES_MIN;
+        let is_empty = is_tick && actions.is_empty();
+        let is_idle = is_empty && core.next_deadline() < due + DEADLINE_MOVES_MIN;
+        state.empty_ticks = if is_empty { state.empty_ticks + 1 } else { 0 };
         state.idle_ticks = if is_idle { state.idle_ticks + 1 } else { 0 };
-        if state.idle_ticks > IDLE_TICKS_MAX {
+        if state.idle_ticks > IDLE_TICKS_MAX || state.empty_ticks > EMPTY_TICKS_MAX {
             let volume = state.volume;
             self.violated(format!("{writer} of {volume} asks for ticks and does nothing"), None);
         }

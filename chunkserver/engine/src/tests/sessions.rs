@@ -274,6 +274,24 @@ fn opened_says_what_was_before() {
 }
 
 #[test]
+fn what_it_agreed_in_is_durable_when_it_is_answered_and_never_falls() {
+    let mut rig = Rig::format(256);
+    for epoch in [2, 4] {
+        rig.opened(u64::from(epoch), epoch);
+        rig.write(u64::from(epoch), Request::FinishSync);
+        rig = Rig::start(rig.crash(&mut Random::new(u64::from(epoch))));
+        rig.settle();
+        let Reply::Opened(after) = rig.open(9, epoch + 1) else { panic!() };
+        assert_eq!(after.agreed, Epoch::new(epoch).unwrap(), "replayed from the journal");
+    }
+    rig.rest();
+    let mut rig = Rig::start(rig.crash(&mut Random::new(7)));
+    rig.settle();
+    let Reply::Opened(at_last) = rig.open(10, 6) else { panic!() };
+    assert_eq!(at_last.agreed, Epoch::new(4).unwrap(), "read from the index");
+}
+
+#[test]
 fn a_replica_that_has_not_agreed_in_what_it_served_under_says_for_good_that_it_is_incomplete() {
     let mut rig = Rig::format(256);
     rig.opened(1, 2);

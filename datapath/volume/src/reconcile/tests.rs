@@ -369,7 +369,7 @@ fn one_that_is_full_and_needed_is_not_asked_all_the_time() {
     assert!(bench.volume.status().serving && same(&bench));
 }
 
-/// What an image of its disk from before the reconcile lacks is told by this alone: it has promised this epoch.
+/// By this alone an image of a disk from before the reconcile is told from the disk: its promise is of this epoch too.
 #[test]
 fn nothing_is_served_before_all_have_it_durable_that_they_are_equal() {
     let mut bench = dirty(&[IN, IN]);
