@@ -6,7 +6,7 @@ BIN := $(CARGO_TARGET_DIR)/debug
 KEEP_MEMORY := MIMALLOC_PURGE_DELAY=-1
 
 .PHONY: help build demo test lint unit integration bench sim crash-points sim-mutants databases torture
-.PHONY: fuzz fuzz-mutants
+.PHONY: fuzz fuzz-mutants sanity
 
 help: ## lists these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | column -t -s @
@@ -36,6 +36,11 @@ unit: ## unit and property tests, tidy, golden fixtures
 integration: ## real daemons on loopback, real files, real mounts (root)
 	cargo build --workspace --bins
 	cargo test -p ashlar-tests --tests -- --test-threads=1
+
+sanity: ## the community's conformance suite for CSI drivers, alone (root, Go)
+	@deploy/install.sh test
+	cargo build --workspace --bins
+	cargo test -p ashlar-tests --test it_sanity -- --test-threads=1
 
 sim: ## simulated clusters: SEEDS=1000 FIRST=1, or SEED=n to replay one
 	cargo build -p ashlar-sim

@@ -10,7 +10,8 @@ network=(iproute2 iptables)
 postgres=(postgresql)
 databases=(mariadb-server sysbench)
 
-case "${1:-}" in
+target=${1:-}
+case "$target" in
 build) wanted=("${build[@]}") ;;
 test) wanted=("${build[@]}" "${mounts[@]}" "${clients[@]}" "${network[@]}" "${postgres[@]}") ;;
 demo) wanted=("${build[@]}" "${mounts[@]}" "${databases[@]}") ;;
@@ -26,12 +27,24 @@ if ! command -v cargo >/dev/null; then
     exit 1
 fi
 
+# The conformance suite of CSI is a Go program. Any Go from 1.21 on fetches the one that the suite asks for.
+if [ "$target" = test ] && ! command -v go >/dev/null; then
+    wanted+=(golang-go)
+fi
+
 missing=()
 for package in "${wanted[@]}"; do
     state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
     [ "$state" = installed ] || missing+=("$package")
 done
+check_go() {
+    [ "$target" != test ] || (cd "$(dirname "$0")/../tests/sanity" && go version >/dev/null) || {
+        echo "Go is missing or too old for tests/sanity/go.mod (csi-sanity): install it from https://go.dev/dl" >&2
+        exit 1
+    }
+}
 if [ ${#missing[@]} -eq 0 ]; then
+    check_go
     exit 0
 fi
 
@@ -61,3 +74,4 @@ if ! { "${as_root[@]}" apt-get update -q && "${as_root[@]}" apt-get install -y -
     exit 1
 fi
 rm -f "$log"
+check_go

@@ -201,13 +201,13 @@ fn a_full_disk_refuses_writes_before_it_takes_them_and_keeps_what_it_has() -> Re
         ensure!(status_of(&refused)? == Status::NoSpace, "{refused:?}");
         ensure!(taken > 100, "a disk of 512 MiB took only {taken} MiB");
         for at in 0..taken {
-            let reply = writer.ask(Request::Read { range: mebibyte(at) })?;
+            let reply = writer.ask(Request::Read { range: mebibyte(at), below: Lsn::MAX })?;
             ensure!(
                 matches!(&reply, Reply::Data(blocks) if *blocks == filled(at)),
                 "mebibyte {at} is as it was written"
             );
         }
-        let beyond = writer.ask(Request::Read { range: mebibyte(taken) })?;
+        let beyond = writer.ask(Request::Read { range: mebibyte(taken), below: Lsn::MAX })?;
         let zeros = BlockData::seal(vec![0; 1 << 20].into());
         ensure!(matches!(&beyond, Reply::Data(blocks) if *blocks == zeros), "a refused write leaves nothing");
         Ok(())

@@ -10,11 +10,15 @@
 //! - An operation goes on when its caller goes away, so nothing is left half done; it has its own deadlines.
 //! - Never is a volume closed while its front-end is up, except when the process ends or the caller forces it.
 
+mod expand;
+mod modify;
+mod snapshot;
+
 use crate::config::Config;
-use crate::control::{ControlPlane, Granted};
+use crate::control::ControlPlane;
 use crate::frontend::Frontend;
 use crate::frontend::fuse::{FuseError, FuseLoop};
-use crate::runtime::{ClientsConnected, Command, Ended, OpenFailure, RuntimeHandle};
+use crate::runtime::{ClientsConnected, Command, Ended, Granted, OpenFailure, RuntimeHandle};
 use ashlar_rpc::control::{self, Device};
 use ashlar_types::{ByteCount, Duration, Epoch, VolumeId};
 use std::collections::HashMap;
@@ -211,12 +215,11 @@ impl Attachments {
     }
 
     async fn open(&self, id: VolumeId, granted: Granted) -> Result<Epoch, Status> {
-        let Granted { record, addresses, io_timeout } = granted;
-        if record.volume != id {
-            return Err(Status::internal(format!("the control plane granted volume {}", record.volume)));
+        if granted.record.volume != id {
+            return Err(Status::internal(format!("the control plane granted volume {}", granted.record.volume)));
         }
         let (done, served) = oneshot::channel();
-        self.send(Command::Open { record, addresses, io_timeout, done }).await?;
+        self.send(Command::Open { granted, done }).await?;
         let progress = || async {
             match self.shared.ending.load(Ordering::Relaxed) {
                 true => Ok(None),

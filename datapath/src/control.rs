@@ -7,7 +7,8 @@
 
 use crate::attachments::Attachments;
 use crate::config::Config;
-use crate::runtime::{Addresses, Ask, Command, Ended, RuntimeHandle};
+use crate::runtime::{Addresses, Ask, Command, Ended, Granted, RuntimeHandle};
+use crate::settings::Settings;
 use ashlar_rpc::control::membership_client::MembershipClient;
 use ashlar_rpc::control::registry_client::RegistryClient;
 use ashlar_rpc::control::{self, heartbeat_request::Daemon};
@@ -43,13 +44,6 @@ pub(crate) struct ControlPlane {
     /// The last proposal had an answer. Proposals are made again several times a second: only the first failure is a
     /// warning.
     is_answering: Arc<AtomicBool>,
-}
-
-/// A volume record with what the I/O thread needs beside it.
-pub(crate) struct Granted {
-    pub(crate) record: VolumeRecord,
-    pub(crate) addresses: Addresses,
-    pub(crate) io_timeout: Option<Duration>,
 }
 
 impl ControlPlane {
@@ -114,7 +108,9 @@ impl ControlPlane {
     fn understand(&self, record: &control::VolumeRecord) -> Result<Granted, Status> {
         let understood = convert::record_from_proto(record)
             .map_err(|error| Status::internal(format!("the control plane's record makes no sense: {error}")))?;
+        let settings = record.settings.as_ref().map(Settings::from_proto).transpose();
         Ok(Granted {
+            settings: settings.map_err(|error| Status::internal(error.to_string()))?.unwrap_or_default(),
             record: understood,
             addresses: self.addresses(record),
             io_timeout: (record.io_timeout_ms > 0).then(|| Duration::from_millis(record.io_timeout_ms)),
@@ -298,11 +294,24 @@ async fn beat(
     };
     let response = answer(control.registry.clone().heartbeat(request)).await?;
     let more = events.confirm(count);
+    modify(attachments, response.modify_volumes).await;
+    for volume in response.newer_records {
+        attachments.refresh(&volume).await;
+    }
     let asked = match response.interval_ms {
         0 => INTERVAL,
         asked_ms => Duration::from_millis(asked_ms).clamp(INTERVAL_MIN, INTERVAL_MAX),
     };
     Ok((asked, more))
+}
+
+/// What a `Modify` that did not arrive would have changed.
+async fn modify(attachments: &Attachments, asked: Vec<control::DatapathModifyRequest>) {
+    for control::DatapathModifyRequest { volume, settings } in asked {
+        if let Err(status) = attachments.modify(&volume, settings.as_ref()).await {
+            tracing::warn!(volume, %status, "the control plane asks for settings that cannot be had");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -331,6 +340,7 @@ mod tests {
             members: vec![member.clone()],
             chunks: vec![],
             declared_lost: vec![],
+            snapshots: vec![],
             last_change: None,
         };
         assert_eq!(fault_of_grant(&good), None);

@@ -3,6 +3,7 @@
 use crate::attachments::Attachments;
 use crate::config::Config;
 use crate::control::{ControlPlane, EventLog, heartbeat, serve_asks};
+use crate::descriptors;
 use crate::frontend::{leftovers, reclaim};
 use crate::metrics::Metrics;
 use crate::rpc::DatapathService;
@@ -37,8 +38,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if let Err(error) = reclaim::mark_as_io_flusher() {
         tracing::info!(%error, "memory pressure may stall the node: CAP_SYS_RESOURCE is missing");
     }
-    let descriptors = ashlar_reactor::raise_descriptor_limit().context("raise the limit of open files")?;
-    tracing::debug!(descriptors, "links, devices and mounts may have so many open files");
+    descriptors::allow().context("allow more open files")?;
     let run_dir = RunDir::open(&config.run_dir)?;
     let config = Arc::new(Config { run_dir: run_dir.path().to_owned(), ..config });
     leftovers::clean(run_dir.path()).context("clean up what a predecessor left behind")?;

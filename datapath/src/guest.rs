@@ -12,7 +12,7 @@
 //!   were given.
 //! - `held.len() + waiting.len()` is at most what the front-ends let in.
 
-use ashlar_types::{BLOCK_BYTES, BlockCount, BlockIndex, ByteCount, ByteOffset};
+use ashlar_types::{BLOCK_BYTES, BlockCount, BlockIndex, ByteCount, ByteOffset, Lsn};
 use ashlar_volume::{GuestError, GuestOp, Tag};
 use bytes::{Bytes, BytesMut};
 use std::collections::{HashMap, VecDeque};
@@ -172,7 +172,7 @@ impl GuestTable {
                 if skip != 0 || count.bytes() != bytes {
                     self.waiting.insert(key, Waiting::CutRead { skip, bytes: bytes.0 as usize });
                 }
-                whole(GuestOp::Read { start, count });
+                whole(GuestOp::Read { start, count, below: Lsn::MAX });
             }
             GuestRequest::Trim { offset, bytes } => match within(offset, bytes) {
                 Some((start, count)) => whole(GuestOp::Discard { start, count }),
@@ -208,7 +208,8 @@ impl GuestTable {
         for (in_part, block, part) in [(first_in_part, first, FIRST), (last_in_part, last, LAST)] {
             if in_part {
                 edges.awaited += 1;
-                operations.push((tag(key, part), GuestOp::Read { start: BlockIndex(block), count: BlockCount(1) }));
+                let op = GuestOp::Read { start: BlockIndex(block), count: BlockCount(1), below: Lsn::MAX };
+                operations.push((tag(key, part), op));
             }
         }
         self.reading = Some(key);

@@ -12,21 +12,26 @@
 //! | --- | --- |
 //! | `runtime` | the I/O thread: reactor, volumes, links |
 //! | `guest` | requests in bytes, as operations in blocks (pure) |
+//! | `limits` | who waits for the limits of its volume (pure) |
 //! | `frontend` | NBD server, FUSE with loop devices |
 //! | `attachments` | attach and detach, step by step |
 //! | `control`, `rpc` | what is asked of the control plane; what is served to it |
+//! | `settings` | how a volume is served, as the control plane says |
 //! | `config`, `metrics`, `status`, `daemon` | the process |
 
 mod attachments;
 mod config;
 mod control;
 mod daemon;
+mod descriptors;
 mod frontend;
 mod guest;
+mod limits;
 mod metrics;
 mod rpc;
 mod run_dir;
 mod runtime;
+mod settings;
 mod status;
 
 pub use config::{Config, ConfigError, RunFlags};

@@ -2,7 +2,11 @@
 //!
 //! The I/O thread only touches atomics here, and a histogram's lock that nobody holds but a scrape that copies it.
 
+mod limits;
+
 use ashlar_types::{Duration, VolumeId};
+use limits::LimitFamilies;
+pub(crate) use limits::LimitMetrics;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -96,6 +100,7 @@ pub(crate) struct Metrics {
     resynced: Family<VolumeLabel, Counter>,
     gap: Family<VolumeLabel, Seconds>,
     commit: Family<VolumeLabel, Gauge>,
+    limits: LimitFamilies,
 }
 
 /// Figures of one kind of request of one volume.
@@ -120,6 +125,7 @@ pub(crate) struct VolumeMetrics {
     pub(crate) resynced: Counter,
     pub(crate) gap_seconds: Seconds,
     pub(crate) commit: Gauge,
+    pub(crate) limits: LimitMetrics,
 }
 
 impl Metrics {
@@ -138,6 +144,7 @@ impl Metrics {
             resynced: Family::default(),
             gap: Family::default(),
             commit: Family::default(),
+            limits: LimitFamilies::new(),
         };
         metrics.registry = Arc::new(metrics.register());
         metrics
@@ -158,6 +165,7 @@ impl Metrics {
         let gap = "Longest time in which no write was completed though one was waiting";
         all.register_with_unit("longest_gap", gap, Unit::Seconds, self.gap.clone());
         all.register("commit_lsn", "Commit point: epoch in the upper 24 bits, a counter below", self.commit.clone());
+        self.limits.register(&mut all);
         all
     }
 
@@ -183,6 +191,7 @@ impl Metrics {
             resynced: self.resynced.get_or_create_owned(&label),
             gap_seconds: self.gap.get_or_create_owned(&label),
             commit: self.commit.get_or_create_owned(&label),
+            limits: self.limits.for_volume(&label.volume),
             volume: label.volume,
             all: self.clone(),
         }
@@ -278,6 +287,7 @@ impl Drop for VolumeMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ashlar_types::ByteCount;
 
     #[test]
     fn a_volume_is_shown_while_it_is_attached() {
@@ -286,12 +296,19 @@ mod tests {
         volume.write.operations.inc();
         volume.write.latency.observe(0.001);
         volume.set_members(State::InSync, 3);
+        volume.limits.admitted(ByteCount(4096));
+        volume.limits.set_held(2);
+        volume.limits.waited(Duration::from_millis(1500));
         let text = metrics.text().unwrap();
         let id = VolumeId::from_u128(7).to_string();
         for expected in [
             format!("ashlar_datapath_operations_total{{volume=\"{id}\",operation=\"write\"}} 1"),
             format!("ashlar_datapath_members{{volume=\"{id}\",state=\"in-sync\"}} 3"),
             format!("ashlar_datapath_latency_seconds_count{{volume=\"{id}\",operation=\"write\"}} 1"),
+            format!("ashlar_datapath_limit_per_second{{volume=\"{id}\",resource=\"operations\"}} 0"),
+            format!("ashlar_datapath_limit_admitted_total{{volume=\"{id}\",resource=\"bytes\"}} 4096"),
+            format!("ashlar_datapath_limit_held_seconds_sum{{volume=\"{id}\"}} 1.5"),
+            format!("ashlar_datapath_limit_held_operations{{volume=\"{id}\"}} 2"),
         ] {
             assert!(text.contains(&expected), "{expected} in {text}");
         }

@@ -42,6 +42,51 @@ impl Datapath for DatapathService {
         logged("detach", &request.volume, detached.map(|()| control::DatapathDetachResponse {}))
     }
 
+    async fn modify(
+        &self,
+        request: Request<control::DatapathModifyRequest>,
+    ) -> Result<Response<control::DatapathModifyResponse>, Status> {
+        let request = request.into_inner();
+        check_volume(&request.volume)?;
+        let modified = self.attachments.modify(&request.volume, request.settings.as_ref()).await;
+        logged("modify", &request.volume, modified.map(|()| control::DatapathModifyResponse {}))
+    }
+
+    async fn expand(
+        &self,
+        request: Request<control::DatapathExpandRequest>,
+    ) -> Result<Response<control::DatapathExpandResponse>, Status> {
+        let request = request.into_inner();
+        check_volume(&request.volume)?;
+        let expanded = self.attachments.expand(request.volume.clone()).await;
+        let answer = expanded.map(|size| control::DatapathExpandResponse { size_bytes: size.0 });
+        logged("expand", &request.volume, answer)
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<control::DatapathSnapshotRequest>,
+    ) -> Result<Response<control::DatapathSnapshotResponse>, Status> {
+        let request = request.into_inner();
+        check_volume(&request.volume)?;
+        let taken = self.attachments.snapshot(&request.volume, &request.snapshot, request.held).await;
+        let answer = taken.map(|taken| control::DatapathSnapshotResponse {
+            point_lsn: taken.point.raw(),
+            held_us: taken.held.as_micros() as u64,
+        });
+        logged("snapshot", &request.volume, answer)
+    }
+
+    async fn hold_writes(
+        &self,
+        request: Request<control::DatapathHoldRequest>,
+    ) -> Result<Response<control::DatapathHoldResponse>, Status> {
+        let request = request.into_inner();
+        check_volume(&request.volume)?;
+        let held = self.attachments.hold_writes(&request.volume, &request.snapshot, request.at_most_ms).await;
+        logged("hold writes", &request.volume, held.map(|()| control::DatapathHoldResponse {}))
+    }
+
     async fn list(
         &self,
         _: Request<control::DatapathListRequest>,

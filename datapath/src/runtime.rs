@@ -26,10 +26,11 @@ use crate::frontend::Origin;
 use crate::frontend::fuse::FuseCall;
 use crate::metrics::Metrics;
 use ashlar_reactor::{Completion, LinkId, Reactor, ReactorConfig, ReactorError, now};
-use ashlar_types::{DiskId, Duration, Epoch, Instant, VolumeId, VolumeRecord};
+use ashlar_types::{DiskId, Epoch, Instant, VolumeId};
 use ashlar_volume::{Event, GuestError};
 pub(crate) use command::{
-    ASKS_MAX, Addresses, Ask, ClientsConnected, Command, Detached, Ended, FUSE_CALLS_MAX, OpenFailure, RuntimeHandle,
+    ASKS_MAX, Addresses, Ask, ClientsConnected, Command, Detached, Ended, FUSE_CALLS_MAX, Granted, OpenFailure,
+    RuntimeHandle, Taken,
 };
 use command::{COMMANDS_MAX, VOLUMES_MAX, answer};
 use hosted::Hosted;
@@ -126,7 +127,7 @@ impl Runtime {
     }
 
     fn next_deadline(&self) -> Instant {
-        let volumes = self.volumes.values().map(|hosted| hosted.core.next_deadline()).min().unwrap_or(Instant::FAR);
+        let volumes = self.volumes.values().map(Hosted::next_deadline).min().unwrap_or(Instant::FAR);
         let waits = !self.io.asks.is_empty() || self.volumes.values().any(Hosted::waits_for_clients);
         if waits { volumes.min(now() + HAND_OVER_PAUSE) } else { volumes }
     }
@@ -137,6 +138,7 @@ impl Runtime {
             if hosted.core.next_deadline() <= now {
                 hosted.feed(&mut self.io, Event::Tick);
             }
+            hosted.admit_due(&mut self.io, now);
             if hosted.waits_for_clients() {
                 hosted.nbd_go_on(&mut self.io);
             }
@@ -209,7 +211,7 @@ impl Runtime {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Open { record, addresses, io_timeout, done } => self.open(record, addresses, io_timeout, done),
+            Command::Open { granted, done } => self.open(granted, done),
             Command::Abandon { volume, done } => {
                 let reason = self.volumes.remove(&volume).and_then(|hosted| hosted.abandon(&mut self.io));
                 answer(done, reason);
@@ -240,11 +242,32 @@ impl Runtime {
             Command::Unanswered { volume, epoch, proposal } => {
                 self.feed_writer(volume, epoch, Event::Unanswered { proposal });
             }
+            Command::Refresh { volume } => {
+                if let Some(hosted) = self.volumes.get_mut(&volume) {
+                    hosted.ask_record(&mut self.io);
+                }
+            }
+            Command::Modify { volume, settings, done } => {
+                let hosted = self.volumes.get_mut(&volume);
+                answer(done, hosted.map(|hosted| hosted.modify(&mut self.io, settings)).is_some());
+            }
             Command::Record { volume, record, addresses } => {
                 if let Some(hosted) = self.volumes.get_mut(&volume) {
                     hosted.adopt(&mut self.io, record, addresses);
                 }
             }
+            Command::Grow { volume, record, addresses, done } => {
+                let size = self.volumes.get_mut(&volume).map(|hosted| hosted.grow(&mut self.io, record, addresses));
+                answer(done, size);
+            }
+            Command::Snapshot { volume, id, held, done } => match self.volumes.get_mut(&volume) {
+                Some(hosted) => hosted.snapshot(&mut self.io, id, held, done),
+                None => answer(done, None),
+            },
+            Command::Hold { volume, id, at_most, done } => match self.volumes.get_mut(&volume) {
+                Some(hosted) => hosted.hold(&mut self.io, id, at_most, done),
+                None => answer(done, None),
+            },
             Command::Report { done } => {
                 self.volumes.values_mut().for_each(|hosted| hosted.tell_blocked(&mut self.io));
                 answer(done, self.volumes.values().map(Hosted::report).collect());
@@ -253,13 +276,8 @@ impl Runtime {
         }
     }
 
-    fn open(
-        &mut self,
-        record: VolumeRecord,
-        addresses: Addresses,
-        io_timeout: Option<Duration>,
-        done: oneshot::Sender<Result<Epoch, OpenFailure>>,
-    ) {
+    fn open(&mut self, granted: Granted, done: oneshot::Sender<Result<Epoch, OpenFailure>>) {
+        let Granted { record, addresses, io_timeout, settings } = granted;
         let volume = record.volume;
         self.forget_gone();
         let refusal = match () {
@@ -272,7 +290,7 @@ impl Runtime {
         }
         let config = ashlar_volume::Config { io_timeout, ..self.core_config.clone() };
         let metrics = self.metrics.for_volume(volume);
-        let hosted = Hosted::open(&mut self.io, config, record, addresses, metrics, done);
+        let hosted = Hosted::open(&mut self.io, config, record, addresses, metrics, settings, done);
         self.volumes.insert(volume, hosted);
     }
 

@@ -69,6 +69,7 @@ fn as_json(volume: &AttachedVolume) -> serde_json::Value {
         "longest_gap_ms": volume.longest_gap_ms,
         "repaired_blocks": volume.repaired_blocks,
         "commit_lsn": volume.commit_lsn,
+        "settings_version": volume.settings_version,
     })
 }
 

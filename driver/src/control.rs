@@ -1,7 +1,7 @@
 //! The control plane: what the catalog's state means, and the gRPC services over it.
 //!
 //! ```text
-//!  CLI, CSI ──► service ──► volumes · attachment · membership · health ──► catalog (compare-and-swap)
+//!  CLI, CSI ──► service ──► volumes · settings · attachment · membership · health ──► catalog (compare-and-swap)
 //!  datapath ──►    │             │ ask                                        ▲
 //!  chunkserver ─►  └► registry ──┴─► daemons (gRPC to datapaths, chunkservers)│
 //!                        └ silence ─► events                 reaper ──────────┘ deletes replicas of deleted volumes
@@ -10,14 +10,20 @@
 //! change came first. Nothing here is waited for by an I/O, but to attach, to eject and to take a member in (C3).
 
 pub(crate) mod attachment;
+pub(crate) mod condition;
 pub(crate) mod daemons;
+pub(crate) mod expansion;
+pub(crate) mod groups;
 pub(crate) mod health;
 pub(crate) mod membership;
 pub(crate) mod present;
+pub(crate) mod publication;
 pub(crate) mod reaper;
 pub(crate) mod registry;
 pub mod server;
 pub(crate) mod service;
+pub(crate) mod settings;
+pub(crate) mod snapshots;
 pub(crate) mod volumes;
 
 use crate::csi::inflight::InFlight;

@@ -19,5 +19,6 @@ pub mod error;
 pub mod metrics;
 pub mod mount;
 pub mod node_server;
+mod quantity;
 pub mod shutdown;
 pub mod state_file;

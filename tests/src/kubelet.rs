@@ -2,9 +2,10 @@
 
 use anyhow::{Context, Result};
 use ashlar_rpc::csi::{
-    self, CapacityRange, ControllerPublishVolumeRequest, ControllerUnpublishVolumeRequest, CreateVolumeRequest,
-    DeleteVolumeRequest, NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest,
-    NodeUnstageVolumeRequest, Topology, TopologyRequirement, VolumeCapability,
+    self, CapacityRange, ControllerExpandVolumeRequest, ControllerPublishVolumeRequest,
+    ControllerUnpublishVolumeRequest, CreateVolumeRequest, DeleteVolumeRequest, NodeExpandVolumeRequest,
+    NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, Topology,
+    TopologyRequirement, VolumeCapability,
     controller_client::ControllerClient,
     identity_client::IdentityClient,
     node_client::NodeClient,
@@ -196,6 +197,33 @@ impl Kubelet {
             let released = self.controller().await?.controller_unpublish_volume(release).await;
             released.context("ControllerUnpublishVolume")?;
             Ok(())
+        })
+    }
+
+    /// ControllerExpand, as the resizer does it, then NodeExpand at the pod's path; gives the new size.
+    pub fn expand(&self, volume: &MountedVolume, bytes: i64) -> Result<i64> {
+        let range = CapacityRange { required_bytes: bytes, limit_bytes: 0 };
+        let controller = ControllerExpandVolumeRequest {
+            volume_id: volume.id.clone(),
+            capacity_range: Some(range),
+            volume_capability: Some(volume.capability.clone()),
+            ..ControllerExpandVolumeRequest::default()
+        };
+        let node = NodeExpandVolumeRequest {
+            volume_id: volume.id.clone(),
+            volume_path: volume.target.to_string_lossy().into_owned(),
+            staging_target_path: volume.staging.to_string_lossy().into_owned(),
+            capacity_range: Some(range),
+            volume_capability: Some(volume.capability.clone()),
+            ..NodeExpandVolumeRequest::default()
+        };
+        self.block_on(async {
+            let expanded = self.controller().await?.controller_expand_volume(controller).await;
+            let expanded = expanded.context("ControllerExpandVolume")?.into_inner();
+            if expanded.node_expansion_required {
+                self.node().await?.node_expand_volume(node).await.context("NodeExpandVolume")?;
+            }
+            Ok(expanded.capacity_bytes)
         })
     }
 

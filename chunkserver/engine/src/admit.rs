@@ -5,21 +5,24 @@
 //! anything changed.
 
 use crate::Action;
-use crate::config::{REPAIR_BLOCKS_MAX, SMALL_WRITE_BLOCKS_MAX};
+use crate::config::SMALL_WRITE_BLOCKS_MAX;
 use crate::engine::{Engine, Op};
 use crate::journal::{Answer, Entry};
 use crate::place::Place;
 use crate::queue::{Verdict, Waiting, Work};
-use crate::record::{Body, Piece, Record, SlotPart, slot_parts};
+use crate::record::{Body, KEEP_BYTES_MAX, Piece, Record, SlotPart, slot_parts};
 use crate::replica::SlotAddress;
-use crate::store::Payload;
-use ashlar_types::{BLOCK_BYTES, BlockCount, ChunkIndex, ChunkRange, Epoch, Mutant, SLOT_BYTES, SlotIndex, VolumeId};
+use crate::store::{Move, Payload};
+use ashlar_types::{
+    BLOCK_BYTES, BlockCount, BlockIndex, ChunkIndex, ChunkRange, Epoch, FloorRange, Lsn, Mutant, SLOT_BYTES, VolumeId,
+};
 use ashlar_wire::{BlockData, SlotContent};
 use bytes::Bytes;
 
 /// Upper bounds of the bytes of a record, by shape; the exact layout is in `record`.
-const PLAIN_BYTES_MAX: usize = 176;
+const PLAIN_BYTES_MAX: usize = 208;
 const HEAD_BYTES_MAX: usize = 64;
+const FILL_HEAD_BYTES: usize = 88;
 const PIECE_BYTES: usize = 8;
 const CRC_BYTES: usize = 4;
 
@@ -54,6 +57,7 @@ impl Engine {
             Work::Repair { .. } => self.admit_repair(front, out),
             Work::Fill { .. } => self.admit_fill(front, out),
             Work::Discard { .. } => self.admit_discard(front, out),
+            Work::Merge { .. } => self.admit_merge(front, out),
             _ => self.admit_plain(front, out),
         }
     }
@@ -71,7 +75,8 @@ impl Engine {
         if !self.journal.fits(record_bytes(parts.len(), range.count.0), pages) {
             return Verdict::Full;
         }
-        let addresses = parts.iter().map(|part| SlotAddress { volume, chunk: range.chunk, slot: part.slot });
+        let address = |part: &SlotPart| SlotAddress { volume, chunk: range.chunk, slot: part.slot, floor: *floor };
+        let addresses = parts.iter().map(address);
         let touched: Vec<SlotAddress> = addresses.collect();
         let olds: Vec<Option<Place>> = touched.iter().map(|&address| self.expected_place(address)).collect();
         let first_touches = olds.iter().filter(|old| old.is_none()).count() as u32;
@@ -128,7 +133,7 @@ impl Engine {
         let mut touched = Vec::new();
         let (mut release_first, mut release_last) = (false, false);
         for part in slot_parts(range) {
-            let address = SlotAddress { volume, chunk: range.chunk, slot: part.slot };
+            let address = SlotAddress { volume, chunk: range.chunk, slot: part.slot, floor };
             let Some(place) = self.expected_place(address) else { continue };
             // Whether a partial discard empties the slot is known only when no other record is on its way to it.
             let empties = part.is_whole()
@@ -146,18 +151,20 @@ impl Engine {
     }
 
     fn admit_fill(&mut self, front: &Waiting, out: &mut Vec<Action>) -> Verdict {
-        let Work::Fill { chunk, slot, content } = &front.work else { unreachable!("a fill") };
-        let address = SlotAddress { volume: front.volume, chunk: *chunk, slot: *slot };
-        let is_quiet = self.pending.place(address).is_none();
-        let stale = self.store.slot(address).map_or(0, |slot| slot.stale);
+        let Work::Fill { chunk, slot, floors, into, content } = &front.work else { unreachable!("a fill") };
+        let address = SlotAddress { volume: front.volume, chunk: *chunk, slot: *slot, floor: *into };
+        let versions = self.store.floors_of(address, *floors).into_iter().chain([*into]);
+        let is_quiet =
+            versions.map(|floor| SlotAddress { floor, ..address }).all(|at| self.pending.place(at).is_none());
+        let (stale, fresh) = self.store.marks(address, *floors);
         if is_quiet && stale == 0 && self.journal.is_quiet() {
             return Verdict::Nothing;
         }
         // Records on their way can only add stale blocks to a slot that none of them writes, if they do not void them.
-        let replaces_all = is_quiet && stale == u16::MAX && !self.pending.is_voided(front.volume, *chunk);
+        let replaces_all = is_quiet && stale & !fresh == u16::MAX && !self.pending.is_voided(front.volume, *chunk);
         let direct = replaces_all && content.valid == u16::MAX;
         let pages = if direct { 0 } else { content.valid.count_ones() };
-        if !self.journal.fits(record_bytes(0, content.valid.count_ones()), pages) {
+        if !self.journal.fits(FILL_HEAD_BYTES + content.valid.count_ones() as usize * CRC_BYTES, pages) {
             return Verdict::Full;
         }
         let old = self.expected_place(address);
@@ -175,74 +182,83 @@ impl Engine {
             _ => (split_blocks(&content.blocks.data).collect(), vec![]),
         };
         self.pending.expect_place(address, place);
-        let SlotContent { stamp, valid, blocks } = content;
-        let crcs = blocks.crcs.clone();
-        let body = Body::Fill { chunk: *chunk, slot: *slot, stamp: *stamp, valid: *valid, place, direct, crcs };
+        let SlotContent { stamp, set, valid, ref blocks } = *content;
+        let (chunk, slot, floors, into, crcs) = (*chunk, *slot, *floors, *into, blocks.crcs.clone());
+        let body = Body::Fill { chunk, slot, floors, into, stamp, set, valid, place, direct, crcs };
         self.add(front, body, payload, vec![address], directs, out)
     }
 
-    /// A long repair goes in parts, of which the last one is answered.
+    /// A repair goes in parts, each of blocks that one version of a slot holds; the last one is answered.
     fn admit_repair(&mut self, front: &mut Waiting, out: &mut Vec<Action>) -> Verdict {
-        let Work::Repair { range, blocks, done } = &front.work else { unreachable!("a repair") };
-        let (range, done, volume) = (*range, *done, front.volume);
-        let address = |slot: SlotIndex| SlotAddress { volume, chunk: range.chunk, slot };
-        let rest = ChunkRange {
-            start: range.start.offset_by(BlockCount(done)),
-            count: BlockCount(range.count.0 - done),
-            ..range
-        };
-        // Slots of which nothing is here, and nothing is lost, have nothing to repair.
-        let repairable = |part: &SlotPart| {
-            let slot = self.store.slot(address(part.slot));
-            self.expected_place(address(part.slot)).is_some() || slot.is_some_and(|slot| slot.lost & part.bits() != 0)
-        };
-        let skipped: u32 = slot_parts(rest).take_while(|part| !repairable(part)).map(|part| part.count).sum();
-        if skipped == rest.count.0 {
+        let Work::Repair { range, below, blocks, done } = &front.work else { unreachable!("a repair") };
+        let (range, below, done, volume) = (*range, *below, *done, front.volume);
+        let holder = |index: u32| self.holder(volume, range.chunk, range.start.offset_by(BlockCount(index)), below);
+        let Some((first, address)) = (done..range.count.0).find_map(|index| Some((index, holder(index)?))) else {
             return Verdict::Nothing;
-        }
-        let mut count = 0;
-        for part in slot_parts(rest).skip_while(|part| !repairable(part)) {
-            if !repairable(&part) || count + part.count > REPAIR_BLOCKS_MAX {
-                break;
-            }
-            count += part.count;
-        }
-        let first = done + skipped;
-        let part = ChunkRange { start: range.start.offset_by(BlockCount(first)), count: BlockCount(count), ..range };
-        let slots: Vec<SlotAddress> = slot_parts(part).map(|part| address(part.slot)).collect();
-        if !self.journal.fits(record_bytes(slots.len(), count), count) {
+        };
+        let count = (first..range.count.0).take_while(|&index| holder(index) == Some(address)).count() as u32;
+        if !self.journal.fits(record_bytes(1, count), count) {
             return Verdict::Full;
         }
-        let olds: Vec<Option<Place>> = slots.iter().map(|&address| self.expected_place(address)).collect();
-        if self.store.places.free() < olds.iter().filter(|old| old.is_none()).count() as u32 {
-            return self.no_place();
-        }
-        let take = |old: Option<Place>| old.or_else(|| self.store.places.take()).expect("free places were counted");
-        let places: Vec<Place> = olds.into_iter().map(take).collect();
-        for (&address, &place) in slots.iter().zip(&places) {
-            self.pending.expect_place(address, Some(place));
-        }
+        let old = self.expected_place(address);
+        let Some(place) = old.or_else(|| self.store.places.take()) else { return self.no_place() };
+        self.pending.expect_place(address, Some(place));
+        let part = ChunkRange { start: range.start.offset_by(BlockCount(first)), count: BlockCount(count), ..range };
         let bytes = first as usize * BLOCK_BYTES as usize..(first + count) as usize * BLOCK_BYTES as usize;
         let data = Bytes::copy_from_slice(&blocks.data[bytes]);
         let crcs = blocks.crcs[first as usize..(first + count) as usize].to_vec();
-        let pieces = places.into_iter().map(|place| Piece { place, direct: false }).collect();
         let is_last = first + count == range.count.0;
-        let body = Body::Repair { range: part, pieces, crcs };
+        let pieces = vec![Piece { place, direct: false }];
+        let body = Body::Repair { range: part, floor: address.floor, pieces, crcs };
         let (volume, commit) = (front.volume, front.commit);
         let answer = match front.to {
             Some(to) if is_last => Answer::Done(to),
             _ => Answer::Nobody,
         };
         let record = Record { volume, commit, body };
-        self.add_record(Entry { record, payload: split_blocks(&data).collect(), touched: slots, answer }, vec![], out);
+        let entry = Entry { record, payload: split_blocks(&data).collect(), touched: vec![address], answer };
+        self.add_record(entry, vec![], out);
         let Work::Repair { done, .. } = &mut front.work else { unreachable!("a repair") };
         *done = first + count;
         if is_last { Verdict::Admitted } else { Verdict::More }
     }
 
+    /// The version that a block is read from, if there is content to repair, or content that was lost.
+    fn holder(&self, volume: VolumeId, chunk: ChunkIndex, block: BlockIndex, below: Lsn) -> Option<SlotAddress> {
+        let bit = 1 << block.within_slot();
+        let floors = FloorRange { from: Lsn::ZERO, below };
+        let mut versions = self.store.replica(volume)?.versions(chunk, block.slot(), floors).rev();
+        let (floor, version) = versions.find(|(_, slot)| (slot.set | slot.stale | slot.lost) & bit != 0)?;
+        let address = SlotAddress { volume, chunk, slot: block.slot(), floor };
+        (version.lost & bit != 0 || self.expected_place(address).is_some()).then_some(address)
+    }
+
+    /// The versions must still be what they were when the merge was planned, with nothing on its way to them.
+    fn admit_merge(&mut self, front: &Waiting, out: &mut Vec<Action>) -> Verdict {
+        let Work::Merge { pair, what, blocks } = &front.work else { unreachable!("a merge") };
+        let is_quiet = |address: SlotAddress| self.pending.place(address).is_none();
+        let now = self.store.plan_merge(*pair);
+        let is_marked = self.pending.changes_marks(pair.volume);
+        if now.as_ref() != Some(what) || is_marked || !is_quiet(pair.older()) || !is_quiet(pair.newer()) {
+            return Verdict::Nothing;
+        }
+        let Move { place, moved, from } = what;
+        if !self.journal.fits(record_bytes(0, moved.count_ones()), moved.count_ones()) {
+            return Verdict::Full;
+        }
+        self.pending.expect_place(pair.older(), None);
+        self.pending.expect_place(pair.newer(), *place);
+        let crcs = from.iter().map(|(_, crc)| *crc).collect();
+        let (chunk, slot, older, newer) = (pair.chunk, pair.slot, pair.older, pair.newer);
+        let body = Body::Merge { chunk, slot, older, newer, place: *place, moved: *moved, crcs };
+        let payload = blocks.iter().cloned().map(Some).collect();
+        self.add(front, body, payload, vec![pair.older(), pair.newer()], vec![], out)
+    }
+
     /// Records without payload and places.
     fn admit_plain(&mut self, front: &Waiting, out: &mut Vec<Action>) -> Verdict {
-        if !self.journal.fits(PLAIN_BYTES_MAX, 0) {
+        let bytes = if matches!(front.work, Work::Keep(_)) { KEEP_BYTES_MAX } else { PLAIN_BYTES_MAX };
+        if !self.journal.fits(bytes, 0) {
             return Verdict::Full;
         }
         let body = match &front.work {
@@ -253,7 +269,8 @@ impl Engine {
                 Body::Promise { epoch: *epoch, size: *size, session: *session, served: Epoch::NONE }
             }
             Work::Delete { epoch, .. } => Body::DeleteVolume { epoch: *epoch },
-            Work::MarkStale { chunk, after, slots } => Body::MarkStale { chunk: *chunk, after: *after, slots: *slots },
+            Work::MarkStale(mark) => Body::MarkStale(*mark),
+            Work::Keep(kept) => Body::Keep(kept.clone()),
             Work::BeginSync { after } => Body::BeginSync { after: *after },
             Work::AdoptPrefix { chunk, prefix } => Body::AdoptPrefix { chunk: *chunk, prefix: *prefix },
             Work::CompleteChunk { chunk, prefix } => Body::CompleteChunk { chunk: *chunk, prefix: *prefix },
@@ -276,6 +293,7 @@ impl Engine {
         let answer = match (&front.work, front.to) {
             (Work::Open { .. }, Some(to)) => Answer::Opened(to),
             (Work::Delete { op, .. }, _) => Answer::Deleted(*op),
+            (Work::Merge { .. }, _) => Answer::Merged,
             (_, Some(to)) => Answer::Done(to),
             (_, None) => Answer::Nobody,
         };

@@ -27,7 +27,7 @@ use ashlar_types::{BLOCK_BYTES, Crc32, DiskId, Slip};
 
 const PAGE: usize = BLOCK_BYTES as usize;
 const MAGIC: &[u8; 8] = b"ASHLBTCH";
-const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 const CRC_AT: usize = 60;
 const RECORDS_AT: usize = 64;
 /// Bytes that the records of one batch may have.

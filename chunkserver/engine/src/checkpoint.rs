@@ -164,6 +164,7 @@ impl Engine {
         self.counters.checkpoints += 1;
         self.store.places.trimmed(until);
         self.ring.trim(until);
+        self.wake_reclaim();
         if self.recovery.is_some() {
             self.recovered(out);
         }

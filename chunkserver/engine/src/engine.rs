@@ -16,6 +16,7 @@ use crate::pending::Pending;
 use crate::place::{DiskBlock, Place, Sequence};
 use crate::queue::Waiting;
 use crate::read::Reads;
+use crate::reclaim::Reclaim;
 use crate::recover::Recovery;
 use crate::request::data_bytes;
 use crate::ring::Ring;
@@ -61,6 +62,9 @@ pub(crate) enum Op {
     Verify {
         place: Place,
     },
+    Reclaim {
+        index: usize,
+    },
     /// What recovery has read is written again.
     Secure,
 }
@@ -81,6 +85,7 @@ pub struct Engine {
     pub(crate) deleting: BTreeSet<VolumeId>,
     pub(crate) reads: Reads,
     pub(crate) checkpoint: Checkpoint,
+    pub(crate) reclaim: Reclaim,
     /// Until recovery has ended, with the events that came meanwhile.
     pub(crate) recovery: Option<Recovery>,
     /// Only while `recovery` is under way.
@@ -121,6 +126,7 @@ impl Engine {
             deleting: BTreeSet::new(),
             reads: Reads::default(),
             checkpoint: Checkpoint::new(last, now),
+            reclaim: Reclaim::default(),
             early: VecDeque::new(),
             failed: None,
             ops: HashMap::new(),
@@ -160,7 +166,11 @@ impl Engine {
 
     /// When `Event::Tick` is due at the latest; `Instant::FAR` when only other events matter.
     pub fn next_deadline(&self) -> Instant {
-        if self.recovery.is_some() || self.failed.is_some() { Instant::FAR } else { self.checkpoint_due() }
+        match () {
+            _ if self.recovery.is_some() || self.failed.is_some() => Instant::FAR,
+            _ if self.may_reclaim() => self.now,
+            _ => self.checkpoint_due(),
+        }
     }
 
     pub fn status(&self) -> EngineStatus {
@@ -173,7 +183,7 @@ impl Engine {
             syncing: replica.syncing,
             deleted: replica.deleted,
             size: replica.size,
-            used_bytes: ByteCount(replica.placed_slots * SLOT_BYTES),
+            used_bytes: ByteCount(replica.placed_slots() * SLOT_BYTES),
             chunks: replica.chunks.len() as u32,
             stale_slots: replica.stale_slots,
         };
@@ -258,6 +268,8 @@ impl Engine {
         }
         if self.recovery.is_none() {
             self.complete_batches(out);
+            self.queue_merge();
+            self.reclaim_step(out);
             self.admit_waiting(out);
         }
         self.checkpoint_step(out);
@@ -268,6 +280,7 @@ impl Engine {
             Op::Read { read, piece } => self.read_piece_done(read, piece, result, out),
             Op::Scan { progress, bytes } => self.scan_read_done(progress, bytes, result),
             Op::Verify { place } => self.verify_read_done(place, result),
+            Op::Reclaim { index } => self.reclaim_read_done(index, result),
             _ => panic!("{op:?} is no read"),
         }
     }
@@ -321,6 +334,7 @@ impl Engine {
     fn answer(&mut self, entry: Entry, outcome: Outcome, out: &mut Vec<Action>) {
         match entry.answer {
             Answer::Nobody => {}
+            Answer::Merged => self.merge_ended(),
             Answer::Done(to) if outcome == Outcome::Done => self.reply(to, Reply::Done, out),
             Answer::Done(to) => self.refuse(to, Status::Incomplete, "something is stale or incomplete", out),
             Answer::Opened(to) => self.reply_opened(to, out),
@@ -370,7 +384,7 @@ impl Engine {
         for batch in self.journal.abandon() {
             for entry in batch.entries {
                 match entry.answer {
-                    Answer::Nobody => {}
+                    Answer::Nobody | Answer::Merged => {}
                     Answer::Done(to) | Answer::Opened(to) => self.refuse(to, Status::DiskFailed, reason, out),
                     Answer::Deleted(op) => out.push(Action::Deleted { op, result: Err(reason.to_owned()) }),
                 }

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!  key                      value (little-endian; its last 4 bytes: CRC-32 of key and the bytes before)
-//!  'p'                      version 1, 0 7, disk id 16, next sequence 8, next offset 8, chain 4, crc 4          = 48
-//!  'v' volume               version 1, flags 1, 0 2, promised 4, size 8, commit 8, sync after 8, floor 8,
+//!  'p'                      version 2, 0 7, disk id 16, next sequence 8, next offset 8, chain 4, crc 4          = 48
+//!  'v' volume               version 2, flags 1, 0 2, promised 4, size 8, commit 8, sync after 8, floor 8,
 //!                           session 8, agreed 4, crc 4   flags: 1 syncing, 2 incomplete, 4 deleted              = 56
-//!  'c' volume, chunk        version 1, flags 1, 0 6, prefix 8, adopted 8, 0 4, crc 4   flags: 1 complete        = 32
-//!  's' volume, chunk, slot  version 1, 0 1, valid 2, stale 2, fresh 2, lost 2, 0 2, place 4, stamp 8, 16 x crc 4,
-//!                           crc 4                                                                               = 92
-//!  in keys, big-endian: volume 16, chunk 4, slot 2
+//!  'c' volume, chunk        version 2, flags 1, 0 6, prefix 8, adopted 8, 0 4, crc 4   flags: 1 complete        = 32
+//!  'k' volume               version 2, 0 5, count 2, until 8, count x point 8, crc 4
+//!  's' volume, chunk, slot, version 2, 0 1, valid 2, stale 2, fresh 2, lost 2, set 2, place 4, stamp 8, 16 x crc 4,
+//!      floor                crc 4                                                                               = 92
+//!  in keys, big-endian: volume 16, chunk 4, slot 2, floor 8
 //! ```
 //! The CRC covers the key, so a value under a wrong key is a damaged value. `load` reads it all back.
 
@@ -20,12 +21,12 @@ use crate::place::{Place, Sequence};
 use crate::replica::{Chunk, Replica, Slot, SlotAddress};
 use crate::store::Store;
 use ashlar_types::{
-    BLOCKS_PER_SLOT, ByteCount, ChunkIndex, Crc32, DiskId, Epoch, Lsn, Mutant, SLOTS_PER_CHUNK, SessionId, Slip,
-    SlotIndex, VolumeId,
+    BLOCKS_PER_SLOT, ByteCount, ChunkIndex, Crc32, DiskId, Epoch, Kept, Lsn, Mutant, SLOTS_PER_CHUNK, SNAPSHOTS_MAX,
+    SessionId, Slip, SlotIndex, VolumeId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 const SYNCING: u8 = 1;
 const INCOMPLETE: u8 = 2;
 const DELETED: u8 = 4;
@@ -52,6 +53,7 @@ impl Position {
 pub(crate) enum Key {
     Position,
     Volume(VolumeId),
+    Kept(VolumeId),
     Chunk(VolumeId, ChunkIndex),
     Slot(SlotAddress),
 }
@@ -66,9 +68,11 @@ impl Key {
         match self {
             Key::Position => POSITION_KEY.to_vec(),
             Key::Volume(volume) => volume_key(b'v', volume),
+            Key::Kept(volume) => volume_key(b'k', volume),
             Key::Chunk(volume, chunk) => [volume_key(b'c', volume), chunk.0.to_be_bytes().to_vec()].concat(),
-            Key::Slot(SlotAddress { volume, chunk, slot }) => {
-                [&volume_key(b's', volume)[..], &chunk.0.to_be_bytes(), &slot.0.to_be_bytes()].concat()
+            Key::Slot(SlotAddress { volume, chunk, slot, floor }) => {
+                let (chunk, slot, floor) = (chunk.0.to_be_bytes(), slot.0.to_be_bytes(), floor.raw().to_be_bytes());
+                [&volume_key(b's', volume)[..], &chunk, &slot, &floor].concat()
             }
         }
     }
@@ -80,6 +84,7 @@ impl Key {
         let key = match tag {
             b'p' => Key::Position,
             b'v' => Key::Volume(volume()?),
+            b'k' => Key::Kept(volume()?),
             b'c' => {
                 let volume = volume()?;
                 Key::Chunk(volume, ChunkIndex(from.take().map(u32::from_be_bytes)?))
@@ -88,7 +93,8 @@ impl Key {
                 let volume = volume()?;
                 let chunk = ChunkIndex(from.take().map(u32::from_be_bytes)?);
                 let slot = SlotIndex(from.take().map(u16::from_be_bytes)?);
-                Key::Slot(SlotAddress { volume, chunk, slot })
+                let floor = Lsn::from_raw(from.take().map(u64::from_be_bytes)?);
+                Key::Slot(SlotAddress { volume, chunk, slot, floor })
             }
             _ => return Err(Malformed),
         };
@@ -104,6 +110,7 @@ impl Key {
 #[derive(Default)]
 pub(crate) struct Dirty {
     volumes: BTreeSet<VolumeId>,
+    kept: BTreeSet<VolumeId>,
     chunks: BTreeSet<(VolumeId, ChunkIndex)>,
     slots: BTreeSet<SlotAddress>,
     /// Everything of these goes, before anything else is written.
@@ -113,11 +120,15 @@ pub(crate) struct Dirty {
 impl Dirty {
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.volumes.is_empty() && self.chunks.is_empty() && self.slots.is_empty()
+        self.volumes.is_empty() && self.kept.is_empty() && self.chunks.is_empty() && self.slots.is_empty()
     }
 
     pub(crate) fn volume(&mut self, volume: VolumeId) {
         self.volumes.insert(volume);
+    }
+
+    pub(crate) fn kept(&mut self, volume: VolumeId) {
+        self.kept.insert(volume);
     }
 
     pub(crate) fn chunk(&mut self, volume: VolumeId, chunk: ChunkIndex) {
@@ -132,6 +143,7 @@ impl Dirty {
         self.chunks.retain(|&(owner, _)| owner != volume);
         self.slots.retain(|address| address.volume != volume);
         self.wiped.insert(volume);
+        self.kept.insert(volume);
         self.volumes.insert(volume);
     }
 
@@ -142,6 +154,10 @@ impl Dirty {
         for volume in dirty.volumes {
             let value = store.volumes.get(&volume).map(encode_replica);
             edits.push(edit(Key::Volume(volume), value));
+        }
+        for volume in dirty.kept {
+            let value = store.volumes.get(&volume).filter(|replica| replica.kept != Kept::default());
+            edits.push(edit(Key::Kept(volume), value.map(|replica| encode_kept(&replica.kept))));
         }
         for (volume, chunk) in dirty.chunks {
             let entry = store.volumes.get(&volume).and_then(|replica| replica.chunks.get(&chunk));
@@ -159,7 +175,7 @@ fn wipe_edits(volume: VolumeId) -> [IndexEdit; 2] {
     let range = |tag: u8| {
         let from = [&[tag][..], &volume.as_u128().to_be_bytes()].concat();
         // Longer than any key of the volume, and below the next volume's first.
-        let until = [&from[..], &[0xFF; 8]].concat();
+        let until = [&from[..], &[0xFF; 16]].concat();
         IndexEdit::DeleteRange { from, until }
     };
     [range(b'c'), range(b's')]
@@ -196,6 +212,15 @@ fn encode_replica(replica: &Replica) -> Sink {
     to
 }
 
+fn encode_kept(kept: &Kept) -> Sink {
+    let mut to = Sink::new();
+    to.u8(VERSION).zeros(5).u16(kept.live.len() as u16).lsn(kept.until);
+    for &point in &kept.live {
+        to.lsn(point);
+    }
+    to
+}
+
 fn encode_chunk(chunk: &Chunk) -> Sink {
     let mut to = Sink::new();
     let complete = chunk.complete || Mutant::StaleMarksNotDurable.is_on();
@@ -207,7 +232,7 @@ fn encode_chunk(chunk: &Chunk) -> Sink {
 fn encode_slot(slot: &Slot) -> Sink {
     let mut to = Sink::new();
     let stale = if Mutant::StaleMarksNotDurable.is_on() { 0 } else { slot.stale };
-    to.u8(VERSION).zeros(1).u16(slot.valid).u16(stale).u16(slot.fresh).u16(slot.lost).zeros(2);
+    to.u8(VERSION).zeros(1).u16(slot.valid).u16(stale).u16(slot.fresh).u16(slot.lost).u16(slot.set);
     let stamp = if Mutant::StampsNotDurable.is_on() { Lsn::ZERO } else { slot.stamp };
     to.u32(Place::to_raw(slot.place)).lsn(stamp).crcs(&slot.crcs);
     to
@@ -252,6 +277,18 @@ fn decode_replica(key: &[u8], value: &[u8]) -> Result<Replica, Malformed> {
     if sensible { Ok(replica) } else { Err(Malformed) }
 }
 
+fn decode_kept(key: &[u8], value: &[u8]) -> Result<Kept, Malformed> {
+    let mut from = checked(key, value)?;
+    from.zeros::<5>()?;
+    let (count, until) = (usize::from(from.u16()?), from.lsn()?);
+    if count > SNAPSHOTS_MAX {
+        return Err(Malformed);
+    }
+    let kept = Kept { live: (0..count).map(|_| from.lsn()).collect::<Result<_, _>>()?, until };
+    from.end()?;
+    if kept.is_valid() { Ok(kept) } else { Err(Malformed) }
+}
+
 fn decode_chunk(key: &[u8], value: &[u8]) -> Result<Chunk, Malformed> {
     let mut from = checked(key, value)?;
     let flags = from.u8()?;
@@ -269,14 +306,14 @@ fn decode_slot(key: &[u8], value: &[u8], slot_count: u32) -> Result<Slot, Malfor
     from.zeros::<1>()?;
     let mut slot = Slot::new();
     (slot.valid, slot.stale, slot.fresh, slot.lost) = (from.u16()?, from.u16()?, from.u16()?, from.u16()?);
-    from.zeros::<2>()?;
+    slot.set = from.u16()?;
     slot.place = Place::from_raw(from.u32()?);
     slot.stamp = from.lsn()?;
     for crc in from.crcs(BLOCKS_PER_SLOT as usize)?.into_iter().zip(&mut slot.crcs) {
         *crc.1 = crc.0;
     }
     from.end()?;
-    let placed = slot.place.is_some() || slot.valid & !slot.lost == 0;
+    let placed = (slot.place.is_some() || slot.valid & !slot.lost == 0) && slot.valid & !slot.set == 0;
     if placed && slot.place.is_none_or(|place| place.0 < slot_count) { Ok(slot) } else { Err(Malformed) }
 }
 
@@ -288,6 +325,7 @@ pub(crate) fn reencode(key: &[u8], value: &[u8], slot_count: u32) -> Option<Vec<
     let body = match known {
         Key::Position => decode_position(key, value).map(|(position, disk)| encode_position(position, disk)),
         Key::Volume(_) => decode_replica(key, value).map(|replica| encode_replica(&replica)),
+        Key::Kept(_) => decode_kept(key, value).map(|kept| encode_kept(&kept)),
         Key::Chunk(..) => decode_chunk(key, value).map(|chunk| encode_chunk(&chunk)),
         Key::Slot(_) => decode_slot(key, value, slot_count).map(|slot| encode_slot(&slot)),
     };

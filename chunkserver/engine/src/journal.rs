@@ -33,6 +33,7 @@ pub(crate) enum Answer {
     Done(ReplyTo),
     Opened(ReplyTo),
     Deleted(OpToken),
+    Merged,
 }
 
 pub(crate) struct Batch {

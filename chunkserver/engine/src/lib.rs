@@ -28,6 +28,7 @@ mod pending;
 mod place;
 mod queue;
 mod read;
+mod reclaim;
 mod record;
 mod recover;
 mod replica;

@@ -4,11 +4,11 @@
 use crate::Action;
 use crate::config::LIST_SLOTS_MAX;
 use crate::engine::Engine;
-use crate::replica::{Chunk, Replica};
+use crate::replica::{Chunk, Replica, Slot};
 use crate::session::ReplyTo;
-use ashlar_types::{ChunkIndex, Geometry, Lsn, SlotSet};
-use ashlar_wire::limits::LIST_ENTRIES_MAX;
-use ashlar_wire::{ChangedSlots, ChunkReport, Reply, Status};
+use ashlar_types::{ChunkIndex, FloorRange, Geometry, Lsn, SlotSet};
+use ashlar_wire::limits::{HELD_ENTRIES_MAX, LIST_ENTRIES_MAX};
+use ashlar_wire::{ChangedSlots, ChunkReport, Held, Reply, SlotBlocks, Status};
 
 impl Engine {
     pub(crate) fn report(&mut self, to: ReplyTo, from: ChunkIndex, out: &mut Vec<Action>) {
@@ -37,9 +37,9 @@ impl Engine {
     pub(crate) fn list_changed(
         &mut self,
         to: ReplyTo,
-        from: ChunkIndex,
-        until: ChunkIndex,
+        (from, until): (ChunkIndex, ChunkIndex),
         after: Lsn,
+        floors: FloorRange,
         out: &mut Vec<Action>,
     ) {
         if from > until {
@@ -47,22 +47,42 @@ impl Engine {
         }
         let Some(replica) = self.listed(to, out) else { return };
         let changed = |chunk: &Chunk| {
-            let slots = chunk.slots.iter().filter(|(_, slot)| slot.stamp > after).map(|(&slot, _)| slot).collect();
+            let slots = slots_of(chunk, floors, |slot| slot.stamp > after);
             (slots != SlotSet::EMPTY || chunk.prefix > after).then_some(slots)
         };
         let (entries, next) = page(replica.chunks.range(from..until), changed);
         self.reply(to, Reply::Changed { entries, next }, out);
     }
 
-    pub(crate) fn list_stale(&mut self, to: ReplyTo, from: ChunkIndex, out: &mut Vec<Action>) {
+    pub(crate) fn list_stale(&mut self, to: ReplyTo, from: ChunkIndex, floors: FloorRange, out: &mut Vec<Action>) {
         let Some(replica) = self.listed(to, out) else { return };
         let stale = |chunk: &Chunk| {
-            let slots = chunk.slots.iter().filter(|(_, slot)| slot.stale != 0).map(|(&slot, _)| slot);
-            (chunk.stale_slots > 0).then(|| slots.collect())
+            let slots = slots_of(chunk, floors, |slot| slot.stale != 0);
+            (slots != SlotSet::EMPTY).then_some(slots)
         };
         let with_stale = replica.chunks.range(from..).filter(|(_, chunk)| chunk.stale_slots > 0);
         let (entries, next) = page(with_stale, stale);
         self.reply(to, Reply::Changed { entries, next }, out);
+    }
+
+    pub(crate) fn usage(&mut self, to: ReplyTo, out: &mut Vec<Action>) {
+        let Some(replica) = self.listed(to, out) else { return };
+        let held = replica.held.iter().take(HELD_ENTRIES_MAX).map(|(&floor, &slots)| Held { floor, slots }).collect();
+        self.reply(to, Reply::Held(held), out);
+    }
+
+    pub(crate) fn list_blocks(&mut self, to: ReplyTo, chunk: ChunkIndex, floors: FloorRange, out: &mut Vec<Action>) {
+        let Some(replica) = self.listed(to, out) else { return };
+        let blocks = match replica.chunks.get(&chunk) {
+            Some(entry) if !entry.complete => None,
+            Some(entry) => blocks_of(entry, floors),
+            None if replica.incomplete => None,
+            None => Some(Vec::new()),
+        };
+        match blocks {
+            Some(blocks) => self.reply(to, Reply::Blocks(blocks), out),
+            None => self.refuse(to, Status::Stale, "the chunk awaits copies", out),
+        }
     }
 
     /// The replica to list. A writer may ask before its first promise is durable: there is nothing to list then.
@@ -73,6 +93,30 @@ impl Engine {
         }
         self.store.replica(to.volume)
     }
+}
+
+fn slots_of(chunk: &Chunk, floors: FloorRange, pick: impl Fn(&Slot) -> bool) -> SlotSet {
+    let among = chunk.slots.iter().filter(|((_, floor), slot)| floors.contains(*floor) && pick(slot));
+    among.map(|(&(slot, _), _)| slot).collect()
+}
+
+/// What the versions of each slot say together, the newer ones first; nothing if one of them is stale.
+fn blocks_of(chunk: &Chunk, floors: FloorRange) -> Option<Vec<SlotBlocks>> {
+    let mut blocks: Vec<SlotBlocks> = Vec::new();
+    for (&(slot, floor), version) in &chunk.slots {
+        if !floors.contains(floor) {
+            continue;
+        }
+        if version.stale != 0 {
+            return None;
+        }
+        match blocks.last_mut().filter(|last| last.slot == slot) {
+            Some(last) => (last.set, last.valid) = (last.set | version.set, last.valid & !version.set | version.valid),
+            None => blocks.push(SlotBlocks { slot, set: version.set, valid: version.valid }),
+        }
+    }
+    blocks.retain(|slot| slot.set != 0);
+    Some(blocks)
 }
 
 fn report_of(chunk: ChunkIndex, entry: &Chunk) -> ChunkReport {

@@ -23,6 +23,8 @@ pub(crate) struct Pending {
     promises: HashMap<VolumeId, Expected<Epoch>>,
     /// Chunks whose stale marks will be gone.
     voids: HashMap<(VolumeId, ChunkIndex), Expected<()>>,
+    /// Replicas whose marks will change, and what copies bring.
+    marks: HashMap<VolumeId, Expected<()>>,
 }
 
 impl Pending {
@@ -43,11 +45,19 @@ impl Pending {
         self.voids.contains_key(&(volume, chunk))
     }
 
+    /// Whether a version may be marked, or copied over, that nothing says of now.
+    pub(crate) fn changes_marks(&self, volume: VolumeId) -> bool {
+        self.marks.contains_key(&volume)
+    }
+
     pub(crate) fn expect_place(&mut self, address: SlotAddress, place: Option<Place>) {
         note(&mut self.places, address, |_| place);
     }
 
     pub(crate) fn expect_record(&mut self, record: &Record) {
+        if record.changes_marks() {
+            note(&mut self.marks, record.volume, |_| ());
+        }
         match &record.body {
             Body::Write { range, lsn, .. } | Body::Discard { range, lsn, .. } => {
                 note(&mut self.prefixes, (record.volume, range.chunk), |_| *lsn);
@@ -64,6 +74,9 @@ impl Pending {
     pub(crate) fn settle(&mut self, record: &Record, touched: &[SlotAddress]) {
         for &address in touched {
             forget(&mut self.places, address);
+        }
+        if record.changes_marks() {
+            forget(&mut self.marks, record.volume);
         }
         match &record.body {
             Body::Write { range, .. } | Body::Discard { range, .. } => {

@@ -6,10 +6,15 @@
 //! anywhere.
 
 use crate::engine::{Engine, Op};
+use crate::record::Mark;
 use crate::session::ReplyTo;
+use crate::store::{Move, Pair};
 use crate::{Action, OpToken};
-use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Epoch, Lsn, Mutant, SessionId, SlotIndex, SlotSet, VolumeId};
+use ashlar_types::{
+    ByteCount, ChunkIndex, ChunkRange, Epoch, FloorRange, Kept, Lsn, Mutant, SessionId, SlotIndex, VolumeId,
+};
 use ashlar_wire::{BlockData, Reply, Request, SlotContent, Status};
+use bytes::Bytes;
 
 pub(crate) struct Waiting {
     pub(crate) volume: VolumeId,
@@ -50,19 +55,18 @@ pub(crate) enum Work {
     /// `done` blocks of the range are journalled already.
     Repair {
         range: ChunkRange,
+        below: Lsn,
         blocks: BlockData,
         done: u32,
     },
     Fill {
         chunk: ChunkIndex,
         slot: SlotIndex,
+        floors: FloorRange,
+        into: Lsn,
         content: SlotContent,
     },
-    MarkStale {
-        chunk: ChunkIndex,
-        after: Lsn,
-        slots: SlotSet,
-    },
+    MarkStale(Mark),
     BeginSync {
         after: Lsn,
     },
@@ -78,6 +82,13 @@ pub(crate) enum Work {
         chunk: ChunkIndex,
     },
     FinishSync,
+    Keep(Kept),
+    /// What was read for it, in the order of `Move::from`.
+    Merge {
+        pair: Pair,
+        what: Move,
+        blocks: Vec<Bytes>,
+    },
 }
 
 /// What admission makes of the front of the queue.
@@ -101,9 +112,12 @@ impl Work {
         match request {
             Request::Write { range, lsn, floor, blocks } => Work::Write { range, lsn, floor, blocks },
             Request::Discard { range, lsn, floor } => Work::Discard { range, lsn, floor },
-            Request::Repair { range, blocks } => Work::Repair { range, blocks, done: 0 },
-            Request::Fill { chunk, slot, content } => Work::Fill { chunk, slot, content },
-            Request::MarkStale { chunk, after, slots } => Work::MarkStale { chunk, after, slots },
+            Request::Repair { range, below, blocks } => Work::Repair { range, below, blocks, done: 0 },
+            Request::Fill { chunk, slot, floors, into, content } => Work::Fill { chunk, slot, floors, into, content },
+            Request::MarkStale { chunk, after, floors, into, slots } => {
+                Work::MarkStale(Mark { chunk, after, floors, into, slots })
+            }
+            Request::Keep(kept) => Work::Keep(kept),
             Request::BeginSync { after } => Work::BeginSync { after },
             Request::AdoptPrefix { chunk, prefix } => Work::AdoptPrefix { chunk, prefix },
             Request::CompleteChunk { chunk, prefix } => Work::CompleteChunk { chunk, prefix },
@@ -147,6 +161,7 @@ impl Engine {
             match verdict {
                 Verdict::Admitted => self.close_hole(&front),
                 Verdict::More => self.waiting.push_front(front),
+                Verdict::Nothing if matches!(front.work, Work::Merge { .. }) => self.merge_dropped(),
                 Verdict::Nothing => self.echo(front.to, out),
                 Verdict::NoSpace => {
                     let to = front.to.expect("what needs space comes from a peer");

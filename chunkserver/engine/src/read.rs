@@ -12,8 +12,8 @@ use crate::place::DiskBlock;
 use crate::session::ReplyTo;
 use crate::{Action, config::READ_RETRIES_MAX};
 use ashlar_types::{
-    BLOCK_BYTES, BLOCKS_PER_SLOT, BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, Lsn, Mutant, SlotIndex,
-    VolumeId,
+    BLOCK_BYTES, BLOCKS_PER_SLOT, BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, FloorRange, Lsn, Mutant,
+    SlotIndex, VolumeId,
 };
 use ashlar_wire::{BlockData, Reply, SlotContent, Status};
 use bytes::{Bytes, BytesMut};
@@ -27,10 +27,24 @@ pub(crate) struct Reads {
     active: HashMap<u64, Active>,
 }
 
-struct Active {
+/// Whom a read is for, and of what.
+#[derive(Clone, Copy)]
+struct Target {
     to: ReplyTo,
     chunk: ChunkIndex,
+    floors: FloorRange,
     form: Form,
+}
+
+/// A slot at one moment: what is set in it, and the blocks that do not read as zeros.
+struct SlotState {
+    stamp: Lsn,
+    set: u16,
+    valid: Vec<(BlockIndex, Crc32)>,
+}
+
+struct Active {
+    target: Target,
     /// What is read: blocks of the chunk, ascending.
     blocks: Vec<BlockIndex>,
     found: Vec<Found>,
@@ -70,40 +84,56 @@ struct Piece {
 type Fault = (Status, BlockIndex, &'static str);
 
 impl Engine {
-    pub(crate) fn read(&mut self, to: ReplyTo, range: ChunkRange, out: &mut Vec<Action>) {
+    pub(crate) fn read(&mut self, to: ReplyTo, range: ChunkRange, below: Lsn, out: &mut Vec<Action>) {
         let blocks = (0..u64::from(range.count.0)).map(|i| BlockIndex(range.start.0 + i)).collect();
-        self.begin_read(to, range.chunk, Form::Data, blocks, 0, out);
+        let floors = FloorRange { from: Lsn::ZERO, below };
+        self.begin_read(Target { to, chunk: range.chunk, floors, form: Form::Data }, blocks, 0, out);
     }
 
-    pub(crate) fn read_slot(&mut self, to: ReplyTo, chunk: ChunkIndex, slot: SlotIndex, out: &mut Vec<Action>) {
-        self.begin_slot(to, chunk, slot, 0, out);
-    }
-
-    fn begin_slot(&mut self, to: ReplyTo, chunk: ChunkIndex, slot: SlotIndex, retries: u32, out: &mut Vec<Action>) {
-        let entry = self.store.replica(to.volume).and_then(|replica| replica.slot(chunk, slot));
-        let (valid, stale) = entry.map_or((0, 0), |slot| (slot.valid, slot.stale));
-        if stale != 0 {
-            let block = BlockIndex(slot.first_block().0 + u64::from(stale.trailing_zeros()));
-            return self.refuse_block(to, (Status::Stale, block, "a block of the slot awaits a copy"), out);
-        }
-        let block = |within: u32| BlockIndex(slot.first_block().0 + u64::from(within));
-        let blocks = crate::record::bits_of(valid).map(block).collect();
-        self.begin_read(to, chunk, Form::Slot { slot }, blocks, retries, out);
-    }
-
-    fn begin_read(
+    pub(crate) fn read_slot(
         &mut self,
         to: ReplyTo,
         chunk: ChunkIndex,
-        form: Form,
-        blocks: Vec<BlockIndex>,
-        retries: u32,
+        slot: SlotIndex,
+        floors: FloorRange,
         out: &mut Vec<Action>,
     ) {
-        let found = match blocks.iter().map(|&block| self.find(to.volume, chunk, block)).collect::<Result<Vec<_>, _>>()
-        {
+        self.begin_slot(Target { to, chunk, floors, form: Form::Slot { slot } }, slot, 0, out);
+    }
+
+    fn begin_slot(&mut self, target: Target, slot: SlotIndex, retries: u32, out: &mut Vec<Action>) {
+        match self.slot_state(&target, slot) {
+            Ok(state) => {
+                let blocks = state.valid.into_iter().map(|(block, _)| block).collect();
+                self.begin_read(target, blocks, retries, out);
+            }
+            Err(fault) => self.refuse_block(target.to, fault, out),
+        }
+    }
+
+    /// What the slot's versions among the target's floors make together.
+    fn slot_state(&self, target: &Target, slot: SlotIndex) -> Result<SlotState, Fault> {
+        let Target { to, chunk, floors, .. } = *target;
+        let replica = self.store.replica(to.volume);
+        let stamps = replica.into_iter().flat_map(|replica| replica.versions(chunk, slot, floors));
+        let stamp = stamps.map(|(_, version)| version.stamp).max().unwrap_or(Lsn::ZERO);
+        let mut state = SlotState { stamp, set: 0, valid: Vec::new() };
+        for within in 0..BLOCKS_PER_SLOT {
+            let block = BlockIndex(slot.first_block().0 + u64::from(within));
+            if let Some(found) = self.find_set(to.volume, chunk, block, floors)? {
+                state.set |= 1 << within;
+                if found.source != Source::Zeros {
+                    state.valid.push((block, found.crc));
+                }
+            }
+        }
+        Ok(state)
+    }
+
+    fn begin_read(&mut self, target: Target, blocks: Vec<BlockIndex>, retries: u32, out: &mut Vec<Action>) {
+        let found = match blocks.iter().map(|&block| self.find(&target, block)).collect::<Result<Vec<_>, _>>() {
             Ok(found) => found,
-            Err(fault) => return self.refuse_block(to, fault, out),
+            Err(fault) => return self.refuse_block(target.to, fault, out),
         };
         let pieces = disk_pieces(&found);
         let read = self.reads.next;
@@ -112,7 +142,7 @@ impl Engine {
         for (index, piece) in pieces.iter().enumerate() {
             self.issue(read, index, &found[piece.first], piece.count, out);
         }
-        self.reads.active.insert(read, Active { to, chunk, form, blocks, found, pieces, outstanding, retries });
+        self.reads.active.insert(read, Active { target, blocks, found, pieces, outstanding, retries });
         if outstanding == 0 {
             self.finish_read(read, out);
         }
@@ -127,23 +157,40 @@ impl Engine {
     }
 
     /// Where a block's content is now.
-    fn find(&self, volume: VolumeId, chunk: ChunkIndex, block: BlockIndex) -> Result<Found, Fault> {
+    fn find(&self, target: &Target, block: BlockIndex) -> Result<Found, Fault> {
+        let found = self.find_set(target.to.volume, target.chunk, block, target.floors)?;
+        Ok(found.unwrap_or(Found { crc: Crc32::ZERO_BLOCK, source: Source::Zeros }))
+    }
+
+    /// The same; `None` where no version among `floors` says anything of the block.
+    fn find_set(
+        &self,
+        volume: VolumeId,
+        chunk: ChunkIndex,
+        block: BlockIndex,
+        floors: FloorRange,
+    ) -> Result<Option<Found>, Fault> {
         let replica = self.store.replica(volume).ok_or((Status::Deleted, block, "the replica was deleted"))?;
-        let zeros = Found { crc: Crc32::ZERO_BLOCK, source: Source::Zeros };
-        let Some(slot) = replica.slot(chunk, block.slot()) else { return Ok(zeros) };
         let within = block.within_slot();
         let bit = 1 << within;
-        match slot.place {
-            _ if slot.stale & bit != 0 => Err((Status::Stale, block, "the block awaits a copy")),
-            _ if slot.lost & bit != 0 => Err((Status::BadBlock, block, "the block was lost")),
-            _ if slot.valid & bit == 0 => Ok(zeros),
-            None => unreachable!("a valid block has a place"),
-            Some(place) => {
-                let at = place.block(within);
-                let source = self.store.overlay.get(at).map_or(Source::Disk(at), |data| Source::Ram(data.clone()));
-                Ok(Found { crc: slot.crcs[within as usize], source })
+        for (_, version) in replica.versions(chunk, block.slot(), floors).rev() {
+            match version.place {
+                _ if version.stale & bit != 0 => return Err((Status::Stale, block, "the block awaits a copy")),
+                _ if version.lost & bit != 0 => return Err((Status::BadBlock, block, "the block was lost")),
+                _ if version.set & bit == 0 => {}
+                _ if version.valid & bit == 0 => {
+                    return Ok(Some(Found { crc: Crc32::ZERO_BLOCK, source: Source::Zeros }));
+                }
+                None => unreachable!("a valid block has a place"),
+                Some(place) => {
+                    let at = place.block(within);
+                    let data = self.store.overlay.get(at);
+                    let source = data.map_or(Source::Disk(at), |data| Source::Ram(data.clone()));
+                    return Ok(Some(Found { crc: version.crcs[within as usize], source }));
+                }
             }
         }
+        Ok(None)
     }
 
     pub(crate) fn read_piece_done(
@@ -182,52 +229,55 @@ impl Engine {
 
     fn finish_read(&mut self, read: u64, out: &mut Vec<Action>) {
         let active = self.reads.active.remove(&read).expect("the read is under way");
-        if self.sessions.get(active.to.link).is_none() {
+        let Target { to, form, .. } = active.target;
+        if self.sessions.get(to.link).is_none() {
             return; // Nobody is there to hear it, and the replica may be another's.
         }
         let bad = active.bad_blocks();
         if let Some(&first) = bad.first() {
-            let now = |&i: &usize| self.find(active.to.volume, active.chunk, active.blocks[i]);
+            let now = |&i: &usize| self.find(&active.target, active.blocks[i]);
             let is_same = bad.iter().all(|i| now(i).is_ok_and(|found| found == active.found[*i]));
             if is_same || active.retries == READ_RETRIES_MAX {
                 self.counters.bad_blocks += bad.len() as u64;
                 let fault = (Status::BadBlock, active.blocks[first], "content and checksum differ, or no content");
-                return self.refuse_block(active.to, fault, out);
+                return self.refuse_block(to, fault, out);
             }
             return self.read_again(active, out);
         }
-        match active.form {
+        match form {
             Form::Data => {
                 let data = active.assemble();
-                self.reply(active.to, Reply::Data(data), out);
+                self.reply(to, Reply::Data(data), out);
             }
-            Form::Slot { slot } => {
-                let entry = self.store.replica(active.to.volume).and_then(|replica| replica.slot(active.chunk, slot));
-                let (stamp, valid) = entry.map_or((Lsn::ZERO, 0), |slot| (slot.stamp, slot.valid));
-                let now = |&block: &BlockIndex| self.find(active.to.volume, active.chunk, block);
-                let crcs = active.blocks.iter().map(|block| now(block).ok().map(|found| found.crc));
-                let is_same = valid.count_ones() as usize == active.blocks.len()
-                    && crcs.eq(active.found.iter().map(|found| Some(found.crc)));
-                // A slot's stamp and content must be of one moment.
-                if !is_same && active.retries < READ_RETRIES_MAX {
-                    return self.read_again(active, out);
-                }
-                if !is_same {
-                    let fault = (Status::Stale, slot.first_block(), "the slot keeps changing under the read");
-                    return self.refuse_block(active.to, fault, out);
-                }
+            Form::Slot { slot } => self.finish_slot(active, slot, out),
+        }
+    }
+
+    /// A slot's stamp and content must be of one moment.
+    fn finish_slot(&mut self, active: Active, slot: SlotIndex, out: &mut Vec<Action>) {
+        let to = active.target.to;
+        let read = active.blocks.iter().copied().zip(active.found.iter().map(|found| found.crc));
+        let state = self.slot_state(&active.target, slot).ok();
+        match state.filter(|state| state.valid.iter().copied().eq(read)) {
+            Some(SlotState { stamp, set, valid }) => {
+                let valid = valid.iter().fold(0, |bits, (block, _)| bits | 1 << block.within_slot());
                 let blocks = active.assemble();
-                self.reply(active.to, Reply::Slot(SlotContent { stamp, valid, blocks }), out);
+                self.reply(to, Reply::Slot(SlotContent { stamp, set, valid, blocks }), out);
+            }
+            None if active.retries < READ_RETRIES_MAX => self.read_again(active, out),
+            None => {
+                let fault = (Status::Stale, slot.first_block(), "the slot keeps changing under the read");
+                self.refuse_block(to, fault, out);
             }
         }
     }
 
     fn read_again(&mut self, active: Active, out: &mut Vec<Action>) {
         self.counters.read_retries += 1;
-        let Active { to, chunk, form, blocks, retries, .. } = active;
-        match form {
-            Form::Data => self.begin_read(to, chunk, form, blocks, retries + 1, out),
-            Form::Slot { slot } => self.begin_slot(to, chunk, slot, retries + 1, out),
+        let Active { target, blocks, retries, .. } = active;
+        match target.form {
+            Form::Data => self.begin_read(target, blocks, retries + 1, out),
+            Form::Slot { slot } => self.begin_slot(target, slot, retries + 1, out),
         }
     }
 

@@ -15,25 +15,32 @@
 //!                  slots x {place 4, direct 1, 0 3}, count x crc 4
 //!   2 Discard      chunk 4, start 4, count 4, 0 4, lsn 8, floor 8, commit 8
 //!   3 Promise      epoch 4, served 4, size 8, session 8, commit 8
-//!   4 Fill         chunk 4, slot 2, valid 2, place 4, direct 4, stamp 8, commit 8, n x crc 4
-//!   5 Repair       chunk 4, start 4, count 2, slots 1, 0 5, commit 8, slots x {place 4, 0 4}, count x crc 4
-//!   6 MarkStale    chunk 4, 0 4, after 8, commit 8, slot set 128
+//!   4 Fill         chunk 4, slot 2, valid 2, place 4, direct 4, stamp 8, commit 8, from 8, below 8, into 8, set 2,
+//!                  0 6, n x crc 4
+//!   5 Repair       chunk 4, start 4, count 2, slots 1, 0 5, floor 8, commit 8, slots x {place 4, 0 4},
+//!                  count x crc 4
+//!   6 MarkStale    chunk 4, 0 4, after 8, commit 8, from 8, below 8, into 8, slot set 128
 //!   7 BeginSync    after 8, commit 8
 //!   8 AdoptPrefix  chunk 4, 0 4, prefix 8, commit 8
 //!   9 CompleteChunk  like AdoptPrefix
 //!  10 FinishSync   commit 8
 //!  11 DeleteVolume epoch 4, 0 4
 //!  12 VoidStale    chunk 4, 0 4, commit 8
+//!  13 Keep         until 8, commit 8, count 2, 0 6, count x point 8
+//!  14 Merge        chunk 4, slot 2, moved 2, place 4, 0 4, older 8, newer 8, commit 8, n x crc 4
 //! ```
 //! Invariants: a record's bytes fit a batch's header page; its payload fits a batch; ranges lie within one chunk;
 //! places on the disk.
 
 mod codec;
 
+pub(crate) use codec::KEEP_BYTES_MAX;
+
 use crate::place::Place;
+use crate::replica::SlotAddress;
 use ashlar_types::{
-    BLOCKS_PER_SLOT, BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, Lsn, SessionId,
-    SlotIndex, SlotSet, VolumeId,
+    BLOCKS_PER_SLOT, BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Kept, Lsn,
+    SessionId, SlotIndex, SlotSet, VolumeId,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,22 +79,23 @@ pub(crate) enum Body {
     Fill {
         chunk: ChunkIndex,
         slot: SlotIndex,
+        floors: FloorRange,
+        into: Lsn,
         stamp: Lsn,
+        set: u16,
         valid: u16,
         place: Option<Place>,
         direct: bool,
         crcs: Vec<Crc32>,
     },
+    /// Of blocks that live in one version.
     Repair {
         range: ChunkRange,
+        floor: Lsn,
         pieces: Vec<Piece>,
         crcs: Vec<Crc32>,
     },
-    MarkStale {
-        chunk: ChunkIndex,
-        after: Lsn,
-        slots: SlotSet,
-    },
+    MarkStale(Mark),
     BeginSync {
         after: Lsn,
     },
@@ -103,9 +111,31 @@ pub(crate) enum Body {
         chunk: ChunkIndex,
     },
     FinishSync,
+    Keep(Kept),
+    /// Two versions of a slot that nobody needs to tell apart become one, under the newer name, at one of their
+    /// places. `moved` are the blocks that come to it from the other's.
+    Merge {
+        chunk: ChunkIndex,
+        slot: SlotIndex,
+        older: Lsn,
+        newer: Lsn,
+        place: Option<Place>,
+        moved: u16,
+        crcs: Vec<Crc32>,
+    },
     DeleteVolume {
         epoch: Epoch,
     },
+}
+
+/// What is to be marked stale; see `ashlar_wire::Request::MarkStale`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) chunk: ChunkIndex,
+    pub(crate) after: Lsn,
+    pub(crate) floors: FloorRange,
+    pub(crate) into: Lsn,
+    pub(crate) slots: SlotSet,
 }
 
 /// Where the part of a write goes that lies in one slot.
@@ -164,18 +194,41 @@ impl Record {
         match &self.body {
             Body::Write { range, .. } | Body::Discard { range, .. } | Body::Repair { range, .. } => Some(range.chunk),
             Body::Fill { chunk, .. }
-            | Body::MarkStale { chunk, .. }
+            | Body::Merge { chunk, .. }
+            | Body::MarkStale(Mark { chunk, .. })
             | Body::AdoptPrefix { chunk, .. }
             | Body::CompleteChunk { chunk, .. }
             | Body::VoidStale { chunk } => Some(*chunk),
-            Body::Promise { .. } | Body::BeginSync { .. } | Body::FinishSync | Body::DeleteVolume { .. } => None,
+            Body::Promise { .. }
+            | Body::BeginSync { .. }
+            | Body::FinishSync
+            | Body::Keep(_)
+            | Body::DeleteVolume { .. } => None,
+        }
+    }
+
+    /// Whether blocks become stale, fresh or neither by it, other than by new content of their own.
+    pub(crate) fn changes_marks(&self) -> bool {
+        match &self.body {
+            Body::Write { .. } | Body::Discard { .. } | Body::Repair { .. } | Body::Merge { .. } | Body::Keep(_) => {
+                false
+            }
+            Body::Promise { .. }
+            | Body::DeleteVolume { .. }
+            | Body::Fill { .. }
+            | Body::MarkStale(_)
+            | Body::BeginSync { .. }
+            | Body::AdoptPrefix { .. }
+            | Body::CompleteChunk { .. }
+            | Body::VoidStale { .. }
+            | Body::FinishSync => true,
         }
     }
 
     /// Where each payload block goes and its checksum, in the order of the payload.
     pub(crate) fn payload(&self) -> Vec<(SlotIndex, Place, u32, Crc32)> {
         match &self.body {
-            Body::Write { range, pieces, crcs, .. } | Body::Repair { range, pieces, crcs } => {
+            Body::Write { range, pieces, crcs, .. } | Body::Repair { range, pieces, crcs, .. } => {
                 let journalled = slot_parts(*range).zip(pieces).filter(|(_, piece)| !piece.direct);
                 let blocks = |(part, piece): (SlotPart, &Piece)| {
                     let place = piece.place;
@@ -186,6 +239,9 @@ impl Record {
             }
             Body::Fill { slot, valid, place: Some(place), direct: false, crcs, .. } => {
                 bits_of(*valid).zip(crcs).map(|(block, &crc)| (*slot, *place, block, crc)).collect()
+            }
+            Body::Merge { slot, moved, place: Some(place), crcs, .. } => {
+                bits_of(*moved).zip(crcs).map(|(block, &crc)| (*slot, *place, block, crc)).collect()
             }
             _ => Vec::new(),
         }
@@ -198,19 +254,23 @@ impl Record {
                 journalled.map(|(part, _)| part.count).sum()
             }
             Body::Fill { valid, direct: false, .. } => valid.count_ones(),
+            Body::Merge { moved, .. } => moved.count_ones(),
             _ => 0,
         }
     }
 
-    /// The whole slots beside the journal: place and checksums.
-    pub(crate) fn directs(&self) -> Vec<(SlotIndex, Place, &[Crc32])> {
+    /// The whole slots beside the journal, and their places.
+    pub(crate) fn directs(&self) -> Vec<(SlotAddress, Place)> {
+        let volume = self.volume;
         match &self.body {
-            Body::Write { range, pieces, crcs, .. } => {
+            Body::Write { range, floor, pieces, .. } => {
                 let direct = slot_parts(*range).zip(pieces).filter(|(_, piece)| piece.direct);
-                let crcs_of = |part: SlotPart| &crcs[part.skipped as usize..(part.skipped + part.count) as usize];
-                direct.map(|(part, piece)| (part.slot, piece.place, crcs_of(part))).collect()
+                let address = |slot| SlotAddress { volume, chunk: range.chunk, slot, floor: *floor };
+                direct.map(|(part, piece)| (address(part.slot), piece.place)).collect()
             }
-            Body::Fill { slot, place: Some(place), direct: true, crcs, .. } => vec![(*slot, *place, crcs)],
+            Body::Fill { chunk, slot, into, place: Some(place), direct: true, .. } => {
+                vec![(SlotAddress { volume, chunk: *chunk, slot: *slot, floor: *into }, *place)]
+            }
             _ => Vec::new(),
         }
     }

@@ -1,11 +1,17 @@
 //! Replica, chunk and slot: what a disk knows of one volume. Changed by records only (see `store`), kept by the
 //! index.
 //!
-//! Invariants of a slot: without a place no block is valid but a lost one; stale and lost blocks are never read out;
-//! `stale_slots` of a chunk counts its slots with `stale != 0`, that of a replica the same over all chunks.
+//! A slot has a version for each floor under which it was written; what a version says nothing of falls through to
+//! the next older one. A snapshot at `s` reads the newest versions below `s`.
+//!
+//! Invariants of a version: without a place no block is valid but a lost one; what is valid is set; stale and lost
+//! blocks are never read out; `stale_slots` of a chunk counts its versions with `stale != 0`, that of a replica the
+//! same over all chunks.
 
 use crate::place::Place;
-use ashlar_types::{BLOCKS_PER_SLOT, ByteCount, ChunkIndex, Crc32, Epoch, Lsn, SessionId, SlotIndex, VolumeId};
+use ashlar_types::{
+    BLOCKS_PER_SLOT, ByteCount, ChunkIndex, Crc32, Epoch, FloorRange, Kept, Lsn, SessionId, SlotIndex, VolumeId,
+};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,12 +19,17 @@ pub(crate) struct SlotAddress {
     pub(crate) volume: VolumeId,
     pub(crate) chunk: ChunkIndex,
     pub(crate) slot: SlotIndex,
+    /// Which version.
+    pub(crate) floor: Lsn,
 }
 
+/// One version of a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
     pub(crate) place: Option<Place>,
-    /// Blocks ever written and not discarded since.
+    /// Blocks that this version says something of.
+    pub(crate) set: u16,
+    /// Those of them that do not read as zeros.
     pub(crate) valid: u16,
     /// Blocks that await a copy.
     pub(crate) stale: u16,
@@ -38,7 +49,7 @@ pub(crate) struct Chunk {
     pub(crate) adopted: Lsn,
     pub(crate) complete: bool,
     pub(crate) stale_slots: u32,
-    pub(crate) slots: BTreeMap<SlotIndex, Slot>,
+    pub(crate) slots: BTreeMap<(SlotIndex, Lsn), Slot>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +70,10 @@ pub(crate) struct Replica {
     pub(crate) incomplete: bool,
     /// A tombstone: nothing is left but the promise.
     pub(crate) deleted: bool,
-    pub(crate) placed_slots: u64,
+    /// Which snapshots are needed, as far as this disk was told.
+    pub(crate) kept: Kept,
+    /// Places taken, by the floor of the version.
+    pub(crate) held: BTreeMap<Lsn, u64>,
     pub(crate) stale_slots: u64,
     pub(crate) chunks: BTreeMap<ChunkIndex, Chunk>,
 }
@@ -67,12 +81,12 @@ pub(crate) struct Replica {
 impl Slot {
     pub(crate) fn new() -> Slot {
         let crcs = [Crc32::default(); BLOCKS_PER_SLOT as usize];
-        Slot { place: None, valid: 0, stale: 0, fresh: 0, lost: 0, stamp: Lsn::ZERO, crcs }
+        Slot { place: None, set: 0, valid: 0, stale: 0, fresh: 0, lost: 0, stamp: Lsn::ZERO, crcs }
     }
 
     /// Says no more than an absent slot.
     pub(crate) fn is_blank(&self) -> bool {
-        let bits = self.valid | self.stale | self.fresh | self.lost;
+        let bits = self.set | self.valid | self.stale | self.fresh | self.lost;
         self.place.is_none() && bits == 0 && self.stamp == Lsn::ZERO
     }
 }
@@ -80,6 +94,15 @@ impl Slot {
 impl Chunk {
     pub(crate) fn new(complete: bool) -> Chunk {
         Chunk { prefix: Lsn::ZERO, adopted: Lsn::ZERO, complete, stale_slots: 0, slots: BTreeMap::new() }
+    }
+
+    pub(crate) fn versions(
+        &self,
+        slot: SlotIndex,
+        floors: FloorRange,
+    ) -> impl DoubleEndedIterator<Item = (Lsn, &Slot)> {
+        let range = self.slots.range((slot, floors.from)..(slot, floors.below));
+        range.map(|(&(_, floor), version)| (floor, version))
     }
 }
 
@@ -96,14 +119,36 @@ impl Replica {
             syncing: None,
             incomplete: false,
             deleted: false,
-            placed_slots: 0,
+            kept: Kept::default(),
+            held: BTreeMap::new(),
             stale_slots: 0,
             chunks: BTreeMap::new(),
         }
     }
 
-    pub(crate) fn slot(&self, chunk: ChunkIndex, slot: SlotIndex) -> Option<&Slot> {
-        self.chunks.get(&chunk)?.slots.get(&slot)
+    /// The versions of a slot among `floors`, the oldest first.
+    pub(crate) fn versions(
+        &self,
+        chunk: ChunkIndex,
+        slot: SlotIndex,
+        floors: FloorRange,
+    ) -> impl DoubleEndedIterator<Item = (Lsn, &Slot)> {
+        self.chunks.get(&chunk).into_iter().flat_map(move |entry| entry.versions(slot, floors))
+    }
+
+    /// A version had a place or not, and has one now or not.
+    pub(crate) fn count_place(&mut self, floor: Lsn, had: bool, has: bool) {
+        if had != has {
+            let held = self.held.entry(floor).or_default();
+            *held = if has { *held + 1 } else { *held - 1 };
+            if *held == 0 {
+                self.held.remove(&floor);
+            }
+        }
+    }
+
+    pub(crate) fn placed_slots(&self) -> u64 {
+        self.held.values().sum()
     }
 
     /// The chunk, made when absent.
@@ -114,7 +159,8 @@ impl Replica {
 
     /// Everything but the chunks.
     pub(crate) fn without_chunks(&self) -> Replica {
-        Replica { chunks: BTreeMap::new(), ..*self }
+        let (kept, held) = (self.kept.clone(), self.held.clone());
+        Replica { chunks: BTreeMap::new(), kept, held, ..*self }
     }
 
     /// Highest lsn of a write. A writer's answers go out in lsn order, so one that it was given before is not above it.

@@ -6,8 +6,8 @@ use crate::queue::{Waiting, Work};
 use crate::session::{ReplyTo, Role};
 use crate::{Action, LinkId, OpToken};
 use ashlar_types::{
-    BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, Geometry, Lsn, Mutant, SLOTS_PER_CHUNK, SlotIndex,
-    VolumeId,
+    BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Geometry, Lsn, Mutant, SLOTS_PER_CHUNK,
+    SlotIndex, VolumeId,
 };
 use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, DATA_BYTES_MAX};
 use ashlar_wire::{BlockData, Open, Reply, Request, RequestFrame, SlotContent, Status};
@@ -55,10 +55,14 @@ impl Engine {
         match request {
             Request::Ping => self.reply(to, Reply::Done, out),
             Request::Report { from } => self.report(to, from, out),
-            Request::ListChanged { from, until, after } => self.list_changed(to, from, until, after, out),
-            Request::ListStale { from } => self.list_stale(to, from, out),
-            Request::Read { range } => self.read(to, range, out),
-            Request::ReadSlot { chunk, slot } => self.read_slot(to, chunk, slot, out),
+            Request::ListChanged { from, until, after, floors } => {
+                self.list_changed(to, (from, until), after, floors, out);
+            }
+            Request::ListStale { from, floors } => self.list_stale(to, from, floors, out),
+            Request::Usage => self.usage(to, out),
+            Request::ListBlocks { chunk, floors } => self.list_blocks(to, chunk, floors, out),
+            Request::Read { range, below } => self.read(to, range, below, out),
+            Request::ReadSlot { chunk, slot, floors } => self.read_slot(to, chunk, slot, floors, out),
             Request::Open(_) | Request::Observe(_) => self.refuse(to, Status::BadRequest, "the link is open", out),
             change => match self.failed.clone() {
                 Some(reason) => self.refuse(to, Status::DiskFailed, &reason, out),
@@ -212,17 +216,27 @@ impl Engine {
                 .or_else(|| lsn_fault(*lsn, *floor, epoch))
                 .or_else(|| blocks_fault(blocks, range.count.0)),
             Request::Discard { range, lsn, floor } => range_fault(range).or_else(|| lsn_fault(*lsn, *floor, epoch)),
-            Request::Read { range } => range_fault(range).or_else(|| frame_fault(range)),
-            Request::Repair { range, blocks } => {
+            Request::Read { range, .. } => range_fault(range).or_else(|| frame_fault(range)),
+            Request::Repair { range, blocks, .. } => {
                 range_fault(range).or_else(|| frame_fault(range)).or_else(|| blocks_fault(blocks, range.count.0))
             }
-            Request::Fill { chunk, slot, content } => chunk_fault(*chunk)
+            Request::Fill { chunk, slot, floors, into, content } => chunk_fault(*chunk)
                 .or_else(|| slot_fault(*slot))
+                .or_else(|| into_fault(*floors, *into, epoch))
+                .or_else(|| (content.valid & !content.set != 0).then_some(bad("a block is valid and not set")))
                 .or_else(|| (content.stamp.epoch() > epoch).then_some(bad("the stamp is in the future")))
                 .or_else(|| blocks_fault(&content.blocks, content.valid.count_ones())),
-            Request::ReadSlot { chunk, slot } => chunk_fault(*chunk).or_else(|| slot_fault(*slot)),
+            Request::ReadSlot { chunk, slot, .. } => chunk_fault(*chunk).or_else(|| slot_fault(*slot)),
+            Request::ListBlocks { chunk, .. } => chunk_fault(*chunk),
             Request::Grow { size } => grow_fault(*size),
-            Request::MarkStale { chunk, .. } | Request::VoidStale { chunk } => chunk_fault(*chunk),
+            Request::MarkStale { chunk, floors, into, .. } => {
+                chunk_fault(*chunk).or_else(|| into_fault(*floors, *into, epoch))
+            }
+            Request::VoidStale { chunk } => chunk_fault(*chunk),
+            Request::Keep(kept) => match kept.is_valid() {
+                false => Some(bad("these snapshots cannot be")),
+                true => (kept.until.epoch() > epoch).then_some(bad("a snapshot is in the future")),
+            },
             Request::AdoptPrefix { chunk, prefix } | Request::CompleteChunk { chunk, prefix } => {
                 chunk_fault(*chunk).or_else(|| (prefix.epoch() > epoch).then_some(bad("the prefix is in the future")))
             }
@@ -260,15 +274,23 @@ impl Engine {
 fn is_observation(request: &Request) -> bool {
     use Request::*;
     matches!(request, Read { .. } | Report { .. } | ListChanged { .. } | ListStale { .. } | ReadSlot { .. } | Ping)
-        || matches!(request, Observe(_))
+        || matches!(request, Observe(_) | Usage | ListBlocks { .. })
 }
 
 fn lsn_fault(lsn: Lsn, floor: Lsn, epoch: Epoch) -> Option<Fault> {
     match lsn {
-        _ if floor != Lsn::ZERO => Some((Status::Unsupported, "snapshots are not offered")),
+        _ if floor >= lsn => Some(bad("the floor is not before the write")),
         Lsn::ZERO => Some(bad("the lsn is zero")),
         _ if lsn.epoch() > epoch => Some(bad("the lsn is of a later epoch")),
         _ => None,
+    }
+}
+
+fn into_fault(floors: FloorRange, into: Lsn, epoch: Epoch) -> Option<Fault> {
+    let among = floors.is_valid() && floors.contains(into);
+    match among {
+        false => Some(bad("the version is not among the floors")),
+        true => (into.epoch() > epoch).then_some(bad("the version is in the future")),
     }
 }
 
@@ -286,7 +308,7 @@ pub(crate) fn data_bytes(request: &Request) -> usize {
     match request {
         Request::Write { blocks, .. } | Request::Repair { blocks, .. } => blocks.data.len(),
         Request::Fill { content: SlotContent { blocks, .. }, .. } => blocks.data.len(),
-        Request::Read { range } => (range.count.bytes().0 as usize).min(DATA_BYTES_MAX),
+        Request::Read { range, .. } => (range.count.bytes().0 as usize).min(DATA_BYTES_MAX),
         Request::ReadSlot { .. } => ashlar_types::SLOT_BYTES as usize,
         _ => 0,
     }

@@ -58,6 +58,8 @@ pub struct Counters {
     pub bad_blocks: u64,
     pub repaired_blocks: u64,
     pub filled_blocks: u64,
+    /// Pairs of versions that became one.
+    pub merges: u64,
     pub duplicates: u64,
     pub links_closed: u64,
     pub replayed_records: u64,

@@ -5,15 +5,17 @@
 //! place belongs to one slot; every change of an entry marks it dirty, and a checkpoint writes what is dirty.
 
 mod apply;
+mod merge;
 mod sync;
 
 pub(crate) use apply::Payload;
+pub(crate) use merge::{Move, Pair};
 
 use crate::index::Dirty;
 use crate::overlay::Overlay;
 use crate::place::{Place, Places, Sequence};
 use crate::replica::{Replica, Slot, SlotAddress};
-use ashlar_types::{ChunkIndex, Lsn, VolumeId};
+use ashlar_types::{ChunkIndex, FloorRange, Lsn, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) struct Store {
@@ -23,6 +25,8 @@ pub(crate) struct Store {
     pub(crate) dirty: Dirty,
     /// Until replay has ended nobody keeps account of the places: `count_places` does it once, from the result.
     replaying: bool,
+    /// Since it was last looked at a slot got one more version, or a snapshot was given up.
+    pub(crate) has_new_pairs: bool,
     pub(crate) lost_blocks: u64,
     pub(crate) repaired_blocks: u64,
     pub(crate) filled_blocks: u64,
@@ -44,6 +48,7 @@ impl Store {
             overlay: Overlay::default(),
             dirty: Dirty::default(),
             replaying: true,
+            has_new_pairs: true,
             lost_blocks: 0,
             repaired_blocks: 0,
             filled_blocks: 0,
@@ -68,7 +73,22 @@ impl Store {
     }
 
     pub(crate) fn slot(&self, address: SlotAddress) -> Option<&Slot> {
-        self.volumes.get(&address.volume)?.slot(address.chunk, address.slot)
+        let chunk = self.volumes.get(&address.volume)?.chunks.get(&address.chunk)?;
+        chunk.slots.get(&(address.slot, address.floor))
+    }
+
+    /// The floors of the versions that the slot has among `floors`, the oldest first.
+    pub(crate) fn floors_of(&self, slot: SlotAddress, floors: FloorRange) -> Vec<Lsn> {
+        let replica = self.volumes.get(&slot.volume);
+        let versions = replica.into_iter().flat_map(|replica| replica.versions(slot.chunk, slot.slot, floors));
+        versions.map(|(floor, _)| floor).collect()
+    }
+
+    /// Blocks that are stale, and that are fresh, in one of a slot's versions among `floors`.
+    pub(crate) fn marks(&self, slot: SlotAddress, floors: FloorRange) -> (u16, u16) {
+        let replica = self.volumes.get(&slot.volume);
+        let versions = replica.into_iter().flat_map(|replica| replica.versions(slot.chunk, slot.slot, floors));
+        versions.fold((0, 0), |(stale, fresh), (_, version)| (stale | version.stale, fresh | version.fresh))
     }
 
     pub(crate) fn prefix(&self, volume: VolumeId, chunk: ChunkIndex) -> Lsn {
@@ -83,9 +103,9 @@ impl Store {
         let mut disputed = Vec::new();
         for (&volume, replica) in &self.volumes {
             for (&chunk, entry) in &replica.chunks {
-                for (&slot, state) in &entry.slots {
+                for (&(slot, floor), state) in &entry.slots {
                     if state.place.is_some_and(|place| !self.places.claim(place)) {
-                        disputed.push(SlotAddress { volume, chunk, slot });
+                        disputed.push(SlotAddress { volume, chunk, slot, floor });
                     }
                 }
             }
@@ -127,20 +147,30 @@ impl Store {
 
     /// Changes a slot, made when absent, removed when nothing is left to say of it.
     fn edit(&mut self, address: SlotAddress, change: impl FnOnce(&mut Slot, &mut Ground)) {
-        let Store { volumes, places, overlay, replaying, .. } = self;
+        let Store { volumes, places, overlay, replaying, has_new_pairs, .. } = self;
         let replica = volumes.get_mut(&address.volume).expect("a slot is changed in a replica that exists");
         let chunk = replica.chunk_mut(address.chunk);
-        let slot = chunk.slots.entry(address.slot).or_insert_with(Slot::new);
+        let key = (address.slot, address.floor);
+        let mut versions = chunk.slots.range((address.slot, Lsn::ZERO)..=(address.slot, Lsn::MAX));
+        *has_new_pairs |= versions.next().is_some_and(|(first, _)| *first != key) || versions.next().is_some();
+        let slot = chunk.slots.entry(key).or_insert_with(Slot::new);
         let before = (slot.place.is_some(), slot.stale != 0);
         change(slot, &mut Ground { places, overlay, replaying: *replaying });
         assert!(slot.place.is_some() || slot.valid & !slot.lost == 0, "a valid block has a place");
+        assert!(slot.valid & !slot.set == 0, "what is valid is set");
         let after = (slot.place.is_some(), slot.stale != 0);
-        if slot.is_blank() {
-            chunk.slots.remove(&address.slot);
+        let is_there = !slot.is_blank();
+        if !is_there {
+            chunk.slots.remove(&key);
         }
         chunk.stale_slots = chunk.stale_slots + u32::from(after.1) - u32::from(before.1);
         replica.stale_slots = replica.stale_slots + u64::from(after.1) - u64::from(before.1);
-        replica.placed_slots = replica.placed_slots + u64::from(after.0) - u64::from(before.0);
+        replica.count_place(address.floor, before.0, after.0);
+        if is_there && replica.floor < address.floor {
+            // Whoever writes next writes under no lower floor, or this version would hide it.
+            replica.floor = address.floor;
+            self.dirty.volume(address.volume);
+        }
         self.dirty.chunk(address.volume, address.chunk);
         self.dirty.slot(address);
     }

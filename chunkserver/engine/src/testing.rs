@@ -327,7 +327,7 @@ impl Rig {
 
     /// Reads `count` blocks and checks that each is filled with one of the given bytes.
     pub(crate) fn expect(&mut self, link: u64, start: u64, fills: &[u8]) {
-        let reply = self.ask(link, Request::Read { range: range(start, fills.len() as u32) });
+        let reply = self.ask(link, Request::Read { range: range(start, fills.len() as u32), below: Lsn::MAX });
         let Reply::Data(blocks) = reply else { panic!("{reply:?}") };
         for (i, &fill) in fills.iter().enumerate() {
             let block = &blocks.data[i * PAGE..(i + 1) * PAGE];

@@ -4,5 +4,6 @@ mod crash;
 mod model;
 mod serve;
 mod sessions;
+mod snapshots;
 mod space;
 mod sync;

@@ -8,7 +8,7 @@ use ashlar_engine::{Action, DiskError, Engine, EngineConfig, EngineStatus, Event
 use ashlar_reactor::BufferPool;
 use ashlar_types::{
     BLOCK_BYTES, BLOCKS_PER_SLOT, BlockCount, BlockIndex, ByteCount, ByteOffset, ChunkIndex, ChunkRange, ClusterId,
-    Crc32, DiskId, Epoch, Instant, Lsn, RequestId, SessionId, SlotIndex, VolumeId,
+    Crc32, DiskId, Epoch, FloorRange, Instant, Lsn, RequestId, SessionId, SlotIndex, VolumeId,
 };
 use ashlar_wire::{ChangedSlots, Open, Reply, Request, RequestFrame, SlotContent};
 use bytes::Bytes;
@@ -97,7 +97,12 @@ impl Offline {
         self.expect_opened(open)?;
         let mut from = Some(ChunkIndex(0));
         while let Some(chunk) = from {
-            let request = Request::ListChanged { from: chunk, until: ChunkIndex(u32::MAX), after: Lsn::ZERO };
+            let request = Request::ListChanged {
+                from: chunk,
+                until: ChunkIndex(u32::MAX),
+                after: Lsn::ZERO,
+                floors: FloorRange::ALL,
+            };
             let (entries, next) = match self.ask(request)? {
                 Reply::Changed { entries, next } => (entries, next),
                 other => return Err(unexpected("list the slots", &other)),
@@ -128,7 +133,7 @@ impl Offline {
     ) -> Result<(), Error> {
         let first = slot.first_block();
         let in_volume = |block: u32| BlockIndex(chunk.first_block().0 + first.0 + u64::from(block));
-        match self.ask(Request::ReadSlot { chunk, slot })? {
+        match self.ask(Request::ReadSlot { chunk, slot, floors: FloorRange::ALL })? {
             Reply::Slot(SlotContent { valid, blocks, .. }) => {
                 let written = (0..BLOCKS_PER_SLOT).filter(|block| valid & (1 << block) != 0);
                 // The content's own checksums, not those that the index holds.
@@ -139,11 +144,11 @@ impl Offline {
             Reply::Refused(_) => {
                 for block in 0..BLOCKS_PER_SLOT {
                     let start = BlockIndex(first.0 + u64::from(block));
-                    let content =
-                        match self.ask(Request::Read { range: ChunkRange { chunk, start, count: BlockCount(1) } })? {
-                            Reply::Data(blocks) => Block::Content(Crc32::of(&blocks.data)),
-                            _ => Block::Unreadable,
-                        };
+                    let range = ChunkRange { chunk, start, count: BlockCount(1) };
+                    let content = match self.ask(Request::Read { range, below: Lsn::MAX })? {
+                        Reply::Data(blocks) => Block::Content(Crc32::of(&blocks.data)),
+                        _ => Block::Unreadable,
+                    };
                     found(in_volume(block), content);
                 }
             }

@@ -80,7 +80,7 @@ impl HostedDisk {
     pub(crate) fn count(&mut self, request: &Request) {
         let traffic = &mut self.traffic;
         match request {
-            Request::Read { range } => {
+            Request::Read { range, .. } => {
                 traffic.reads += 1;
                 traffic.read_bytes += range.count.bytes().0;
             }

@@ -74,7 +74,7 @@ impl Client {
     }
 
     pub(crate) fn read(&mut self, start: u64, blocks: u32) -> Bytes {
-        match self.ask(Request::Read { range: range(0, start, blocks) }).unwrap() {
+        match self.ask(Request::Read { range: range(0, start, blocks), below: Lsn::MAX }).unwrap() {
             Reply::Data(BlockData { crcs, data }) => {
                 assert!(Crc32::of_blocks(&data).eq(crcs));
                 data

@@ -110,8 +110,12 @@ impl Registry for Hearing {
     ) -> Result<tonic::Response<HeartbeatResponse>, tonic::Status> {
         // When the test has heard enough, nobody listens any more.
         let _ = self.heard.send(request.into_inner()).await;
-        let answer =
-            HeartbeatResponse { cluster: CLUSTER.to_string(), interval_ms: 50, delete_volumes: self.delete.clone() };
+        let answer = HeartbeatResponse {
+            cluster: CLUSTER.to_string(),
+            interval_ms: 50,
+            delete_volumes: self.delete.clone(),
+            ..Default::default()
+        };
         Ok(tonic::Response::new(answer))
     }
 }

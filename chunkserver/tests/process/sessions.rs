@@ -180,7 +180,7 @@ fn requests_that_make_no_sense_are_refused_and_the_session_goes_on() {
     let disks = Disks::format(1, 64);
     let daemon = disks.serve();
     let mut client = Client::open(daemon.address("data_address"), disks.ids[0], 1);
-    assert_eq!(client.refused(Request::Read { range: range(4000, 0, 1) }), Status::BadRequest);
+    assert_eq!(client.refused(Request::Read { range: range(4000, 0, 1), below: Lsn::MAX }), Status::BadRequest);
     let Request::Write { range, lsn, floor, mut blocks } = write(1, 1, 0, &content(1, 1)) else { unreachable!() };
     blocks.crcs[0].0 ^= 1;
     assert_eq!(client.refused(Request::Write { range, lsn, floor, blocks }), Status::BadRequest);

@@ -12,12 +12,15 @@
 //! - The page cache takes no part (`FOPEN_DIRECT_IO`): what the volume acknowledged is durable, and what it returns
 //!   is checked.
 
+mod file_size;
+
 use crate::frontend::loopdev::{LoopDevice, LoopError};
 use crate::guest::{GuestRequest, GuestResult};
 use crate::runtime::RuntimeHandle;
 use ashlar_types::{ByteCount, ByteOffset, Epoch, VolumeId};
 use ashlar_volume::GuestError;
 use bytes::Bytes;
+use file_size::FileSize;
 use fuser::{
     AccessFlags, BackgroundSession, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
     InitFlags, KernelConfig, LockOwner, MountOption, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
@@ -30,6 +33,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -37,8 +41,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const FILE_NAME: &str = "volume";
 const DIRECTORY: INodeNo = INodeNo(1);
 const FILE: INodeNo = INodeNo(2);
-/// Names and attributes never change while the file system is mounted.
-const TTL: Duration = Duration::from_secs(3600);
+/// Names and attributes are asked for each time: the file grows with its volume. No read or write asks for them.
+const TTL: Duration = Duration::ZERO;
 const WRITE_BYTES_MAX: u32 = 1 << 20;
 /// Requests that the kernel may have under way without anybody waiting for each: what the loop driver's direct I/O
 /// uses.
@@ -110,6 +114,7 @@ pub(crate) struct FuseLoop {
     device: Option<LoopDevice>,
     /// None once it is unmounted.
     session: Option<BackgroundSession>,
+    size: Arc<FileSize>,
     mount_point: PathBuf,
 }
 
@@ -135,10 +140,12 @@ impl FuseLoop {
             MountOption::NoAtime,
         ];
         options.n_threads = Some(THREADS);
-        let files = VolumeFiles { runtime, attachment, size, read_only, since: SystemTime::now() };
+        let file_size = Arc::new(FileSize::new(size));
+        let files = VolumeFiles { runtime, attachment, size: file_size.clone(), read_only, since: SystemTime::now() };
         let session = fuser::spawn_mount(files, mount_point, &options)
             .map_err(|source| FuseError::Mount { path: mount_point.to_owned(), source })?;
-        let mut fuse_loop = FuseLoop { device: None, session: Some(session), mount_point: mount_point.to_owned() };
+        let mut fuse_loop =
+            FuseLoop { device: None, session: Some(session), size: file_size, mount_point: mount_point.to_owned() };
         match LoopDevice::attach(&mount_point.join(FILE_NAME), size, read_only) {
             Ok(device) => {
                 fuse_loop.device = Some(device);
@@ -150,6 +157,16 @@ impl FuseLoop {
                 }
                 Err(error.into())
             }
+        }
+    }
+
+    /// Shows the volume's new size, first on the file, then on the device on it. The volume must have it already.
+    /// Blocks.
+    pub(crate) fn grow(&self, size: ByteCount) -> Result<(), FuseError> {
+        self.size.grow(size);
+        match &self.device {
+            Some(device) => Ok(device.grow(size)?),
+            None => Ok(()),
         }
     }
 
@@ -232,7 +249,7 @@ fn remove_mount_point(path: &Path) {
 struct VolumeFiles {
     runtime: RuntimeHandle,
     attachment: (VolumeId, Epoch),
-    size: ByteCount,
+    size: Arc<FileSize>,
     read_only: bool,
     since: SystemTime,
 }
@@ -241,7 +258,7 @@ impl VolumeFiles {
     fn attributes(&self, inode: INodeNo) -> Option<FileAttr> {
         let (kind, size, perm) = match inode {
             DIRECTORY => (FileType::Directory, 0, 0o700),
-            FILE => (FileType::RegularFile, self.size.0, if self.read_only { 0o400 } else { 0o600 }),
+            FILE => (FileType::RegularFile, self.size.bytes(), if self.read_only { 0o400 } else { 0o600 }),
             _ => return None,
         };
         Some(FileAttr {
@@ -280,7 +297,7 @@ impl VolumeFiles {
             return Err(Errno::EROFS);
         }
         // The size is the volume's: a file cannot be made longer by writing.
-        if offset.checked_add(bytes).is_none_or(|end| end > self.size.0) {
+        if offset.checked_add(bytes).is_none_or(|end| end > self.size.bytes()) {
             return Err(Errno::EFBIG);
         }
         Ok(())
@@ -339,7 +356,7 @@ impl Filesystem for VolumeFiles {
         _: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let keeps_size = size.is_none_or(|size| inode == FILE && size == self.size.0);
+        let keeps_size = size.is_none_or(|size| inode == FILE && size == self.size.bytes());
         match self.attributes(inode) {
             // Times are accepted and not kept: nobody relies on those of a device's file.
             Some(attributes) if keeps_size && mode.is_none() && uid.is_none() && gid.is_none() => {
@@ -372,7 +389,7 @@ impl Filesystem for VolumeFiles {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let bytes = u64::from(size).min(self.size.0.saturating_sub(offset));
+        let bytes = u64::from(size).min(self.size.bytes().saturating_sub(offset));
         if inode != FILE {
             reply.error(Errno::EISDIR);
         } else if bytes == 0 {
@@ -471,6 +488,6 @@ impl Filesystem for VolumeFiles {
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         let block = ashlar_types::BLOCK_BYTES;
-        reply.statfs(self.size.0 / block, 0, 0, 1, 0, block as u32, FILE_NAME.len() as u32, block as u32);
+        reply.statfs(self.size.bytes() / block, 0, 0, 1, 0, block as u32, FILE_NAME.len() as u32, block as u32);
     }
 }

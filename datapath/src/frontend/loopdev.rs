@@ -17,6 +17,9 @@ use std::time::Duration;
 /// How long to wait until somebody who looks at the device (udev does) has closed it.
 const RELEASE_TRIES: u32 = 40;
 const RELEASE_PAUSE: Duration = Duration::from_millis(50);
+/// How long to wait until the device has the size of its file.
+const GROW_TRIES: u32 = 100;
+const GROW_PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoopError {
@@ -65,6 +68,23 @@ impl LoopDevice {
                     tracing::warn!(device = %device.path.display(), %error, "let go of an unfit loop device");
                 }
                 Err(error)
+            }
+        }
+    }
+
+    /// Takes over the size of its file, which has grown. Under load the kernel may miss the new size at first: an
+    /// answer to its question that a write overtook is dropped.
+    pub(crate) fn grow(&self, size: ByteCount) -> Result<(), LoopError> {
+        let mut tries = 0;
+        loop {
+            fs::metadata(&self.file).map_err(|source| LoopError::Open { path: self.file.clone(), source })?;
+            losetup([OsStr::new("--set-capacity"), self.path.as_os_str()])?;
+            match self.check(size) {
+                Err(LoopError::Unfit { .. }) if tries < GROW_TRIES => {
+                    tries += 1;
+                    thread::sleep(GROW_PAUSE);
+                }
+                checked => return checked,
             }
         }
     }

@@ -85,6 +85,12 @@ impl NbdServer {
         Ok(NbdServer { listener, path: path.to_owned(), export, connections: HashMap::new() })
     }
 
+    /// The volume has grown. Clients that connect from now on are told; the protocol has no way to tell the others, but
+    /// what they ask for is judged by the new size too.
+    pub(crate) fn grow(&mut self, size: ByteCount) {
+        self.export.size = self.export.size.max(size);
+    }
+
     pub(crate) fn listener(&self) -> ListenerId {
         self.listener
     }

@@ -19,7 +19,7 @@ impl Model {
             start..start + bytes as usize
         };
         let result = match op {
-            GuestOp::Read { start, count } => Bytes::copy_from_slice(&self.content[range(start, count.bytes().0)]),
+            GuestOp::Read { start, count, .. } => Bytes::copy_from_slice(&self.content[range(start, count.bytes().0)]),
             GuestOp::Write { start, data } => {
                 assert!(data.len().is_multiple_of(BLOCK_BYTES as usize));
                 self.content[range(start, data.len() as u64)].copy_from_slice(&data);

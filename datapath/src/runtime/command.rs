@@ -7,10 +7,11 @@
 //! ```
 
 use crate::frontend::fuse::FuseCall;
+use crate::settings::Settings;
 use ashlar_reactor::Waker;
 use ashlar_rpc::control;
-use ashlar_types::{Change, ChangeAnswer, DiskId, Duration, Epoch, VolumeId, VolumeRecord};
-use ashlar_volume::ProposalId;
+use ashlar_types::{ByteCount, Change, ChangeAnswer, DiskId, Duration, Epoch, Lsn, SnapshotId, VolumeId, VolumeRecord};
+use ashlar_volume::{ProposalId, SnapshotError};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -28,13 +29,19 @@ pub(crate) const ASKS_MAX: usize = 1024;
 /// Where the chunkservers of a volume's members listen, as far as known.
 pub(crate) type Addresses = BTreeMap<DiskId, SocketAddr>;
 
+/// A volume record with what the I/O thread needs beside it.
+pub(crate) struct Granted {
+    pub(crate) record: VolumeRecord,
+    pub(crate) addresses: Addresses,
+    pub(crate) io_timeout: Option<Duration>,
+    pub(crate) settings: Settings,
+}
+
 /// What other threads ask of the I/O thread.
 pub(crate) enum Command {
     /// Attach under the epoch of the record. Answered when the volume serves, or cannot any more.
     Open {
-        record: VolumeRecord,
-        addresses: Addresses,
-        io_timeout: Option<Duration>,
+        granted: Granted,
         done: oneshot::Sender<Result<Epoch, OpenFailure>>,
     },
     /// Let go of a volume as it is, as a crash would. Answered with the last reason why it did not serve.
@@ -84,6 +91,39 @@ pub(crate) enum Command {
         record: VolumeRecord,
         addresses: Addresses,
     },
+    /// The catalog has a newer record than the one that was reported. No matter if the volume is not here.
+    Refresh {
+        volume: VolumeId,
+    },
+    /// Serve the volume by these settings from now on. Answered with false if it is not here.
+    Modify {
+        volume: VolumeId,
+        settings: Settings,
+        done: oneshot::Sender<bool>,
+    },
+    /// Take a snapshot; `held`: only if writes have been held for it up to now. Answered with nothing if the volume is
+    /// not here.
+    Snapshot {
+        volume: VolumeId,
+        id: SnapshotId,
+        held: bool,
+        done: oneshot::Sender<Option<Result<Taken, SnapshotError>>>,
+    },
+    /// Hold new writes until this snapshot gets its point.
+    Hold {
+        volume: VolumeId,
+        id: SnapshotId,
+        at_most: Duration,
+        done: oneshot::Sender<Option<Result<(), SnapshotError>>>,
+    },
+    /// Take over a record of the catalog in which the volume may have grown. Answered with the size that the volume has
+    /// then, or nothing if it is not there.
+    Grow {
+        volume: VolumeId,
+        record: VolumeRecord,
+        addresses: Addresses,
+        done: oneshot::Sender<Option<ByteCount>>,
+    },
     /// State and figures of every volume.
     Report {
         done: oneshot::Sender<Vec<control::AttachedVolume>>,
@@ -106,7 +146,15 @@ pub(crate) enum OpenFailure {
 }
 
 /// Volumes that one node may have attached.
-pub(crate) const VOLUMES_MAX: usize = 256;
+pub(crate) const VOLUMES_MAX: usize = ashlar_rpc::NODE_VOLUMES_MAX;
+
+/// A snapshot that is in the catalog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) point: Lsn,
+    /// How long new writes waited for it.
+    pub(crate) held: Duration,
+}
 
 /// How a detach ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

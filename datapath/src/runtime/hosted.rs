@@ -1,7 +1,7 @@
 //! One attached volume on the I/O thread: the pure core, and everything that it acts on.
 //!
 //! ```text
-//!   NBD, FUSE ──► GuestTable ──► Volume (core) ──► Send ──► links to chunkservers
+//!   NBD, FUSE ──► Limiter ──► GuestTable ──► Volume (core) ──► Send ──► links to chunkservers
 //!       ▲                          │  ▲  └──────► Propose, Notice ──► control plane
 //!       └── answer ◄── Complete ◄──┘  └── Reply, LinkUp, LinkDown, Answer, Tick
 //! ```
@@ -9,6 +9,9 @@
 //! Events go through one queue: what follows from an action (a connection that fails at once, the second half of a
 //! partial write) is the next event, never a call into the core from within a call. So do guests' requests: an answer
 //! may let the next ones of a client in, and these may be answered at once.
+
+mod admission;
+mod snapshots;
 
 use super::command::{Addresses, Ask, ClientsConnected, Detached, OpenFailure, answer};
 use super::figures::GuestFigures;
@@ -18,7 +21,9 @@ use super::notices;
 use crate::frontend::Origin;
 use crate::frontend::nbd::{Export, NbdServer};
 use crate::guest::{GuestRequest, GuestResult, GuestTable, RequestKey};
+use crate::limits::Limiter;
 use crate::metrics::{Operation, VolumeMetrics};
+use crate::settings::Settings;
 use ashlar_reactor::{LinkId, now};
 use ashlar_types::{ByteCount, DiskId, Duration, Epoch, Instant, VolumeId, VolumeRecord};
 use ashlar_volume::{Action, Ending, Event, GuestOp, Notice, Tag, Volume};
@@ -44,7 +49,8 @@ pub(super) struct Hosted {
     pub(super) ended: Option<Ending>,
     /// Too few replicas answer: since the core said so, no write has completed.
     pub(super) waits_for_replicas: bool,
-    size: ByteCount,
+    pub(super) settings_version: u64,
+    limiter: Limiter<(RequestKey, GuestRequest)>,
     addresses: Addresses,
     record_asked: Option<Instant>,
     table: GuestTable,
@@ -53,6 +59,7 @@ pub(super) struct Hosted {
     nbd: Option<NbdServer>,
     opening: Option<oneshot::Sender<Result<Epoch, OpenFailure>>>,
     detaching: Option<oneshot::Sender<Detached>>,
+    snapshots: snapshots::Waiting,
     /// Why the volume does not serve yet.
     blocked: Option<Blocked>,
     /// Empty between turns; kept for their memory.
@@ -84,9 +91,11 @@ impl Hosted {
         record: VolumeRecord,
         addresses: Addresses,
         metrics: VolumeMetrics,
+        settings: Settings,
         done: oneshot::Sender<Result<Epoch, OpenFailure>>,
     ) -> Hosted {
-        let (id, epoch, size) = (record.volume, record.epoch, record.size);
+        let (id, epoch) = (record.volume, record.epoch);
+        metrics.limits.set(settings.limits);
         let mut hosted = Hosted {
             id,
             epoch,
@@ -96,7 +105,8 @@ impl Hosted {
             metrics,
             ended: None,
             waits_for_replicas: false,
-            size,
+            settings_version: settings.version,
+            limiter: Limiter::new(now(), settings.limits),
             addresses,
             record_asked: None,
             table: GuestTable::default(),
@@ -105,6 +115,7 @@ impl Hosted {
             nbd: None,
             opening: Some(done),
             detaching: None,
+            snapshots: snapshots::Waiting::default(),
             blocked: None,
             calls: VecDeque::new(),
             events: VecDeque::new(),
@@ -115,6 +126,11 @@ impl Hosted {
         hosted.perform_all(io);
         hosted.work_off(io);
         hosted
+    }
+
+    /// When something is to be done, if nothing else happens.
+    pub(super) fn next_deadline(&self) -> Instant {
+        self.core.next_deadline().min(self.limiter.next_due())
     }
 
     pub(super) fn feed(&mut self, io: &mut Io, event: Event) {
@@ -163,33 +179,13 @@ impl Hosted {
                 io.asks.push(Ask::Propose { volume: self.id, epoch, version, proposal, change });
             }
             Action::Notice(notice) => self.notice(io, notice),
+            Action::SnapshotTaken { id, result } => self.snapshot_taken(id, result),
+            Action::Held { result, .. } => self.held(result),
             Action::Ended(ending) => self.become_ended(io, ending),
         }
     }
 
     // ----- guests
-
-    fn submit(&mut self, io: &mut Io, origin: Origin, request: GuestRequest) {
-        let key = RequestKey(self.next_key);
-        self.next_key += 1;
-        let (operation, bytes) = match &request {
-            GuestRequest::Read { bytes, .. } => (Operation::Read, bytes.0),
-            GuestRequest::Write { data, .. } => (Operation::Write, data.len() as u64),
-            GuestRequest::Zero { .. } | GuestRequest::Trim { .. } => (Operation::Discard, 0),
-            GuestRequest::Flush => (Operation::Flush, 0),
-        };
-        let began = now();
-        if operation == Operation::Write {
-            self.figures.gap.write_arrived(began);
-        }
-        self.metrics.in_flight.inc();
-        self.pending.insert(key, Pending { origin, operation, bytes, began });
-        let done = self.table.submit(key, request, &mut self.operations);
-        self.queue_operations();
-        if let Some(result) = done {
-            self.answer(io, key, result);
-        }
-    }
 
     fn complete(&mut self, io: &mut Io, tag: Tag, result: GuestResult) {
         let mut done = Vec::new();
@@ -315,7 +311,7 @@ impl Hosted {
         }
     }
 
-    fn ask_record(&mut self, io: &mut Io) {
+    pub(super) fn ask_record(&mut self, io: &mut Io) {
         let now = now();
         if self.record_asked.is_none_or(|asked| now.since(asked) >= RECORD_PAUSE) {
             self.record_asked = Some(now);
@@ -328,6 +324,16 @@ impl Hosted {
         self.feed(io, Event::Record(record));
     }
 
+    /// Takes over the record, and gives the size that front-ends may show from now on.
+    pub(super) fn grow(&mut self, io: &mut Io, record: VolumeRecord, addresses: Addresses) -> ByteCount {
+        self.adopt(io, record, addresses);
+        let size = self.core.size();
+        if let Some(nbd) = &mut self.nbd {
+            nbd.grow(size);
+        }
+        size
+    }
+
     pub(super) fn learn_addresses(&mut self, addresses: Addresses) {
         self.addresses.extend(addresses);
     }
@@ -338,7 +344,7 @@ impl Hosted {
         if self.nbd.is_some() {
             return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, "NBD is served already"));
         }
-        let export = Export { name: self.id.to_string(), size: self.size, read_only };
+        let export = Export { name: self.id.to_string(), size: self.core.size(), read_only };
         let server = NbdServer::listen(&mut io.reactor, path, export)?;
         io.listeners.insert(server.listener(), self.id);
         self.nbd = Some(server);
@@ -410,6 +416,7 @@ impl Hosted {
                 self.blocked = Some(Blocked { reason: reason.clone(), since: now(), is_told: false });
                 return;
             }
+            Notice::WritesHeld { id, duration } => self.hold_ended(*id, *duration),
             Notice::BelowMinReplicas => self.waits_for_replicas = true,
             Notice::Ejected { .. } => {
                 self.metrics.ejections.inc();
@@ -442,6 +449,7 @@ impl Hosted {
     pub(super) fn detach(&mut self, io: &mut Io, done: oneshot::Sender<Detached>) {
         let connected = self.stop_nbd(io, true);
         debug_assert!(connected.is_ok(), "a forced stop is never refused");
+        self.lift_limits(io);
         self.detaching = Some(done);
         match self.ended.clone() {
             Some(ending) => self.become_ended(io, ending),
@@ -465,6 +473,7 @@ impl Hosted {
             io.gone.push(self.id);
         }
         self.ended = Some(ending);
+        self.lift_limits(io);
     }
 
     /// Lets go of everything as it is; gives the last reason why the volume did not serve.

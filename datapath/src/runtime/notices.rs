@@ -31,6 +31,12 @@ fn describe(notice: &Notice) -> Description {
             vec![("reconciled_blocks", reconciled_blocks.to_string())],
         ),
         Notice::AttachBlocked { reason } => ("attach-blocked", None, reason.clone(), vec![]),
+        Notice::WritesHeld { id, duration } => (
+            "writes-held",
+            None,
+            format!("new writes waited {:.3} ms for snapshot {id} of a group", duration.as_secs_f64() * 1e3),
+            vec![("snapshot", id.to_string()), ("held_us", duration.as_micros().to_string())],
+        ),
         Notice::Ejecting { disk, reason } => ("ejecting", Some(*disk), reason.clone(), vec![]),
         Notice::Ejected { disk, commit } => (
             "ejected",

@@ -40,6 +40,8 @@ impl Hosted {
             longest_gap_ms: longest_gap.as_millis() as u64,
             repaired_blocks: status.repaired_blocks,
             commit_lsn: status.commit.raw(),
+            settings_version: self.settings_version,
+            record_version: status.record_version,
         }
     }
 }

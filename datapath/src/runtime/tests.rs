@@ -1,7 +1,8 @@
 //! Commands, on a real reactor, over a volume whose chunkservers are nowhere.
 
 use super::*;
-use ashlar_types::{ByteCount, ChangeAnswer, ChunkIndex, ChunkRun, ClusterId, Member, MemberState};
+use crate::settings::Settings;
+use ashlar_types::{ByteCount, ChangeAnswer, ChunkIndex, ChunkRun, ClusterId, Member, MemberState, VolumeRecord};
 
 /// As granted, of a volume of one chunk on two disks.
 pub(super) fn record(epoch: u32) -> VolumeRecord {
@@ -24,6 +25,7 @@ pub(super) fn record(epoch: u32) -> VolumeRecord {
         members: vec![member(3), member(4)],
         chunks: vec![ChunkRun { first: ChunkIndex(0), count: 1, members: vec![0, 1] }],
         declared_lost: vec![],
+        snapshots: vec![],
         last_change: None,
     }
 }
@@ -41,7 +43,9 @@ fn runtime() -> (Runtime, mpsc::Receiver<Ask>) {
 
 fn open(runtime: &mut Runtime, epoch: u32) -> oneshot::Receiver<Result<Epoch, OpenFailure>> {
     let (done, opened) = oneshot::channel();
-    runtime.obey(Command::Open { record: record(epoch), addresses: Addresses::new(), io_timeout: None, done });
+    let (addresses, settings) = (Addresses::new(), Settings::default());
+    let granted = Granted { record: record(epoch), addresses, io_timeout: None, settings };
+    runtime.obey(Command::Open { granted, done });
     opened
 }
 

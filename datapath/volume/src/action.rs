@@ -1,7 +1,7 @@
 //! Everything that a volume asks its shell to do. The shell decides nothing.
 
 use crate::{ProposalId, Tag};
-use ashlar_types::{Change, DiskId, Epoch, SessionId};
+use ashlar_types::{Change, DiskId, Duration, Epoch, Lsn, SessionId, SnapshotId};
 use ashlar_wire::RequestFrame;
 use bytes::Bytes;
 
@@ -21,6 +21,21 @@ pub enum GuestError {
     Closed,
     #[error("too few replicas for longer than the volume's ioTimeout")]
     TimedOut,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// The writer ends: whether the snapshot is in the catalog, its record says.
+    #[error("the volume is being detached, or is fenced")]
+    Closed,
+    #[error("the volume has as many snapshots as it may have")]
+    TooMany,
+    #[error("the control plane refused it: {0}")]
+    Refused(String),
+    #[error("the volume is being attached, or another snapshot of it is being taken")]
+    Busy,
+    #[error("its writes are no longer held")]
+    Lapsed,
 }
 
 /// How an attachment ended.
@@ -43,13 +58,18 @@ pub enum Notice {
     AttachBlocked {
         reason: String,
     },
+    /// New writes waited so long for a snapshot of a group to get its point, or for the time to be over.
+    WritesHeld {
+        id: SnapshotId,
+        duration: Duration,
+    },
     Ejecting {
         disk: DiskId,
         reason: String,
     },
     Ejected {
         disk: DiskId,
-        commit: ashlar_types::Lsn,
+        commit: Lsn,
     },
     /// Writes wait: too few replicas answer.
     BelowMinReplicas,
@@ -96,6 +116,16 @@ pub enum Action {
     Complete {
         tag: Tag,
         result: Result<Bytes, GuestError>,
+    },
+    /// The snapshot is in the catalog, with this point; or never will be by this writer.
+    SnapshotTaken {
+        id: SnapshotId,
+        result: Result<Lsn, SnapshotError>,
+    },
+    /// No new write is issued until the snapshot has its point or the time is over; or why not.
+    Held {
+        id: SnapshotId,
+        result: Result<(), SnapshotError>,
     },
     /// One compare-and-swap on the volume's epoch and `version`; answered by `Answer` or `Unanswered`.
     Propose {

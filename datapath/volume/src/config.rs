@@ -88,7 +88,7 @@ impl Config {
 
     /// How long a new writer waits after the last promise before it may go on without the rest: a lease and a
     /// quarter, which covers clocks that run at different rates.
-    pub(crate) fn fence_wait(&self) -> Duration {
+    pub fn fence_wait(&self) -> Duration {
         self.lease * 5 / 4
     }
 }

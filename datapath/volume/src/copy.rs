@@ -65,7 +65,7 @@ impl Volume {
             self.owner_failed(now, owner, "no replica has good content of a slot to copy", out);
             return;
         };
-        let request = Request::ReadSlot { chunk: what.chunk, slot: what.slot };
+        let request = Request::ReadSlot { chunk: what.chunk, slot: what.slot, floors: what.floors };
         self.send(now, source, Purpose::CopyRead(id), request, out);
     }
 
@@ -102,7 +102,8 @@ impl Volume {
         }
         let stamp = if Mutant::CopyLosesStamp.is_on() { Lsn::ZERO } else { content.stamp };
         let content = SlotContent { stamp, ..content };
-        let request = Request::Fill { chunk: what.chunk, slot: what.slot, content };
+        let request =
+            Request::Fill { chunk: what.chunk, slot: what.slot, floors: what.floors, into: what.floors.from, content };
         self.send(now, what.target, Purpose::CopyFill(id), request, out);
     }
 

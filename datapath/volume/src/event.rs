@@ -1,6 +1,6 @@
 //! Everything that can happen to an attached volume.
 
-use ashlar_types::{BlockCount, BlockIndex, ChangeAnswer, DiskId, SessionId, VolumeRecord};
+use ashlar_types::{BlockCount, BlockIndex, ChangeAnswer, DiskId, Duration, Lsn, SessionId, SnapshotId, VolumeRecord};
 use ashlar_wire::ReplyFrame;
 use bytes::Bytes;
 
@@ -14,20 +14,12 @@ pub struct ProposalId(pub u64);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GuestOp {
-    Read {
-        start: BlockIndex,
-        count: BlockCount,
-    },
+    /// The present content, `below` being `Lsn::MAX`, or that of a snapshot, `below` being its point.
+    Read { start: BlockIndex, count: BlockCount, below: Lsn },
     /// `data.len()` is a multiple of 4096.
-    Write {
-        start: BlockIndex,
-        data: Bytes,
-    },
+    Write { start: BlockIndex, data: Bytes },
     /// Trim and write-zeroes: the blocks read as zeros from then on.
-    Discard {
-        start: BlockIndex,
-        count: BlockCount,
-    },
+    Discard { start: BlockIndex, count: BlockCount },
     /// Costs nothing: a write that was completed is durable (P1).
     Flush,
 }
@@ -64,6 +56,17 @@ pub enum Event {
     },
     /// The record as read from the control plane, unasked; an older version than the known one is ignored.
     Record(VolumeRecord),
+    /// Take a snapshot. Answered by `Action::SnapshotTaken`. `held`: only if writes have been held for it up to now.
+    Snapshot {
+        id: SnapshotId,
+        held: bool,
+    },
+    /// Hold new writes until this snapshot gets its point, at most for so long: it is one of a group. Answered by
+    /// `Action::Held`.
+    Hold {
+        id: SnapshotId,
+        at_most: Duration,
+    },
     /// Drain and close cleanly.
     Detach,
     /// Time has passed: `Volume::next_deadline` is due.

@@ -6,7 +6,7 @@
 use crate::overlap::{Access, TurnId};
 use crate::volume::{Phase, Volume};
 use crate::{Action, GuestError, GuestOp, Tag};
-use ashlar_types::{BLOCK_BYTES, BlockCount, BlockIndex, ChunkRange};
+use ashlar_types::{BLOCK_BYTES, BlockCount, BlockIndex, ChunkRange, Lsn};
 use ashlar_wire::limits::BLOCKS_PER_FRAME_MAX;
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
@@ -29,6 +29,7 @@ pub(crate) enum Piece {
         op: OpId,
         part: usize,
         range: ChunkRange,
+        below: Lsn,
     },
     /// No data: a discard.
     Change {
@@ -121,7 +122,7 @@ impl Volume {
             // Whatever was completed is durable on every replica in-sync (P1), so there is nothing to wait for.
             GuestOp::Flush => out.push(Action::Complete { tag, result: Ok(Bytes::new()) }),
             op if !matches!(self.phase, Phase::Serving) => self.guest.waiting.push_back((tag, op)),
-            GuestOp::Read { start, count } => self.admit_read(tag, start, count),
+            GuestOp::Read { start, count, below } => self.admit_read(tag, start, count, below),
             GuestOp::Write { start, data } => self.admit_write(tag, start, data),
             GuestOp::Discard { start, count } => self.admit_discard(tag, start, count),
         }
@@ -133,7 +134,7 @@ impl Volume {
         }
         let (start, count) = match op {
             GuestOp::Flush => return Ok(()),
-            GuestOp::Read { start, count } | GuestOp::Discard { start, count } => (*start, *count),
+            GuestOp::Read { start, count, .. } | GuestOp::Discard { start, count } => (*start, *count),
             GuestOp::Write { start, data } => {
                 let blocks = data.len() as u64 / BLOCK_BYTES;
                 if !(data.len() as u64).is_multiple_of(BLOCK_BYTES) || blocks > u64::from(u32::MAX) {
@@ -145,13 +146,13 @@ impl Volume {
         if self.geometry.contains(start, count) { Ok(()) } else { Err(GuestError::OutOfRange) }
     }
 
-    fn admit_read(&mut self, tag: Tag, start: BlockIndex, count: BlockCount) {
+    fn admit_read(&mut self, tag: Tag, start: BlockIndex, count: BlockCount, below: Lsn) {
         let ranges = self.cut(start, count);
         let op = self.guest.begin(tag, ranges.len(), true);
         self.counters.reads += 1;
         self.counters.read_bytes += count.bytes().0;
         for (part, range) in ranges.into_iter().enumerate() {
-            self.take_turn(range, Access::Shared, Piece::Read { op, part, range });
+            self.take_turn(range, Access::Shared, Piece::Read { op, part, range, below });
         }
     }
 
@@ -202,7 +203,7 @@ impl Volume {
     /// been handled.
     pub(crate) fn run_turn(&mut self, turn: TurnId) {
         match self.guest.pieces.remove(&turn).expect("a turn runs once") {
-            Piece::Read { op, part, range } => self.queue_read(turn, op, part, range),
+            Piece::Read { op, part, range, below } => self.queue_read(turn, op, part, range, below),
             Piece::Change { op, range, data } => self.writes.queue(turn, op, range, data),
         }
     }

@@ -51,6 +51,7 @@ impl Volume {
         self.geometry = Geometry::new(record.size).expect("checked by the caller");
         self.record = record;
         self.note_chunks();
+        self.note_points();
         for index in 0..self.members.len() {
             self.tell_size(now, index, out);
             if !self.members[index].has_chunks {

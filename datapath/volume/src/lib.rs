@@ -19,6 +19,7 @@ mod event;
 mod fence;
 mod guest;
 mod history;
+mod hold;
 mod latency;
 mod layout;
 mod links;
@@ -28,6 +29,7 @@ mod overlap;
 mod read;
 mod reconcile;
 mod resync;
+mod snapshot;
 mod status;
 mod tail;
 #[cfg(test)]
@@ -35,7 +37,7 @@ mod testing;
 mod volume;
 mod write;
 
-pub use action::{Action, Ending, GuestError, Notice};
+pub use action::{Action, Ending, GuestError, Notice, SnapshotError};
 pub use config::{Config, MEMBERS_MAX};
 pub use event::{Event, GuestOp, ProposalId, Tag};
 pub use status::{MemberStatus, VolumeStatus};

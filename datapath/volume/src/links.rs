@@ -33,6 +33,7 @@ impl Volume {
         self.members[index].become_opening(session);
         self.members[index].history.note_attempt(session);
         self.members[index].told_size = self.record.size;
+        self.members[index].told_kept = 0;
         let (cluster, volume, size) = (self.record.cluster, self.record.volume, self.record.size);
         let open = Open { cluster, disk, volume, size, served: self.agreed_when_last_in_sync(index) };
         self.send(now, index, Purpose::Open, Request::Open(open), out);
@@ -95,6 +96,7 @@ impl Volume {
             | Purpose::Open
             | Purpose::Ping
             | Purpose::Grow
+            | Purpose::Keep
             | Purpose::Report { .. }
             | Purpose::Job(_)
             | Purpose::Agree => {}
@@ -166,7 +168,7 @@ impl Volume {
     fn dispatch(&mut self, now: Instant, index: MemberIndex, purpose: Purpose, message: Reply, out: &mut Vec<Action>) {
         match (purpose, message) {
             (Purpose::Open, Reply::Opened(opened)) => self.opened(now, index, opened, out),
-            (Purpose::Ping | Purpose::Grow, Reply::Done) => {}
+            (Purpose::Ping | Purpose::Grow | Purpose::Keep, Reply::Done) => {}
             (Purpose::Write(lsn), Reply::Done) => self.write_answered(now, index, lsn, out),
             (Purpose::Read(turn, number), Reply::Data(blocks)) => {
                 self.read_answered(now, index, turn, number, Ok(blocks), out)
@@ -211,13 +213,14 @@ impl Volume {
     }
 
     fn opened(&mut self, now: Instant, index: MemberIndex, opened: Opened, out: &mut Vec<Action>) {
-        if opened.commit.epoch() > self.epoch {
-            let reason = "commit point of an epoch to come".to_owned();
+        if opened.commit.max(opened.floor) > self.lsn {
+            let reason = "commit point or floor of a write to come".to_owned();
             let refusal = Refusal { status: Status::BadRequest, block: BlockIndex(0), reason };
             self.refused(now, index, &refusal, out);
             return;
         }
         self.reported_commit = self.reported_commit.max(opened.commit);
+        self.floor = self.floor.max(opened.floor);
         self.members[index].damaged = false;
         // One that lost its link while its `Join` is in doubt: perhaps it is in-sync already, so it must miss no write.
         let takes_writes = self.takes_writes(index);
@@ -240,6 +243,7 @@ impl Volume {
             member.leaving = false;
         }
         self.tell_size(now, index, out);
+        self.tell_kept(now, index, out);
         if matches!(self.phase, Phase::Serving) && takes_writes && !self.members[index].damaged {
             self.resend_writes(now, index, out);
             self.ask_again(now, out);

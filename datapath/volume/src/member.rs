@@ -15,8 +15,8 @@ use crate::history::History;
 use crate::latency::Latency;
 use crate::overlap::TurnId;
 use ashlar_types::{
-    ByteCount, ChunkIndex, DiskId, Duration, Instant, Lsn, Member as RecordMember, MemberState, Mutant, RequestId,
-    SessionId, SlotIndex,
+    ByteCount, ChunkIndex, DiskId, Duration, FloorRange, Instant, Lsn, Member as RecordMember, MemberState, Mutant,
+    RequestId, SessionId, SlotIndex,
 };
 use ashlar_wire::Opened;
 use std::collections::BTreeMap;
@@ -37,6 +37,7 @@ pub(crate) enum Purpose {
     Open,
     Ping,
     Grow,
+    Keep,
     Write(Lsn),
     /// One question of a read.
     Read(TurnId, u32),
@@ -66,6 +67,7 @@ pub(crate) struct CopyId(pub(crate) u64);
 pub(crate) struct CopyWhat {
     pub(crate) chunk: ChunkIndex,
     pub(crate) slot: SlotIndex,
+    pub(crate) floors: FloorRange,
     pub(crate) target: MemberIndex,
 }
 
@@ -95,6 +97,8 @@ pub(crate) struct Member {
     pub(crate) history: History,
     /// Size of the volume that its session knows.
     pub(crate) told_size: ByteCount,
+    /// Which snapshots its session knows to keep; 0: none yet.
+    pub(crate) told_kept: u64,
     next_request: u64,
     /// What it answered to `Open` in this epoch, the latest.
     pub(crate) opened: Option<Opened>,
@@ -132,6 +136,7 @@ impl Member {
             asked: BTreeMap::new(),
             history: History::default(),
             told_size: ByteCount(0),
+            told_kept: 0,
             next_request: 1,
             opened: None,
             promised_at: None,

@@ -33,7 +33,7 @@ impl Proposals {
     /// The change in doubt, if it is one of membership.
     pub(crate) fn outstanding_membership(&self) -> Option<&Change> {
         let change = &self.outstanding.as_ref()?.change;
-        (!matches!(change, Change::OpenDirty | Change::CloseClean)).then_some(change)
+        (!matches!(change, Change::OpenDirty | Change::CloseClean | Change::Snapshot(_))).then_some(change)
     }
 
     pub(crate) fn is_ejecting(&self, disk: DiskId) -> bool {
@@ -85,6 +85,9 @@ impl Volume {
         }
         if matches!(self.phase, Phase::Dirtying) && self.proposals.is_idle() {
             self.propose(Change::OpenDirty, out);
+        }
+        if matches!(self.phase, Phase::Serving) && self.proposals.is_idle() {
+            self.propose_snapshot(out);
         }
         if matches!(self.phase, Phase::Serving) && self.proposals.is_idle() {
             self.propose_for_resync(out);
@@ -188,7 +191,11 @@ impl Volume {
 
     /// Everything is acknowledged and nobody is half-way in: the replicas in-sync are equal.
     fn close_if_drained(&mut self, out: &mut Vec<Action>) {
-        let idle = self.guest.is_idle() && self.writes.is_idle() && self.reads.is_idle() && self.turns.is_empty();
+        let idle = self.guest.is_idle()
+            && self.writes.is_idle()
+            && self.reads.is_idle()
+            && self.turns.is_empty()
+            && self.snapshots.is_idle();
         match self.phase {
             Phase::Serving if idle => self.propose(Change::CloseClean, out),
             Phase::Fencing | Phase::Reconciling(_) if self.record.clean => self.propose(Change::CloseClean, out),
@@ -201,7 +208,7 @@ impl Volume {
         if self.proposals.outstanding.as_ref().is_none_or(|outstanding| outstanding.id != id) {
             return;
         }
-        let change = self.proposals.outstanding.take().expect("checked above").change;
+        let Outstanding { change, version, .. } = self.proposals.outstanding.take().expect("checked above");
         match answer {
             ChangeAnswer::Fenced { epoch } => self.become_fenced(epoch, out),
             ChangeAnswer::Applied { record } => {
@@ -210,10 +217,13 @@ impl Volume {
                     self.applied(now, change, out);
                 }
             }
-            ChangeAnswer::Refused { record, .. } => {
+            ChangeAnswer::Refused { record, reason } => {
                 self.adopt(now, record, out);
-                if !matches!(self.phase, Phase::Closed(_)) {
-                    self.not_applied(now, change, out);
+                if matches!(self.phase, Phase::Closed(_)) {
+                } else if let Change::Snapshot(_) = change {
+                    self.snapshot_refused(version, reason, out);
+                } else {
+                    self.not_applied(now, change, version, out);
                 }
             }
         }
@@ -228,11 +238,12 @@ impl Volume {
             Change::Join { disk } => self.joined(now, disk, out),
             Change::OpenDirty if matches!(self.phase, Phase::Dirtying) => self.become_serving(out),
             Change::CloseClean => self.become_closed(Ending::Clean, GuestError::Closed, out),
+            Change::Snapshot(_) => self.note_recorded(out),
             Change::OpenDirty | Change::AbandonReturn { .. } => {}
         }
     }
 
-    fn not_applied(&mut self, now: Instant, change: Change, out: &mut Vec<Action>) {
+    fn not_applied(&mut self, now: Instant, change: Change, version: u64, out: &mut Vec<Action>) {
         match change {
             // Still in-sync by what is known now; it serves reads again only over a new session.
             Change::Eject { disks, .. } => {
@@ -245,8 +256,9 @@ impl Volume {
                     }
                 }
             }
-            Change::Join { disk } => self.join_refused(now, disk, out),
+            Change::Join { disk } => self.join_refused(now, disk, version, out),
             Change::BeginReturn { .. } | Change::AbandonReturn { .. } | Change::OpenDirty | Change::CloseClean => {}
+            Change::Snapshot(_) => {}
         }
     }
 
@@ -281,6 +293,7 @@ impl Volume {
             }
         }
         self.resync_lost_member(now, out);
+        self.note_recorded(out);
         if matches!(self.phase, Phase::Serving) {
             self.recheck_writes(now, out);
             self.ask_again(now, out);

@@ -14,7 +14,7 @@ use crate::member::{MemberIndex, Purpose};
 use crate::overlap::TurnId;
 use crate::volume::Volume;
 use crate::{Action, GuestError, Notice};
-use ashlar_types::{BlockCount, BlockIndex, ChunkRange, Duration, Instant, Mutant};
+use ashlar_types::{BlockCount, BlockIndex, ChunkRange, Duration, Instant, Lsn, Mutant};
 use ashlar_wire::{BlockData, Request};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// One question: a range, asked of replicas until one has good bytes.
 struct Question {
     range: ChunkRange,
+    below: Lsn,
     /// Members that are being asked.
     asked: u64,
     /// Members whose answer was no good, for now.
@@ -29,6 +30,14 @@ struct Question {
     /// Members whose content was found bad, all of it or some: they get the good bytes.
     bad: u64,
     answer: Option<(MemberIndex, BlockData)>,
+}
+
+/// Good content of what some replica has bad.
+#[derive(Clone)]
+struct Repair {
+    range: ChunkRange,
+    below: Lsn,
+    blocks: BlockData,
 }
 
 struct Read {
@@ -47,6 +56,7 @@ struct Waiting {
     op: OpId,
     part: usize,
     range: ChunkRange,
+    below: Lsn,
 }
 
 #[derive(Default)]
@@ -78,8 +88,8 @@ impl Reads {
 }
 
 impl Volume {
-    pub(crate) fn queue_read(&mut self, turn: TurnId, op: OpId, part: usize, range: ChunkRange) {
-        self.reads.waiting.push_back(Waiting { turn, op, part, range });
+    pub(crate) fn queue_read(&mut self, turn: TurnId, op: OpId, part: usize, range: ChunkRange, below: Lsn) {
+        self.reads.waiting.push_back(Waiting { turn, op, part, range, below });
     }
 
     /// As many as the window takes: a chunkserver ends a session that has too much unanswered.
@@ -98,8 +108,8 @@ impl Volume {
     }
 
     fn begin_read(&mut self, now: Instant, waiting: Waiting, out: &mut Vec<Action>) {
-        let Waiting { turn, op, part, range } = waiting;
-        let question = Question { range, asked: 0, tried: 0, bad: 0, answer: None };
+        let Waiting { turn, op, part, range, below } = waiting;
+        let question = Question { range, below, asked: 0, tried: 0, bad: 0, answer: None };
         let questions = BTreeMap::from([(0, question)]);
         let bytes = range.count.bytes().0 as usize;
         self.reads.inflight_bytes += bytes;
@@ -113,7 +123,7 @@ impl Volume {
     /// replica is bad.
     fn ask(&mut self, now: Instant, turn: TurnId, number: u32, out: &mut Vec<Action>) {
         let Some(question) = self.reads.reads.get(&turn).and_then(|read| read.questions.get(&number)) else { return };
-        let range = question.range;
+        let (range, below) = (question.range, question.below);
         let holders = self.record.members_of(range.chunk).iter().map(|&index| usize::from(index));
         let spent = question.tried | question.asked;
         let free = |index: &MemberIndex| spent & (1 << index) == 0 && self.members[*index].serves_reads();
@@ -121,7 +131,7 @@ impl Volume {
         if let Some(index) = nearest {
             let question = self.question(turn, number).expect("looked up above");
             question.asked |= 1 << index;
-            self.send(now, index, Purpose::Read(turn, number), Request::Read { range }, out);
+            self.send(now, index, Purpose::Read(turn, number), Request::Read { range, below }, out);
             return;
         }
         let nobody_asked = question.asked == 0;
@@ -198,13 +208,13 @@ impl Volume {
     fn split(&mut self, now: Instant, turn: TurnId, number: u32, out: &mut Vec<Action>) {
         let read = self.reads.reads.get_mut(&turn).expect("the caller looked");
         let whole = read.questions.remove(&number).expect("the caller looked");
-        let (range, first) = (whole.range, read.next_question);
+        let (range, below, first) = (whole.range, whole.below, read.next_question);
         read.next_question += range.count.0;
         for at in 0..range.count.0 {
             let start = BlockIndex(range.start.0 + u64::from(at));
             let one = ChunkRange { chunk: range.chunk, start, count: BlockCount(1) };
             // The bad replica is asked again for each block: most of them are good.
-            read.questions.insert(first + at, Question { range: one, asked: 0, tried: 0, bad: 0, answer: None });
+            read.questions.insert(first + at, Question { range: one, below, asked: 0, tried: 0, bad: 0, answer: None });
         }
         for at in 0..range.count.0 {
             self.ask(now, turn, first + at, out);
@@ -279,29 +289,22 @@ impl Volume {
             let (_, blocks) = question.answer.take().expect("every question is answered");
             parts.push(blocks.data.clone());
             if question.bad != 0 {
-                repairs.push((question.bad, question.range, blocks));
+                repairs.push((question.bad, Repair { range: question.range, below: question.below, blocks }));
             }
         }
         self.guest.piece_done(op, Ok(Some((part, join(parts)))), out);
-        for (bad, range, blocks) in repairs {
-            self.repair(now, turn, bad, range, &blocks, out);
+        for (bad, repair) in repairs {
+            self.repair(now, turn, bad, &repair, out);
         }
         self.end_read_if_repaired(turn);
     }
 
-    fn repair(
-        &mut self,
-        now: Instant,
-        turn: TurnId,
-        bad: u64,
-        range: ChunkRange,
-        blocks: &BlockData,
-        out: &mut Vec<Action>,
-    ) {
+    fn repair(&mut self, now: Instant, turn: TurnId, bad: u64, repair: &Repair, out: &mut Vec<Action>) {
         for index in (0..self.members.len()).filter(|index| bad & (1 << index) != 0) {
             if self.members[index].in_sync() && self.members[index].is_open() {
                 self.reads.reads.get_mut(&turn).expect("the read is not over").repairs_left += 1;
-                self.send(now, index, Purpose::Repair(turn), Request::Repair { range, blocks: blocks.clone() }, out);
+                let Repair { range, below, blocks } = repair.clone();
+                self.send(now, index, Purpose::Repair(turn), Request::Repair { range, below, blocks }, out);
             }
         }
     }

@@ -6,7 +6,8 @@
 //!     └──────── Restart: new sessions, new reports ◄── a link lost, a member gone ◄─────────────────┘
 //!
 //!  job: [VoidStale(source)] then for each target:
-//!       ListChanged(source, after c) → MarkStale(target) → ListStale(target) → copies → CompleteChunk
+//!       (ListChanged(source, after c) → MarkStale(target)) × band → (ListStale(target) → copies) × band
+//!       → CompleteChunk
 //! ```
 //! Invariants: the source is the readable complete replica with the longest prefix; c = min(its prefix, the target's
 //! own); a target becomes complete, at the source's prefix, only after its durable marks are gone; all have it durable
@@ -224,6 +225,7 @@ impl Volume {
             prefix: report.prefix,
             targets: vec![(index, report.prefix)],
             stage: JobStage::NotHeld,
+            bands: VecDeque::new(),
             slots: VecDeque::new(),
             copies_inflight: 0,
         })
@@ -260,8 +262,8 @@ impl Volume {
         // None is complete: an earlier attempt was cut off and its source is gone. What they lack was never
         // acknowledged.
         let stage = if best.complete { JobStage::Listing } else { JobStage::Voiding };
-        let (slots, copies_inflight) = (VecDeque::new(), 0);
-        Some(Job { chunk, source, equals, prefix: best.prefix, targets, stage, slots, copies_inflight })
+        let (bands, slots, copies_inflight) = (VecDeque::new(), VecDeque::new(), 0);
+        Some(Job { chunk, source, equals, prefix: best.prefix, targets, stage, bands, slots, copies_inflight })
     }
 
     /// Which replicas may be the source: first those that can be read. Where the longest one has a block that nobody
@@ -293,8 +295,13 @@ impl Volume {
             let Some(job) = reconcile.waiting.pop_front() else { break };
             let id = reconcile.next_job;
             reconcile.next_job += 1;
+            let begins_with_a_target = job.stage == JobStage::Listing;
             reconcile.jobs.insert(id, job);
-            self.job_ask(now, id, out);
+            if begins_with_a_target {
+                self.next_target(now, id, out);
+            } else {
+                self.job_ask(now, id, out);
+            }
         }
         let running: Vec<usize> = self.reconcile().jobs.keys().copied().collect();
         for id in running {

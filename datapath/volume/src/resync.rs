@@ -19,7 +19,8 @@ use crate::tail::Tail;
 use crate::volume::Volume;
 use crate::{Action, Notice};
 use ashlar_types::{
-    BLOCKS_PER_SLOT, Change, ChunkIndex, ChunkRun, DiskId, Duration, Instant, Lsn, MemberState, Mutant, SlotIndex,
+    BLOCKS_PER_SLOT, Change, ChunkIndex, ChunkRun, DiskId, Duration, FloorRange, Instant, Lsn, MemberState, Mutant,
+    SessionId, SlotIndex,
 };
 use ashlar_wire::{ChangedSlots, Refusal, Reply, Request, Status};
 use std::collections::VecDeque;
@@ -48,10 +49,16 @@ pub(crate) struct Resync {
     pub(crate) stage: Stage,
     pub(crate) marks: VecDeque<Request>,
     marks_inflight: usize,
+    /// Bands to be listed; the first is being listed.
+    bands: VecDeque<FloorRange>,
+    /// Bands to be copied; the first is being copied.
+    stale_bands: VecDeque<FloorRange>,
     slots: VecDeque<(ChunkIndex, SlotIndex)>,
     copies_inflight: usize,
     pub(crate) changed_blocks: u64,
     pub(crate) copied_blocks: u64,
+    /// In which `FinishSync` was answered.
+    finished_in: Option<SessionId>,
 }
 
 impl Resync {
@@ -129,10 +136,13 @@ impl Volume {
             stage: Stage::Proposing,
             marks: VecDeque::new(),
             marks_inflight: 0,
+            bands: VecDeque::new(),
+            stale_bands: VecDeque::new(),
             slots: VecDeque::new(),
             copies_inflight: 0,
             changed_blocks: 0,
             copied_blocks: 0,
+            finished_in: None,
         });
     }
 
@@ -204,8 +214,9 @@ impl Volume {
             (Stage::Finishing, Reply::Done) => {
                 resync.stage = Stage::Joining;
                 // What it was is copied over; what it is from here on has to be remembered by it.
-                let member = resync.member;
-                self.members[member].gone_back = false;
+                let member = &mut self.members[resync.member];
+                member.gone_back = false;
+                resync.finished_in = member.session();
             }
             (Stage::Joining, Reply::Done) if Mutant::JoinBeforeFinishDurable.is_on() => {}
             (_, Reply::Refused(Refusal { status, reason, .. })) => {
@@ -222,8 +233,11 @@ impl Volume {
     /// wait until the older ones are acknowledged instead would wait forever where that needs the very replica that
     /// returns.)
     fn begin_listing(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let after = self.resync_mut().after;
+        let (to_list, to_copy) = (self.bands(after), self.bands(Lsn::ZERO));
         let resync = self.resync_mut();
         let index = resync.member;
+        (resync.bands, resync.stale_bands) = (to_list, to_copy);
         resync.stage = Stage::Marking { next: ChunkIndex(0) };
         self.forget_answers(index);
         if !Mutant::ListBeforeOlderWrites.is_on() {
@@ -234,7 +248,7 @@ impl Volume {
     /// Asks a source for what it stamps after the commit point, run by run: another run may have other holders.
     fn list_changed(&mut self, now: Instant, from: ChunkIndex, out: &mut Vec<Action>) {
         let Some((from, until, holders)) = self.run_from(from) else {
-            self.find_stale(now, ChunkIndex(0), out);
+            self.list_next_band(now, out);
             return;
         };
         let Some(source) = self.farthest(holders) else {
@@ -244,7 +258,21 @@ impl Volume {
         let resync = self.resync_mut();
         resync.stage = Stage::Listing { from, until, source };
         let (attempt, after) = (resync.attempt, resync.after);
-        self.send(now, source, Purpose::ResyncList(attempt), Request::ListChanged { from, until, after }, out);
+        let Some(&floors) = resync.bands.front() else {
+            return self.find_stale(now, ChunkIndex(0), out);
+        };
+        let request = Request::ListChanged { from, until, after, floors };
+        self.send(now, source, Purpose::ResyncList(attempt), request, out);
+    }
+
+    fn list_next_band(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let resync = self.resync_mut();
+        resync.bands.pop_front();
+        if resync.bands.is_empty() {
+            self.find_stale(now, ChunkIndex(0), out);
+        } else {
+            resync.stage = Stage::Marking { next: ChunkIndex(0) };
+        }
     }
 
     /// The next run of chunks that the returning disk holds, from this chunk on, and who else holds it.
@@ -278,11 +306,11 @@ impl Volume {
             self.fail_resync(now, PAGE_STANDS_STILL, out);
             return;
         }
-        let after = resync.after;
+        let (after, floors) = (resync.after, *resync.bands.front().expect("one is being listed"));
         for ChangedSlots { chunk, prefix, slots } in entries {
             resync.changed_blocks += u64::from(slots.count() * BLOCKS_PER_SLOT);
             resync.marks.push_back(Request::AdoptPrefix { chunk, prefix });
-            resync.marks.push_back(Request::MarkStale { chunk, after, slots });
+            resync.marks.push_back(Request::MarkStale { chunk, after, floors, into: floors.from, slots });
         }
         resync.stage = Stage::Marking { next: next.unwrap_or(until) };
     }
@@ -300,10 +328,15 @@ impl Volume {
     }
 
     /// The target's own durable marks are what is copied: they hold its unacknowledged tail too, and what an earlier
-    /// attempt left.
+    /// attempt left. Band by band, the oldest first; a band is done when a whole pass finds nothing.
     fn find_stale(&mut self, now: Instant, from: ChunkIndex, out: &mut Vec<Action>) {
-        self.resync_mut().stage = Stage::Finding { from };
-        self.ask_target(now, Request::ListStale { from }, out);
+        let resync = self.resync_mut();
+        let Some(&floors) = resync.stale_bands.front() else {
+            self.finish_sync(now, out);
+            return;
+        };
+        resync.stage = Stage::Finding { from };
+        self.ask_target(now, Request::ListStale { from, floors }, out);
     }
 
     fn found_stale(
@@ -323,7 +356,10 @@ impl Volume {
         match (resync.slots.is_empty(), next) {
             (false, next) => resync.stage = Stage::Copying { next },
             (true, Some(next)) => self.find_stale(now, next, out),
-            (true, None) => self.finish_sync(now, out),
+            (true, None) => {
+                resync.stale_bands.pop_front();
+                self.find_stale(now, ChunkIndex(0), out);
+            }
         }
     }
 
@@ -335,11 +371,12 @@ impl Volume {
             }
             let Some((chunk, slot)) = resync.slots.pop_front() else { break };
             resync.copies_inflight += 1;
-            let what = CopyWhat { chunk, slot, target: resync.member };
+            let floors = *resync.stale_bands.front().expect("one is being copied");
+            let what = CopyWhat { chunk, slot, floors, target: resync.member };
             self.start_copy(now, Owner::Resync, what, out);
         }
         if self.resync_mut().copies_inflight == 0 {
-            // After the last page, from the start again, until a whole pass finds nothing.
+            // After the last page, from the start again.
             self.find_stale(now, next.unwrap_or(ChunkIndex(0)), out);
         }
     }
@@ -372,16 +409,20 @@ impl Volume {
         self.ask_again(now, out);
     }
 
-    pub(crate) fn join_refused(&mut self, now: Instant, disk: DiskId, out: &mut Vec<Action>) {
+    /// Proposed with this version of the record.
+    pub(crate) fn join_refused(&mut self, now: Instant, disk: DiskId, version: u64, out: &mut Vec<Action>) {
         let Some(resync) = self.resync.as_ref().filter(|resync| self.members[resync.member].disk == disk) else {
             return;
         };
-        if self.members[resync.member].in_sync() {
+        let member = &self.members[resync.member];
+        let goes_on = member.session() == resync.finished_in && matches!(member.state, MemberState::Syncing { .. });
+        if member.in_sync() {
             // A record told of it before the answer came, and then the version had moved on.
             self.joined(now, disk, out);
-        } else {
+        } else if !goes_on || self.record.version == version {
             self.fail_resync(now, "the catalog refused to take it in", out);
         }
+        // Else something that has nothing to do with it was changed meanwhile: it is proposed again.
     }
 
     /// Ends this attempt only. The next one begins at the commit point again, over a new session.

@@ -20,6 +20,8 @@ pub(crate) struct Counters {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeStatus {
     pub epoch: Epoch,
+    /// Of the record that is known here.
+    pub record_version: u64,
     /// For people: "fencing", "reconciling", "opening", "serving", "closed", and why it waits.
     pub phase: &'static str,
     pub serving: bool,
@@ -57,6 +59,7 @@ impl Volume {
     pub fn status(&self) -> VolumeStatus {
         VolumeStatus {
             epoch: self.epoch,
+            record_version: self.record.version,
             phase: self.phase_name(),
             serving: matches!(self.phase, Phase::Serving),
             blocked: self.blocked.clone(),

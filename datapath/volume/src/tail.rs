@@ -15,15 +15,23 @@ use crate::links::PAGE_STANDS_STILL;
 use crate::member::Purpose;
 use crate::resync::Stage;
 use crate::volume::Volume;
-use ashlar_types::{ChunkIndex, Instant, Lsn, SlotSet};
+use ashlar_types::{ChunkIndex, FloorRange, Instant, Lsn, SlotSet};
 use ashlar_wire::{ChangedSlots, ChunkReport, Request};
 use std::collections::{BTreeMap, VecDeque};
+
+/// In a chunk, and among the versions of one band, the disk lacks what is stamped after `own`.
+#[derive(Clone, Copy)]
+struct Behind {
+    chunk: ChunkIndex,
+    own: Lsn,
+    floors: FloorRange,
+}
 
 #[derive(Default)]
 pub(crate) struct Tail {
     own: BTreeMap<ChunkIndex, Lsn>,
-    /// Chunks of this page in which the disk is behind, with its prefix.
-    behind: VecDeque<(ChunkIndex, Lsn)>,
+    /// Of the chunks of this page.
+    behind: VecDeque<Behind>,
 }
 
 impl Volume {
@@ -79,13 +87,18 @@ impl Volume {
             return;
         }
         let after = resync.after;
+        let mut behind = Vec::new();
         for entry in entries.iter().filter(|entry| from <= entry.chunk && entry.chunk < until) {
             let own = resync.tail.own.get(&entry.chunk).copied().unwrap_or(Lsn::ZERO);
             if own < after && own < entry.prefix {
-                resync.tail.behind.push_back((entry.chunk, own));
+                behind.push((entry.chunk, own));
                 // Sent after `BeginSync`. The source's list begins at the commit point and will not name the chunk.
                 resync.marks.push_back(Request::AdoptPrefix { chunk: entry.chunk, prefix: entry.prefix });
             }
+        }
+        for (chunk, own) in behind {
+            let bands = self.bands(own).into_iter().map(|floors| Behind { chunk, own, floors });
+            self.resync_mut().tail.behind.extend(bands);
         }
         let next = next.map_or(until, |next| next.min(until));
         self.list_tail(now, next, source, out);
@@ -93,7 +106,7 @@ impl Volume {
 
     fn list_tail(&mut self, now: Instant, next: ChunkIndex, source: usize, out: &mut Vec<Action>) {
         let resync = self.resync_mut();
-        let Some(&(chunk, after)) = resync.tail.behind.front() else {
+        let Some(&Behind { chunk, own: after, floors }) = resync.tail.behind.front() else {
             self.compare_run(now, next, out);
             return;
         };
@@ -104,16 +117,17 @@ impl Volume {
         let resync = self.resync_mut();
         resync.stage = Stage::TailListing { next, source };
         let (attempt, until) = (resync.attempt(), ChunkIndex(chunk.0 + 1));
-        self.send(now, source, Purpose::ResyncList(attempt), Request::ListChanged { from: chunk, until, after }, out);
+        let request = Request::ListChanged { from: chunk, until, after, floors };
+        self.send(now, source, Purpose::ResyncList(attempt), request, out);
     }
 
     pub(crate) fn tail_listed(&mut self, now: Instant, entries: &[ChangedSlots], out: &mut Vec<Action>) {
         let resync = self.resync_mut();
         let Stage::TailListing { next, source } = resync.stage else { panic!("the caller looked") };
-        let (chunk, after) = resync.tail.behind.pop_front().expect("one was asked about");
+        let Behind { chunk, own, floors } = resync.tail.behind.pop_front().expect("one was asked about");
         let slots = entries.iter().find(|entry| entry.chunk == chunk).map_or(SlotSet::EMPTY, |entry| entry.slots);
         resync.stage = Stage::TailMarking { next, source };
-        self.ask_target(now, Request::MarkStale { chunk, after, slots }, out);
+        self.ask_target(now, Request::MarkStale { chunk, after: own, floors, into: floors.from, slots }, out);
     }
 
     pub(crate) fn tail_marked(&mut self, now: Instant, out: &mut Vec<Action>) {

@@ -4,7 +4,7 @@
 
 mod replica;
 
-use crate::{Action, Config, Ending, Event, GuestError, GuestOp, Notice, ProposalId, Tag, Volume};
+use crate::{Action, Config, Ending, Event, GuestError, GuestOp, Notice, ProposalId, SnapshotError, Tag, Volume};
 use ashlar_types::*;
 use ashlar_wire::{ReplyFrame, Request, RequestFrame};
 use bytes::Bytes;
@@ -27,6 +27,8 @@ pub(crate) struct Bench {
     /// Every proposal ever made.
     pub(crate) proposed: Vec<(ProposalId, Change)>,
     pub(crate) notices: Vec<Notice>,
+    pub(crate) snapshots: Vec<(SnapshotId, Result<Lsn, SnapshotError>)>,
+    pub(crate) holds: Vec<(SnapshotId, Result<(), SnapshotError>)>,
     pub(crate) ended: Option<Ending>,
     pub(crate) completed: BTreeMap<Tag, Result<Bytes, GuestError>>,
     /// In the order sent, to each replica over its present link.
@@ -62,6 +64,7 @@ pub(crate) fn record(states: &[MemberState]) -> VolumeRecord {
         members: states.iter().enumerate().map(member).collect(),
         chunks: vec![ChunkRun { first: ChunkIndex(0), count: 2, members: (0..states.len() as u16).collect() }],
         declared_lost: vec![],
+        snapshots: vec![],
         last_change: None,
     }
 }
@@ -81,6 +84,8 @@ impl Bench {
             proposals: VecDeque::new(),
             proposed: vec![],
             notices: vec![],
+            snapshots: vec![],
+            holds: vec![],
             ended: None,
             completed: BTreeMap::new(),
             requests: VecDeque::new(),
@@ -137,6 +142,8 @@ impl Bench {
                 self.proposals.push_back((proposal, version, change));
             }
             Action::Notice(notice) => self.notices.push(notice),
+            Action::SnapshotTaken { id, result } => self.snapshots.push((id, result)),
+            Action::Held { id, result } => self.holds.push((id, result)),
             Action::Ended(ending) => assert!(self.ended.replace(ending).is_none(), "ended twice"),
         }
     }
@@ -213,6 +220,7 @@ impl Bench {
                 record.served = record.epoch;
             }
             Change::CloseClean => record.clean = true,
+            Change::Snapshot(snapshot) => record.snapshots.push(*snapshot),
             _ => {}
         }
         for member in &mut record.members {
@@ -280,7 +288,15 @@ impl Bench {
     }
 
     pub(crate) fn read(&mut self, start: u64, count: u32) -> Tag {
-        self.guest(GuestOp::Read { start: BlockIndex(start), count: BlockCount(count) })
+        self.read_below(start, count, Lsn::MAX)
+    }
+
+    pub(crate) fn read_below(&mut self, start: u64, count: u32, below: Lsn) -> Tag {
+        self.guest(GuestOp::Read { start: BlockIndex(start), count: BlockCount(count), below })
+    }
+
+    pub(crate) fn all_done(&self) -> bool {
+        (1..self.next_tag).all(|tag| self.is_done(Tag(tag)))
     }
 
     pub(crate) fn is_done(&self, tag: Tag) -> bool {

@@ -18,9 +18,10 @@ use crate::overlap::{TurnId, Turns};
 use crate::read::Reads;
 use crate::reconcile::Reconcile;
 use crate::resync::Resync;
+use crate::snapshot::Snapshots;
 use crate::status::Counters;
 use crate::write::Writes;
-use crate::{Action, Ending, Event, GuestError, Notice};
+use crate::{Action, Ending, Event, GuestError, Notice, SnapshotError};
 use ashlar_types::{ByteCount, Epoch, Geometry, Instant, Lsn, Mutant, VolumeRecord};
 
 pub(crate) enum Phase {
@@ -51,6 +52,9 @@ pub struct Volume {
     pub(crate) resync: Option<Resync>,
     /// Of the last write issued.
     pub(crate) lsn: Lsn,
+    /// Of the writes to be issued.
+    pub(crate) floor: Lsn,
+    pub(crate) snapshots: Snapshots,
     /// Highest commit point that a replica reported when it opened.
     pub(crate) reported_commit: Lsn,
     pub(crate) draining: bool,
@@ -67,8 +71,11 @@ impl Volume {
         assert!(record.members.len() <= MEMBERS_MAX && record.epoch > Epoch::NONE && record.min_replicas > 0);
         let geometry = Geometry::new(record.size).expect("the catalog holds checked sizes");
         let members = record.members.iter().map(|member| Member::new(member, config.distance(member), now)).collect();
+        let (lsn, points) = (first_lsn(record.epoch), record.points());
         let mut volume = Volume {
-            lsn: first_lsn(record.epoch),
+            lsn,
+            floor: points.last().copied().unwrap_or(Lsn::ZERO),
+            snapshots: Snapshots::new(points, lsn),
             epoch: record.epoch,
             geometry,
             phase: Phase::Fencing,
@@ -108,6 +115,10 @@ impl Volume {
             let error = if *ending == Ending::Fenced { GuestError::Fenced } else { GuestError::Closed };
             match event {
                 Event::Guest { tag, .. } => out.push(Action::Complete { tag, result: Err(error) }),
+                Event::Snapshot { id, .. } => {
+                    out.push(Action::SnapshotTaken { id, result: Err(SnapshotError::Closed) });
+                }
+                Event::Hold { id, .. } => out.push(Action::Held { id, result: Err(SnapshotError::Closed) }),
                 Event::LinkUp { disk, session } => out.push(Action::Disconnect { disk, session }),
                 _ => {}
             }
@@ -121,7 +132,12 @@ impl Volume {
             Event::Answer { proposal, answer } => self.answered(now, proposal, answer, out),
             Event::Unanswered { proposal } => self.proposals.unanswered(proposal, now + self.config.propose_again),
             Event::Record(record) => self.adopt(now, record, out),
-            Event::Detach => self.draining = true,
+            Event::Snapshot { id, held } => self.snapshot_asked(now, id, held, out),
+            Event::Hold { id, at_most } => self.hold_asked(now, id, at_most, out),
+            Event::Detach => {
+                self.draining = true;
+                self.end_hold(now, out);
+            }
             Event::Tick => self.check_time(now, out),
         }
         self.maintain(now, out);
@@ -142,6 +158,8 @@ impl Volume {
         // Before proposals, so that what a return needs of the catalog is asked at once.
         if matches!(self.phase, Phase::Serving) {
             self.resync_step(now, out);
+            self.snapshot_step();
+            self.keep_step(now, out);
         }
         self.propose_step(now, out);
         if matches!(self.phase, Phase::Serving) {
@@ -163,6 +181,7 @@ impl Volume {
             .min(self.fence_deadline())
             .min(self.reads.hedge_deadline(self.hedge_after()))
             .min(self.writes.timeout_deadline(self.config.io_timeout))
+            .min(self.hold_deadline())
     }
 
     fn member_deadline(&self, member: &Member) -> Instant {
@@ -186,6 +205,7 @@ impl Volume {
         for index in 0..self.members.len() {
             self.check_silence(now, index, out);
         }
+        self.end_lapsed_hold(now, out);
         self.hedge_reads(now, out);
         self.time_out_writes(now, out);
     }
@@ -211,6 +231,7 @@ impl Volume {
 
     pub(crate) fn become_closed(&mut self, ending: Ending, error: GuestError, out: &mut Vec<Action>) {
         self.guest.fail_all(error, out);
+        self.snapshots.fail_all(SnapshotError::Closed, out);
         for member in &mut self.members {
             if let Some(session) = member.session() {
                 out.push(Action::Disconnect { disk: member.disk, session });

@@ -36,6 +36,8 @@ pub(crate) struct Write {
     /// Members that answered durable.
     answered: u64,
     issued: Instant,
+    /// The same every time that it is sent.
+    floor: Lsn,
 }
 
 #[derive(Default)]
@@ -76,7 +78,7 @@ impl Writes {
 
 impl Write {
     fn request(&self, lsn: Lsn) -> Request {
-        let (range, floor) = (self.range, Lsn::ZERO);
+        let (range, floor) = (self.range, self.floor);
         match &self.payload {
             Some(blocks) => Request::Write { range, lsn, floor, blocks: blocks.clone() },
             None => Request::Discard { range, lsn, floor },
@@ -101,7 +103,9 @@ impl Volume {
     }
 
     pub(crate) fn issue_writes(&mut self, now: Instant, out: &mut Vec<Action>) {
-        while let Some(next) = self.writes.queued.front() {
+        while let Some(next) = self.writes.queued.front()
+            && !self.holds_writes()
+        {
             let bytes = next.data.as_ref().map_or(0, Bytes::len);
             let full = self.writes.inflight.len() >= self.config.writes_inflight_max
                 || self.writes.inflight_bytes + bytes > self.config.write_bytes_inflight_max;
@@ -116,8 +120,9 @@ impl Volume {
     fn issue(&mut self, now: Instant, queued: Queued, out: &mut Vec<Action>) {
         self.lsn = self.lsn.next();
         let Queued { turn, op, range, data } = queued;
+        let floor = self.floor;
         let payload = data.map(BlockData::seal);
-        let write = Write { turn: Some(turn), op: Some(op), range, payload, answered: 0, issued: now };
+        let write = Write { turn: Some(turn), op: Some(op), range, payload, answered: 0, issued: now, floor };
         self.writes.inflight_bytes += write.bytes();
         self.writes.waiting_since.get_or_insert(now);
         let request = write.request(self.lsn);

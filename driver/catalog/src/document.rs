@@ -3,6 +3,7 @@
 //! ```json
 //! {"format":1,"body":{...}}
 //! ```
+//! The format is one of the kind of value: it grows when that kind gets a field, and older ones are read as before it.
 //! A higher format than is known is refused as newer, an unknown field or a value that does not parse as corrupt: the
 //! control plane never acts on a record that it understands in part.
 
@@ -13,7 +14,7 @@ use crate::{CatalogError, CatalogErrorKind, KeyValue};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Of every kind of value so far.
+/// Of every kind of value that has not changed since it was made.
 const FORMAT: u32 = 1;
 
 #[derive(Serialize)]
@@ -37,17 +38,30 @@ struct Format {
 }
 
 pub(crate) fn encode<T: Serialize>(body: &T) -> Vec<u8> {
-    serde_json::to_vec(&EnvelopeOut { format: FORMAT, body }).expect("documents hold nothing that JSON cannot")
+    encode_as(FORMAT, body)
+}
+
+pub(crate) fn encode_as<T: Serialize>(format: u32, body: &T) -> Vec<u8> {
+    serde_json::to_vec(&EnvelopeOut { format, body }).expect("documents hold nothing that JSON cannot")
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(stored: &KeyValue) -> Result<T, CatalogError> {
     decode_value(&stored.key, &stored.value)
 }
 
+/// Of a kind of value whose newest format is `newest`.
+pub(crate) fn decode_as<T: DeserializeOwned>(newest: u32, stored: &KeyValue) -> Result<T, CatalogError> {
+    decode_value_as(newest, &stored.key, &stored.value)
+}
+
 pub(crate) fn decode_value<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, CatalogError> {
+    decode_value_as(FORMAT, key, value)
+}
+
+fn decode_value_as<T: DeserializeOwned>(newest: u32, key: &str, value: &[u8]) -> Result<T, CatalogError> {
     let Format { format } = serde_json::from_slice(value).map_err(|error| damaged(key, error))?;
-    if format != FORMAT {
-        let text = format!("{key} has format {format}, this version knows {FORMAT}");
+    if !(FORMAT..=newest).contains(&format) {
+        let text = format!("{key} has format {format}, this version knows {newest}");
         return Err(CatalogError::new(CatalogErrorKind::Newer, text));
     }
     let envelope: EnvelopeIn<T> = serde_json::from_slice(value).map_err(|error| damaged(key, error))?;

@@ -7,6 +7,10 @@
 //! | `record/<id>` | its membership record, without the chunk table |
 //! | `chunks/<id>/<page>` | one page of its chunk table |
 //! | `name/<name>` | the id of the volume that has this name |
+//! | `snapshot/<id>` | a snapshot: of what, when, and whether it was taken; its point is in the volume's record |
+//! | `snapshot-name/<name>` | the id of the snapshot that has this name |
+//! | `group/<id>` | a group of snapshots: which, when, and whether they show one instant |
+//! | `group-name/<name>` | the id of the group that has this name |
 //! | `node/<name>`, `disk/<id>` | the registry |
 //! | `claim/<disk>` | bytes promised to volumes |
 //! | `tombstone/<disk>/<volume>` | a replica that is still to be deleted |
@@ -15,11 +19,13 @@
 //! Ids are UUID text, numbers 16 hex digits, so that keys sort as what they name does. Names hold no `/` (checked by
 //! their types).
 
-use ashlar_types::{DiskId, NodeName, VolumeId, VolumeName};
+use ashlar_types::{DiskId, GroupId, NodeName, SnapshotId, VolumeId, VolumeName};
 
 pub(crate) const CLUSTER: &str = "cluster";
 pub(crate) const VOLUMES: &str = "volume/";
 pub(crate) const RECORDS: &str = "record/";
+pub(crate) const SNAPSHOTS: &str = "snapshot/";
+pub(crate) const GROUPS: &str = "group/";
 pub(crate) const NODES: &str = "node/";
 pub(crate) const DISKS: &str = "disk/";
 pub(crate) const CLAIMS: &str = "claim/";
@@ -46,6 +52,22 @@ pub(crate) fn chunk_page(id: VolumeId, page: usize) -> String {
 
 pub(crate) fn name(name: &VolumeName) -> String {
     format!("name/{name}")
+}
+
+pub(crate) fn snapshot(id: SnapshotId) -> String {
+    format!("{SNAPSHOTS}{id}")
+}
+
+pub(crate) fn snapshot_name(name: &VolumeName) -> String {
+    format!("snapshot-name/{name}")
+}
+
+pub(crate) fn group(id: GroupId) -> String {
+    format!("{GROUPS}{id}")
+}
+
+pub(crate) fn group_name(name: &VolumeName) -> String {
+    format!("group-name/{name}")
 }
 
 pub(crate) fn node(name: &NodeName) -> String {

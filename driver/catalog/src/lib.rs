@@ -1,7 +1,7 @@
 //! The catalog: the control plane's durable state (DESIGN §4), in terms of the domain, over the seam [`MetaStore`].
 //!
 //! ```text
-//! Catalog   volumes · records · use · nodes · disks · claims · tombstones · events   domain words, a transaction each
+//! Catalog   volumes · records · snapshots · use · nodes · disks · claims · events   domain words, a transaction each
 //!    │
 //! MetaStore   commit (compare → put, delete) · read (ranges) · watch · lease           what etcd can do, and no more
 //!    │
@@ -14,9 +14,12 @@ mod catalog;
 mod document;
 mod error;
 mod events;
+mod groups;
 mod keys;
 mod registry;
 mod rocks;
+mod settings;
+mod snapshots;
 mod store;
 mod tombstones;
 mod volumes;
@@ -24,8 +27,11 @@ mod volumes;
 pub use catalog::Catalog;
 pub use error::{CatalogError, CatalogErrorKind};
 pub use events::{EVENTS_KEPT, Event, EventFeed};
+pub use groups::{GROUP_VOLUMES_MAX, GroupInfo, GroupPage, StoredGroup};
 pub use registry::{Claims, Disk, DiskFate, Node};
 pub use rocks::RocksStore;
+pub use settings::{Class, Limit, Settings};
+pub use snapshots::{SnapshotInfo, SnapshotPage, StoredSnapshot};
 pub use store::{
     Compare, Expected, KeyRange, KeyValue, LeaseId, MetaStore, Op, Outcome, Reading, Revision, TRANSACTION_OPS_MAX,
     Transaction, Watch, WatchEvent,

@@ -2,10 +2,13 @@
 //! `volume/<id>` and `record/<id>`, and a chunk table in pages; all are read at one revision.
 
 use crate::document::record::{RUNS_PER_PAGE, RecordDocument, RunDocument};
-use crate::document::{decode, encode, text};
+use crate::document::{decode, decode_as, encode, encode_as, text};
 use crate::registry::{Claims, read_claims};
 use crate::tombstones::{Tombstone, TombstoneDocument};
-use crate::{Catalog, CatalogError, CatalogErrorKind, Event, KeyRange, KeyValue, Revision, Transaction, keys};
+use crate::{
+    Catalog, CatalogError, CatalogErrorKind, Event, KeyRange, KeyValue, Revision, Settings, TRANSACTION_OPS_MAX,
+    Transaction, keys,
+};
 use ashlar_types::{ByteCount, DiskId, NodeName, SLOT_BYTES, VolumeId, VolumeName, VolumeRecord};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,6 +34,9 @@ pub struct Volume {
     pub fs_type: String,
     /// Milliseconds since 1970, UTC.
     pub created_ms: u64,
+    pub settings: Settings,
+    /// ControllerPublishVolume asked for reading only; until the volume is unpublished.
+    pub published_read_only: bool,
     pub record: VolumeRecord,
 }
 
@@ -54,6 +60,9 @@ pub struct VolumePage {
     pub more: bool,
 }
 
+/// 2 has `settings`.
+const VOLUME_FORMAT: u32 = 2;
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct VolumeDocument {
@@ -66,6 +75,10 @@ struct VolumeDocument {
     use_state: UseState,
     fs_type: String,
     created_ms: u64,
+    #[serde(default)]
+    settings: Settings,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    published_read_only: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -85,15 +98,37 @@ impl Volume {
         ByteCount(self.record.size.0.next_multiple_of(SLOT_BYTES))
     }
 
-    fn document(&self) -> VolumeDocument {
-        VolumeDocument {
+    fn document(&self) -> Vec<u8> {
+        let document = VolumeDocument {
             name: self.name.clone(),
             parameters: self.parameters.clone(),
             allowed_nodes: self.allowed_nodes.clone(),
             use_state: self.use_state,
             fs_type: self.fs_type.clone(),
             created_ms: self.created_ms,
-        }
+            settings: self.settings,
+            published_read_only: self.published_read_only,
+        };
+        encode_as(VOLUME_FORMAT, &document)
+    }
+}
+
+impl StoredVolume {
+    /// Puts `next`, with the chunks that there are, in the place of the record that this was read with.
+    pub(crate) fn record_change(&self, next: &VolumeRecord) -> Transaction {
+        let (id, record) = (self.volume.id(), &self.volume.record);
+        assert!(next.volume == id && next.version > record.version && next.epoch >= record.epoch);
+        assert!(next.chunks == record.chunks, "a change of membership leaves the chunk table as it is");
+        self.unchanged_record().put(keys::record(id), RecordDocument::of(next).encoded())
+    }
+
+    /// Only while the record is what it was when this was read.
+    pub(crate) fn unchanged_record(&self) -> Transaction {
+        Transaction::default().expect(keys::record(self.volume.id()), self.record_revision)
+    }
+
+    pub(crate) fn with_record(&self, record: VolumeRecord, record_revision: Revision) -> StoredVolume {
+        StoredVolume { volume: Volume { record, ..self.volume.clone() }, record_revision, ..*self }
     }
 }
 
@@ -113,8 +148,8 @@ impl Catalog {
             .expect_absent(&name)
             .expect_absent(keys::volume(id))
             .put(&name, encode(&NameDocument { volume: id }))
-            .put(keys::volume(id), encode(&volume.document()))
-            .put(keys::record(id), encode(&RecordDocument::of(&volume.record)));
+            .put(keys::volume(id), volume.document())
+            .put(keys::record(id), RecordDocument::of(&volume.record).encoded());
         for (page, runs) in volume.record.chunks.chunks(RUNS_PER_PAGE).enumerate() {
             let runs: Vec<RunDocument> = runs.iter().map(RunDocument::of).collect();
             transaction = transaction.put(keys::chunk_page(id, page), encode(&runs));
@@ -190,17 +225,81 @@ impl Catalog {
         next: VolumeRecord,
         events: Vec<Event>,
     ) -> Result<StoredVolume, CatalogError> {
+        assert!(next.snapshots == seen.volume.record.snapshots, "points come and go with their snapshots");
+        let record_revision = self.commit(seen.record_change(&next), events).await?;
+        Ok(seen.with_record(next, record_revision))
+    }
+
+    /// Puts `next`, which is larger, in the place of the record that `seen` was read with, and claims what it is larger
+    /// by on each member's disk, in one transaction. `claimed` is what the room was judged by: space that was promised
+    /// to someone else meanwhile makes a [`CatalogErrorKind::Conflict`].
+    pub async fn grow_volume(
+        &self,
+        seen: &StoredVolume,
+        next: VolumeRecord,
+        claimed: &Claims,
+        events: Vec<Event>,
+    ) -> Result<StoredVolume, CatalogError> {
         let id = seen.volume.id();
         assert!(
-            next.volume == id && next.version > seen.volume.record.version && next.epoch >= seen.volume.record.epoch
+            next.volume == id && next.version > seen.volume.record.version && next.epoch == seen.volume.record.epoch
         );
-        assert!(next.chunks == seen.volume.record.chunks, "a change of membership leaves the chunk table as it is");
+        assert!(next.size > seen.volume.record.size && next.chunks.len() == seen.volume.record.chunks.len());
+        let mut transaction = Transaction::default()
+            .expect(keys::record(id), seen.record_revision)
+            .put(keys::record(id), RecordDocument::of(&next).encoded());
+        // Growing lengthens the last run and leaves the others as they are.
+        let last_page = (next.chunks.len() - 1) / RUNS_PER_PAGE;
+        let runs: Vec<RunDocument> = next.chunks[last_page * RUNS_PER_PAGE..].iter().map(RunDocument::of).collect();
+        transaction = transaction.put(keys::chunk_page(id, last_page), encode(&runs));
+        let volume = Volume { record: next, ..seen.volume.clone() };
+        let more = ByteCount(volume.claim().0 - seen.volume.claim().0);
+        for member in &volume.record.members {
+            transaction = claimed.add(transaction, member.disk, more);
+        }
+        let record_revision = self.commit(transaction, events).await?;
+        Ok(StoredVolume { volume, record_revision, ..*seen })
+    }
+
+    /// Reserves the volume for a node and keeps for what: `next` in the place of the record that `seen` was read with,
+    /// and whether it is published for reading only, in one transaction.
+    pub async fn publish(
+        &self,
+        seen: &StoredVolume,
+        next: VolumeRecord,
+        read_only: bool,
+        events: Vec<Event>,
+    ) -> Result<StoredVolume, CatalogError> {
+        let id = seen.volume.id();
+        assert!(
+            next.volume == id && next.version > seen.volume.record.version && next.chunks == seen.volume.record.chunks
+        );
+        let volume = Volume { record: next, published_read_only: read_only, ..seen.volume.clone() };
         let transaction = Transaction::default()
             .expect(keys::record(id), seen.record_revision)
-            .put(keys::record(id), encode(&RecordDocument::of(&next)));
-        let record_revision = self.commit(transaction, events).await?;
-        let volume = Volume { record: next, ..seen.volume.clone() };
-        Ok(StoredVolume { volume, record_revision, ..*seen })
+            .expect(keys::volume(id), seen.volume_revision)
+            .put(keys::record(id), RecordDocument::of(&volume.record).encoded())
+            .put(keys::volume(id), volume.document());
+        let revision = self.commit(transaction, events).await?;
+        Ok(StoredVolume { volume, volume_revision: revision, record_revision: revision })
+    }
+
+    /// The volume is published no more.
+    pub async fn unpublish(&self, seen: &StoredVolume) -> Result<StoredVolume, CatalogError> {
+        let id = seen.volume.id();
+        let volume = Volume { published_read_only: false, ..seen.volume.clone() };
+        let transaction = Transaction::default()
+            .expect(keys::volume(id), seen.volume_revision)
+            .put(keys::volume(id), volume.document());
+        let volume_revision = self.commit(transaction, Vec::new()).await?;
+        Ok(StoredVolume { volume, volume_revision, ..*seen })
+    }
+
+    /// How many volumes the node holds. A record that cannot be read names no holder.
+    pub async fn held_by(&self, node: &NodeName) -> Result<usize, CatalogError> {
+        let records = self.store().read(vec![KeyRange::prefix(keys::RECORDS)]).await?.ranges.remove(0);
+        let held = |stored: &&KeyValue| RecordDocument::decoded(stored).is_ok_and(|record| record.is_held_by(node));
+        Ok(records.iter().filter(held).count())
     }
 
     /// Moves the use state by compare-and-swap (P8). The caller has checked that the step is one that may be taken.
@@ -215,9 +314,68 @@ impl Catalog {
         let volume = Volume { use_state: to, fs_type: fs_type.to_owned(), ..seen.volume.clone() };
         let transaction = Transaction::default()
             .expect(keys::volume(id), seen.volume_revision)
-            .put(keys::volume(id), encode(&volume.document()));
+            .put(keys::volume(id), volume.document());
         let volume_revision = self.commit(transaction, events).await?;
         Ok(StoredVolume { volume, volume_revision, ..*seen })
+    }
+
+    /// Changes how the volume is served, and with `next` its record: both or none.
+    pub async fn change_settings(
+        &self,
+        seen: &StoredVolume,
+        settings: Settings,
+        next: Option<VolumeRecord>,
+        events: Vec<Event>,
+    ) -> Result<StoredVolume, CatalogError> {
+        let id = seen.volume.id();
+        assert!(settings.version > seen.volume.settings.version);
+        let mut changed = StoredVolume { volume: Volume { settings, ..seen.volume.clone() }, ..*seen };
+        let mut transaction = Transaction::default()
+            .expect(keys::volume(id), seen.volume_revision)
+            .put(keys::volume(id), changed.volume.document());
+        if let Some(next) = &next {
+            assert!(next.volume == id && next.version > seen.volume.record.version);
+            transaction = transaction
+                .expect(keys::record(id), seen.record_revision)
+                .put(keys::record(id), RecordDocument::of(next).encoded());
+        }
+        let revision = self.commit(transaction, events).await?;
+        changed.volume_revision = revision;
+        if let Some(next) = next {
+            changed.volume.record = next;
+            changed.record_revision = revision;
+        }
+        Ok(changed)
+    }
+
+    /// How these volumes are to be served, as far as they are there; one bad value does not hide the others.
+    pub async fn settings(
+        &self,
+        ids: &[VolumeId],
+    ) -> Result<Vec<(VolumeId, Result<Settings, CatalogError>)>, CatalogError> {
+        let mut found = Vec::new();
+        for some in ids.chunks(TRANSACTION_OPS_MAX) {
+            let ranges = some.iter().map(|&id| KeyRange::one(keys::volume(id))).collect();
+            let read = self.store().read(ranges).await?.ranges;
+            let settings = |stored: &KeyValue| Ok(decode_as::<VolumeDocument>(VOLUME_FORMAT, stored)?.settings);
+            found.extend(some.iter().zip(read).filter_map(|(&id, values)| Some((id, settings(values.first()?)))));
+        }
+        Ok(found)
+    }
+
+    /// Versions of the records of those of the volumes that exist.
+    pub async fn record_versions(
+        &self,
+        ids: &[VolumeId],
+    ) -> Result<Vec<(VolumeId, Result<u64, CatalogError>)>, CatalogError> {
+        let mut found = Vec::new();
+        for some in ids.chunks(TRANSACTION_OPS_MAX) {
+            let ranges = some.iter().map(|&id| KeyRange::one(keys::record(id))).collect();
+            let read = self.store().read(ranges).await?.ranges;
+            let version = |stored: &KeyValue| Ok(RecordDocument::decoded(stored)?.version());
+            found.extend(some.iter().zip(read).filter_map(|(&id, values)| Some((id, version(values.first()?)))));
+        }
+        Ok(found)
     }
 
     /// Deletes the volume and frees its name; each replica becomes a tombstone, which keeps its claim until the
@@ -259,8 +417,8 @@ fn assemble(volume: &KeyValue, record: &KeyValue, pages: &[KeyValue]) -> Result<
     for page in pages {
         runs.extend(decode::<Vec<RunDocument>>(page)?);
     }
-    let document: VolumeDocument = decode(volume)?;
-    let membership = decode::<RecordDocument>(record)?.with_chunks(runs)?;
+    let document: VolumeDocument = decode_as(VOLUME_FORMAT, volume)?;
+    let membership = RecordDocument::decoded(record)?.with_chunks(runs)?;
     Ok(StoredVolume {
         volume: Volume {
             name: document.name,
@@ -269,6 +427,8 @@ fn assemble(volume: &KeyValue, record: &KeyValue, pages: &[KeyValue]) -> Result<
             use_state: document.use_state,
             fs_type: document.fs_type,
             created_ms: document.created_ms,
+            settings: document.settings,
+            published_read_only: document.published_read_only,
             record: membership,
         },
         volume_revision: volume.mod_revision,

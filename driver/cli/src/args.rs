@@ -3,6 +3,7 @@
 use crate::size::parse_size;
 use ashlar_types::ByteCount;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Replicated block storage for databases on Kubernetes.
@@ -27,6 +28,9 @@ pub enum Command {
     /// Create, show, attach, detach and delete volumes.
     #[command(subcommand)]
     Volume(VolumeCommand),
+    /// Take, show and delete snapshots.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Look at nodes.
     #[command(subcommand)]
     Node(NodeCommand),
@@ -104,6 +108,73 @@ pub struct DevDown {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum GroupCommand {
+    /// Take snapshots of several volumes, attached or not; new writes are held for a moment.
+    Create {
+        /// Of the group.
+        name: String,
+        /// Volumes, by name or id.
+        #[arg(required = true)]
+        volumes: Vec<String>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// All groups.
+    List {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// One group, and its snapshots.
+    Show {
+        /// Name or id.
+        group: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Delete a group with its snapshots.
+    Delete {
+        /// Name or id.
+        group: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Take a snapshot of a volume, attached or not; no I/O waits for it.
+    Create {
+        /// Volume, by name or id.
+        volume: String,
+        /// Of the snapshot.
+        name: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// All snapshots, or those of a volume.
+    List {
+        /// Name or id.
+        #[arg(long)]
+        volume: Option<String>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// One snapshot.
+    Show {
+        /// Name or id.
+        snapshot: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Delete a snapshot; its space comes back in the background.
+    Delete {
+        /// Name or id.
+        snapshot: String,
+    },
+    /// Snapshots of several volumes at one instant.
+    #[command(subcommand)]
+    Group(GroupCommand),
+}
+
+#[derive(Debug, Subcommand)]
 pub enum VolumeCommand {
     /// Create a volume.
     Create {
@@ -148,6 +219,18 @@ pub enum VolumeCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Change how a volume is served; what is not named stays as it is.
+    Modify(VolumeModify),
+    /// Make a volume larger, also while it is attached; a mounted filesystem is grown by its own tool afterwards.
+    Expand {
+        /// Name or id.
+        volume: String,
+        /// What it is to have, for example 8G; never less than it has.
+        #[arg(long, value_parser = parse_size)]
+        size: ByteCount,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Read a detached volume from every replica and compare, block by block.
     Compare {
         /// Name or id.
@@ -160,6 +243,50 @@ pub enum VolumeCommand {
         /// Name or id.
         volume: String,
     },
+}
+
+#[derive(Debug, Args)]
+#[group(id = "changes", required = true, multiple = true, args = [
+    "class", "iops_limit", "iops_burst", "bandwidth_limit", "bandwidth_burst", "min_replicas",
+])]
+pub struct VolumeModify {
+    /// Name or id.
+    pub volume: String,
+    /// Which volume goes first: critical, high, normal or low.
+    #[arg(long)]
+    pub class: Option<String>,
+    /// Reads, writes and discards per second, or `none`.
+    #[arg(long, value_name = "NUMBER")]
+    pub iops_limit: Option<String>,
+    /// How many of them may go at once after a pause; `none`: those of a second.
+    #[arg(long, value_name = "NUMBER")]
+    pub iops_burst: Option<String>,
+    /// Bytes read and written per second, for example 200M (powers of 1024), or `none`.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bandwidth)]
+    pub bandwidth_limit: Option<String>,
+    /// How many of them may go at once after a pause; `none`: those of a second.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bandwidth)]
+    pub bandwidth_burst: Option<String>,
+    /// Below this many in-sync replicas writes wait. Only while the volume is detached.
+    #[arg(long)]
+    pub min_replicas: Option<u8>,
+    #[command(flatten)]
+    pub format: Format,
+}
+
+impl VolumeModify {
+    /// As a VolumeAttributesClass names them.
+    pub fn parameters(&self) -> BTreeMap<String, String> {
+        let given = [
+            ("class", self.class.clone()),
+            ("iopsLimit", self.iops_limit.clone()),
+            ("iopsBurst", self.iops_burst.clone()),
+            ("bandwidthLimit", self.bandwidth_limit.clone()),
+            ("bandwidthBurst", self.bandwidth_burst.clone()),
+            ("minReplicas", self.min_replicas.map(|number| number.to_string())),
+        ];
+        given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -214,6 +341,11 @@ pub struct EventsArguments {
     pub format: Format,
 }
 
+/// In bytes, which mean the same everywhere.
+fn parse_bandwidth(text: &str) -> Result<String, String> {
+    if text == "none" { Ok(text.to_owned()) } else { parse_size(text).map(|size| size.to_string()) }
+}
+
 fn parse_parameter(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -246,8 +378,20 @@ mod tests {
             &["ashlar", "volume", "create", "v"],
             &["ashlar", "volume", "attach", "v", "--node", "n1", "--frontend", "scsi"],
             &["ashlar", "dev", "up", "--nodes", "0"],
+            &["ashlar", "volume", "modify", "v"],
+            &["ashlar", "volume", "modify", "v", "--json"],
+            &["ashlar", "volume", "modify", "v", "--bandwidth-limit", "fast"],
+            &["ashlar", "volume", "modify", "v", "--min-replicas", "-1"],
         ] {
             assert!(Arguments::try_parse_from(line).is_err(), "{line:?}");
         }
+    }
+    #[test]
+    fn what_is_to_be_modified_is_named_as_in_a_volume_attributes_class() {
+        let line = ["ashlar", "volume", "modify", "v", "--iops-limit", "500", "--bandwidth-limit", "1.5M"];
+        let arguments = Arguments::try_parse_from(line.iter().chain(&["--bandwidth-burst", "none"])).unwrap();
+        let Command::Volume(VolumeCommand::Modify(modify)) = arguments.command else { panic!("it is another command") };
+        let given = [("bandwidthBurst", "none"), ("bandwidthLimit", "1572864"), ("iopsLimit", "500")];
+        assert!(modify.parameters().iter().map(|(key, value)| (key.as_str(), value.as_str())).eq(given));
     }
 }

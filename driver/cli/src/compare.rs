@@ -1,5 +1,5 @@
-//! `ashlar volume compare`: reads a detached volume from every in-sync replica, straight from the chunkservers, and
-//! compares block by block.
+//! `ashlar volume compare`: reads a detached volume, and each of its snapshots, from every in-sync replica, straight
+//! from the chunkservers, and compares block by block.
 //!
 //! Takes no part: observers' sessions, no promise, no lease, and nothing is repaired. For each run of chunks with the
 //! same members: which slots does any of them have at all (a slot that nobody ever wrote is zeros everywhere), then
@@ -16,7 +16,7 @@ use anyhow::{Context, bail, ensure};
 use ashlar_rpc::control::{self, cluster_client::ClusterClient};
 use ashlar_rpc::convert::record_from_proto;
 use ashlar_types::{
-    BLOCK_BYTES, BLOCKS_PER_SLOT, BlockCount, ByteCount, ChunkIndex, ChunkRange, ChunkRun, SlotIndex, SlotSet,
+    BLOCK_BYTES, BLOCKS_PER_SLOT, BlockCount, ByteCount, ChunkIndex, ChunkRange, ChunkRun, Lsn, SlotIndex, SlotSet,
     VolumeRecord,
 };
 use observer::{Content, Observer};
@@ -32,7 +32,9 @@ struct Comparison {
     volume: String,
     /// Replicas that were compared: the fewest of any chunk.
     replicas: usize,
-    /// Blocks of the volume that were read from each of its replicas.
+    /// The present, and each snapshot.
+    views_compared: usize,
+    /// Blocks that were read from each of its replicas.
     blocks_compared: u64,
     /// Of them, those that are not the same everywhere, or not readable everywhere.
     differing: u64,
@@ -70,6 +72,7 @@ fn show(found: &Comparison) {
     let mut sheet = Sheet::default();
     sheet.line("volume", &found.volume);
     sheet.line("replicas", found.replicas);
+    sheet.line("snapshots", found.views_compared - 1);
     sheet.line("compared", format!("{} blocks", found.blocks_compared));
     sheet.line("differing", format!("{} blocks", found.differing));
     if let Some(first) = found.first_differing {
@@ -109,7 +112,16 @@ impl Run {
         let compared = |run: &ChunkRun| run.members.iter().filter(|index| self.observers.contains_key(index)).count();
         self.found.replicas = chunks.iter().map(compared).min().unwrap_or(0);
         ensure!(self.found.replicas >= 2, "there are chunks with fewer than two in-sync replicas: nothing to compare");
-        for run in &chunks {
+        for view in self.record.points().into_iter().chain([Lsn::MAX]) {
+            self.observers.values_mut().for_each(|observer| observer.look_at(view));
+            self.found.views_compared += 1;
+            self.compare_view(&chunks, progress)?;
+        }
+        Ok(self.found)
+    }
+
+    fn compare_view(&mut self, chunks: &[ChunkRun], progress: &Progress) -> anyhow::Result<()> {
+        for run in chunks {
             let members: Vec<u16> =
                 run.members.iter().copied().filter(|index| self.observers.contains_key(index)).collect();
             for (chunk, slots) in self.written_slots(run, &members)? {
@@ -123,7 +135,7 @@ impl Run {
                 }
             }
         }
-        Ok(self.found)
+        Ok(())
     }
 
     /// The slots that any of the members has, by chunk.

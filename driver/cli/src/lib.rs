@@ -22,5 +22,6 @@ pub mod dev;
 pub mod output;
 pub mod progress;
 pub mod size;
+pub mod snapshot;
 pub mod view;
 pub mod volume;

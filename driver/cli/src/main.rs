@@ -1,7 +1,7 @@
 //! `ashlar`: parses the arguments, runs the command, and tells how it ended.
 
 use ashlar_cli::args::{Arguments, Command};
-use ashlar_cli::{client, cluster, dev, volume};
+use ashlar_cli::{client, cluster, dev, snapshot, volume};
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -28,6 +28,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Dev(command) => dev::run(command, endpoint.dir).await,
         Command::Volume(command) => volume::run(command, &endpoint).await,
+        Command::Snapshot(command) => snapshot::run(command, &endpoint).await,
         Command::Node(command) => cluster::nodes(command, &endpoint).await,
         Command::Disk(command) => cluster::disks(command, &endpoint).await,
         Command::Cluster(command) => cluster::status(command, &endpoint).await,

@@ -21,10 +21,30 @@ pub struct Volume {
     pub epoch: u32,
     pub clean: bool,
     pub min_replicas: u32,
+    pub settings: Settings,
     /// Every member is in-sync.
     pub healthy: bool,
+    /// Whether something is wrong, and in words what, and what to do.
+    pub abnormal: bool,
+    pub condition: String,
     pub members: Vec<Member>,
     pub attached: Option<Attached>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Settings {
+    pub version: u64,
+    /// critical, high, normal or low.
+    pub class: &'static str,
+    pub iops: Option<Limit>,
+    /// In bytes.
+    pub bandwidth: Option<Limit>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Limit {
+    pub per_second: u64,
+    pub burst: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -54,6 +74,8 @@ pub struct Attached {
     pub longest_gap_ms: u64,
     pub repaired_blocks: u64,
     pub commit_lsn: u64,
+    /// Of the settings that it is served by.
+    pub settings_version: u64,
 }
 
 impl Volume {
@@ -65,6 +87,7 @@ impl Volume {
             control::Use::Unspecified => "unknown",
         };
         let record = volume.record.unwrap_or_default();
+        let condition = volume.condition.unwrap_or_default();
         let live = volume.attached.as_ref().map(|attached| attached.members.as_slice()).unwrap_or_default();
         let members: Vec<Member> = record.members.into_iter().map(|member| Member::of(member, live)).collect();
         Volume {
@@ -79,16 +102,43 @@ impl Volume {
             epoch: record.epoch,
             clean: record.clean,
             min_replicas: record.min_replicas,
+            settings: Settings::of(volume.settings.unwrap_or_default()),
             healthy: members.iter().all(|member| member.state == "in-sync"),
+            abnormal: condition.abnormal,
+            condition: condition.message,
             members,
             attached: volume.attached.map(Attached::of),
         }
+    }
+
+    /// Its datapath serves it by others still.
+    pub fn settings_pending(&self) -> bool {
+        self.attached.as_ref().is_some_and(|attached| attached.settings_version != self.settings.version)
     }
 
     /// `3/3`: members in sync of all.
     pub fn in_sync(&self) -> String {
         let in_sync = self.members.iter().filter(|member| member.state == "in-sync").count();
         format!("{in_sync}/{}", self.members.len())
+    }
+}
+
+impl Settings {
+    fn of(settings: control::Settings) -> Settings {
+        let limit = |limit: control::Limit| Limit { per_second: limit.per_second, burst: limit.burst };
+        let class = match settings.class() {
+            control::Class::Critical => "critical",
+            control::Class::High => "high",
+            control::Class::Normal => "normal",
+            control::Class::Low => "low",
+            control::Class::Unspecified => "unknown",
+        };
+        Settings {
+            version: settings.version,
+            class,
+            iops: settings.operations.map(limit),
+            bandwidth: settings.bytes.map(limit),
+        }
     }
 }
 
@@ -124,6 +174,7 @@ impl Attached {
             longest_gap_ms: attached.longest_gap_ms,
             repaired_blocks: attached.repaired_blocks,
             commit_lsn: attached.commit_lsn,
+            settings_version: attached.settings_version,
         }
     }
 }
@@ -134,6 +185,67 @@ fn member_state(state: control::MemberState) -> &'static str {
         control::MemberState::Syncing => "syncing",
         control::MemberState::Out => "out",
         control::MemberState::Unspecified => "unknown",
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Snapshot {
+    pub id: String,
+    pub name: String,
+    /// Id of the volume that it was taken of.
+    pub volume: String,
+    pub volume_name: Option<String>,
+    pub size_bytes: u64,
+    pub created_ms: u64,
+    pub ready: bool,
+    /// Id of the group that it is one of.
+    pub group: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct SnapshotGroup {
+    pub id: String,
+    pub name: String,
+    pub created_ms: u64,
+    /// How long the writes of a volume were held for it, at most.
+    pub held_us: u64,
+    pub ready: bool,
+    pub snapshots: Vec<Snapshot>,
+}
+
+impl SnapshotGroup {
+    pub fn of(group: control::SnapshotGroup) -> SnapshotGroup {
+        SnapshotGroup {
+            id: group.id,
+            name: group.name,
+            created_ms: group.created_ms,
+            held_us: group.held_us,
+            ready: group.ready,
+            snapshots: group.snapshots.into_iter().map(Snapshot::of).collect(),
+        }
+    }
+
+    pub fn state(&self) -> &'static str {
+        if self.ready { "ready" } else { "taking" }
+    }
+}
+
+impl Snapshot {
+    pub fn of(snapshot: control::Snapshot) -> Snapshot {
+        Snapshot {
+            id: snapshot.id,
+            name: snapshot.name,
+            volume: snapshot.volume,
+            volume_name: filled(snapshot.volume_name),
+            size_bytes: snapshot.size_bytes,
+            created_ms: snapshot.created_ms,
+            ready: snapshot.ready,
+            group: filled(snapshot.group),
+        }
+    }
+
+    pub fn state(&self) -> &'static str {
+        if self.ready { "ready" } else { "taking" }
     }
 }
 

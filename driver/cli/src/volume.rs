@@ -43,6 +43,17 @@ pub async fn run(command: VolumeCommand, endpoint: &Endpoint) -> anyhow::Result<
             client.detach_volume(request).await.map_err(explain)?;
             Ok(())
         }
+        VolumeCommand::Modify(modify) => {
+            let parameters = modify.parameters().into_iter().collect();
+            let request = control::ModifyVolumeRequest { volume: modify.volume, parameters };
+            let volume = client.modify_volume(request).await.map_err(explain)?.into_inner();
+            print(modify.format, &view::Volume::of(volume), settings)
+        }
+        VolumeCommand::Expand { volume, size, format } => {
+            let request = control::ExpandVolumeRequest { volume, size_bytes: size.0 };
+            let volume = client.expand_volume(request).await.map_err(explain)?.into_inner();
+            print(format, &view::Volume::of(volume), |volume| line(&format_size(ByteCount(volume.size_bytes))))
+        }
         VolumeCommand::Compare { volume, format } => compare(&mut client, volume, format).await,
         VolumeCommand::Delete { volume } => {
             client.delete_volume(control::VolumeRef { volume }).await.map_err(explain)?;
@@ -121,10 +132,12 @@ fn show(volume: &view::Volume) {
     sheet.line("id", &volume.id);
     sheet.line("size", format_size(ByteCount(volume.size_bytes)));
     sheet.line("use", use_text(volume));
+    sheet.line("condition", &volume.condition);
     sheet.line("node", or_dash(volume.holder.as_deref().unwrap_or_default()));
     sheet.line("epoch", volume.epoch);
     sheet.line("clean", volume.clean);
     sheet.line("minReplicas", volume.min_replicas);
+    settings_lines(volume, &mut sheet);
     for (key, value) in &volume.parameters {
         sheet.line(&format!("parameter {key}"), value);
     }
@@ -139,6 +152,27 @@ fn show(volume: &view::Volume) {
     sheet.print();
     line("");
     members(&volume.members);
+}
+
+fn settings(volume: &view::Volume) {
+    let mut sheet = Sheet::default();
+    sheet.line("minReplicas", volume.min_replicas);
+    settings_lines(volume, &mut sheet);
+    sheet.print();
+}
+
+fn settings_lines(volume: &view::Volume, sheet: &mut Sheet) {
+    let settings = &volume.settings;
+    let text = |limit: Option<view::Limit>, show: fn(u64) -> String| match limit {
+        Some(limit) => format!("{} per second, burst {}", show(limit.per_second), show(limit.burst)),
+        None => "none".to_owned(),
+    };
+    sheet.line("class", settings.class);
+    sheet.line("IOPS limit", text(settings.iops, |number| number.to_string()));
+    sheet.line("bandwidth limit", text(settings.bandwidth, |bytes| format_size(ByteCount(bytes))));
+    if volume.settings_pending() {
+        sheet.line("", "these settings have not reached the volume's datapath yet");
+    }
 }
 
 fn members(members: &[view::Member]) {

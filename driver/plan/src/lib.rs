@@ -3,3 +3,4 @@
 
 pub mod membership;
 pub mod placement;
+pub mod snapshot;

@@ -10,6 +10,7 @@
 //! - a disk becomes in-sync only from syncing, and syncing only from out, by the writer's word;
 //! - a commit point of a member that is out never rises, and is at most what the ejecting writer knew.
 
+use crate::snapshot;
 use ashlar_types::{
     ByteCount, Change, ChangeAnswer, DiskId, Epoch, Geometry, Lsn, Member, MemberState, Mutant, NodeName, VolumeRecord,
 };
@@ -30,6 +31,12 @@ pub enum Refusal {
     NotOut { disk: DiskId },
     #[error("a volume of {from} does not become one of {to}: {reason}")]
     Size { from: ByteCount, to: ByteCount, reason: String },
+    #[error("minReplicas {min} is not possible with {replicas} replicas")]
+    MinReplicas { min: u8, replicas: u8 },
+    #[error("minReplicas changes only while the volume is detached: its writer counts leases by it (DESIGN 5.3)")]
+    MinReplicasInUse,
+    #[error("minReplicas changes only after a clean detach: the last writer may live; attach the volume and detach it")]
+    MinReplicasUnclean,
     #[error("without disk {disk} a chunk has {in_sync} replicas in-sync, below minReplicas: prove that it is off")]
     NeedsProof { disk: DiskId, in_sync: u8 },
 }
@@ -69,6 +76,30 @@ fn forget_replaced(record: &mut VolumeRecord) {
     }
     let mut kept = keep.iter();
     record.members.retain(|_| *kept.next().expect("one for each member"));
+}
+
+/// Below how many in-sync replicas writes wait. Only between two writers, the last of which closed: a writer goes on
+/// reading as long as it has leases that meet every set of `min_replicas` that could promise a new epoch, so a lower
+/// number that it has not learned would let the next one serve beside it.
+pub fn set_min_replicas(record: &VolumeRecord, min: u8) -> Result<VolumeRecord, Refusal> {
+    if min == record.min_replicas {
+        return Ok(record.clone());
+    }
+    let replicas = record.chunks.iter().map(|run| run.members.len() as u8).min().unwrap_or(0);
+    if !(1..=replicas).contains(&min) {
+        return Err(Refusal::MinReplicas { min, replicas });
+    }
+    if record.holder.is_some() {
+        return Err(Refusal::MinReplicasInUse);
+    }
+    if !record.clean {
+        return Err(Refusal::MinReplicasUnclean);
+    }
+    let in_sync = record.fewest_in_sync_without(&[]);
+    if in_sync < min {
+        return Err(Refusal::BelowMinReplicas { in_sync, min });
+    }
+    Ok(changed(record, |record| record.min_replicas = min))
 }
 
 /// The volume becomes larger; chunks that are new lie where its last chunk lies. The writer hears of it in the record.
@@ -183,6 +214,7 @@ fn after(record: &VolumeRecord, change: &Change) -> Result<VolumeRecord, String>
             record.clean = true;
             record.holder = None;
         }),
+        Change::Snapshot(snapshot) => snapshot::take(record, *snapshot).map_err(|refusal| refusal.to_string())?,
         Change::OpenDirty => changed(record, |record| {
             record.clean = false;
             record.served = record.epoch;
@@ -229,11 +261,11 @@ fn set_state(record: &mut VolumeRecord, disk: DiskId, state: MemberState) {
     member.expect("the caller looked the member up").state = state;
 }
 
-fn changed(record: &VolumeRecord, change: impl FnOnce(&mut VolumeRecord)) -> VolumeRecord {
+pub(crate) fn changed(record: &VolumeRecord, change: impl FnOnce(&mut VolumeRecord)) -> VolumeRecord {
     let mut next = VolumeRecord { version: record.version + 1, last_change: None, ..record.clone() };
     change(&mut next);
     next
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

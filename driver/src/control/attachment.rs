@@ -33,10 +33,6 @@ pub(crate) struct Show {
     pub(crate) keeps_use: bool,
 }
 
-impl Show {
-    pub(crate) const NOTHING: Show = Show { frontend: Frontend::Unspecified, read_only: false, keeps_use: false };
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Detached {
     Free,
@@ -66,7 +62,12 @@ impl Control {
     /// Reserves the volume and has the node's datapath bring up its device. Repeating it gives the same device.
     pub(crate) async fn attach(&self, id: VolumeId, node: &NodeName, show: Show) -> Result<Device> {
         let _permit = self.in_flight.begin(id)?;
-        let before = self.volume(id).await?.volume.record;
+        let seen = self.volume(id).await?;
+        if seen.volume.published_read_only && !show.read_only {
+            let text = format!("volume {} is published for reading only", seen.volume.name);
+            return Err(Error::precondition(text));
+        }
+        let before = seen.volume.record;
         let reserved = self.reserve(id, node).await?.volume.record;
         if show.frontend == Frontend::Unspecified {
             return Ok(Device { path: String::new(), frontend: show.frontend as i32, epoch: reserved.epoch.number() });
@@ -106,7 +107,10 @@ impl Control {
     pub(crate) async fn detach(&self, id: VolumeId, node: Option<&NodeName>, mode: DetachMode) -> Result<Detached> {
         let _permit = self.in_flight.begin(id)?;
         let record = self.volume(id).await?.volume.record;
-        let Some(holder) = record.holder else { return Ok(Detached::Free) };
+        let Some(holder) = record.holder else {
+            self.forget_publication(id).await?;
+            return Ok(Detached::Free);
+        };
         if node.is_some_and(|node| *node != holder) {
             return Ok(Detached::HeldBy(holder));
         }
@@ -133,6 +137,7 @@ impl Control {
             now.holder.as_ref() == Some(&holder) && now.epoch == record.epoch
         };
         self.release(id, kind, same).await?;
+        self.forget_publication(id).await?;
         Ok(Detached::Free)
     }
 

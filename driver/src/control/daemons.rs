@@ -15,6 +15,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const ATTACH_TIMEOUT: Duration = Duration::from_secs(280);
 /// A detach drains what is in flight.
 pub(crate) const DETACH_TIMEOUT: Duration = Duration::from_secs(60);
+/// The device takes its new size at once, but for one that is under heavy load.
+pub(crate) const EXPAND_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Links that are kept; beyond it all are made anew.
 const LINKS_MAX: usize = 4096;

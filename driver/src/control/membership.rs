@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use ashlar_catalog::{Event, StoredVolume};
 use ashlar_plan::membership;
 use ashlar_types::{Change, ChangeAnswer, DiskId, Epoch, Lsn, MemberState, NodeName, VolumeId, VolumeRecord};
+use std::collections::BTreeMap;
 
 /// Volumes that are looked at in one reading.
 const PAGE_MAX: usize = 256;
@@ -35,6 +36,32 @@ impl Control {
         version: u64,
         change: &Change,
     ) -> Result<ChangeAnswer> {
+        let answer = match change {
+            Change::Snapshot(snapshot) => self.propose_snapshot(id, epoch, version, *snapshot).await?,
+            change => self.propose_membership(id, epoch, version, change).await?,
+        };
+        match &answer {
+            ChangeAnswer::Applied { record } => {
+                tracing::info!(volume = %id, %epoch, version = record.version, ?change, "proposal applied");
+            }
+            ChangeAnswer::Refused { reason, .. } => {
+                tracing::info!(volume = %id, %epoch, version, ?change, %reason, "proposal refused");
+            }
+            ChangeAnswer::Fenced { epoch: newer } => {
+                tracing::info!(volume = %id, %epoch, %newer, ?change, "proposal of a fenced writer");
+            }
+        }
+        self.metrics.count_proposal(&answer);
+        Ok(answer)
+    }
+
+    async fn propose_membership(
+        &self,
+        id: VolumeId,
+        epoch: Epoch,
+        version: u64,
+        change: &Change,
+    ) -> Result<ChangeAnswer> {
         let mut answer = None;
         self.change_record(id, |seen| {
             let record = &seen.volume.record;
@@ -49,20 +76,7 @@ impl Control {
             Ok(decision)
         })
         .await?;
-        let answer = answer.expect("a change is decided at least once before it is committed");
-        match &answer {
-            ChangeAnswer::Applied { record } => {
-                tracing::info!(volume = %id, %epoch, version = record.version, ?change, "proposal applied");
-            }
-            ChangeAnswer::Refused { reason, .. } => {
-                tracing::info!(volume = %id, %epoch, version, ?change, %reason, "proposal refused");
-            }
-            ChangeAnswer::Fenced { epoch: newer } => {
-                tracing::info!(volume = %id, %epoch, %newer, ?change, "proposal of a fenced writer");
-            }
-        }
-        self.metrics.count_proposal(&answer);
-        Ok(answer)
+        Ok(answer.expect("a change is decided at least once before it is committed"))
     }
 
     /// Declares a disk lost for every volume that has it. Nothing is changed unless all of them allow it; returns the
@@ -95,6 +109,20 @@ impl Control {
         }
         self.registry.mark_lost(&self.catalog, disk).await?;
         Ok(concerned.iter().map(|seen| seen.volume.id()).collect())
+    }
+
+    /// Those of the reported volumes whose writer knows an older record than the catalog's.
+    pub(crate) async fn newer_records(&self, reported: &BTreeMap<VolumeId, u64>) -> Result<Vec<String>> {
+        let ids: Vec<VolumeId> = reported.keys().copied().collect();
+        let mut newer = Vec::new();
+        for (id, version) in self.catalog.record_versions(&ids).await? {
+            match version {
+                Ok(version) if version > reported[&id] => newer.push(id.to_string()),
+                Ok(_) => {}
+                Err(error) => tracing::error!(volume = %id, %error, "record cannot be read"),
+            }
+        }
+        Ok(newer)
     }
 
     async fn volumes_with(&self, disk: DiskId) -> Result<Vec<StoredVolume>> {
@@ -159,6 +187,7 @@ fn events_of(seen: &StoredVolume, change: &Change, next: &VolumeRecord) -> Vec<E
             let event = event("detached", format!("volume {name} detached cleanly"), next);
             vec![seen.volume.record.holder.iter().fold(event, |event, holder| event.of_node(holder))]
         }
+        Change::Snapshot(_) => vec![],
         Change::OpenDirty => vec![event("opened", format!("volume {name} opened for writes"), next)],
     }
 }

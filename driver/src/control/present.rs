@@ -1,20 +1,66 @@
 //! From the catalog's and the registry's types to the messages of the control API.
 
 use super::Control;
+use super::condition::Disks;
 use super::registry::{DiskHealth, DiskView, NodeView};
+use super::settings::settings_to_proto;
 use crate::error::{Error, Result};
-use ashlar_catalog::{Claims, DiskFate, Event, StoredVolume, UseState};
+use ashlar_catalog::{Claims, DiskFate, Event, StoredGroup, StoredSnapshot, StoredVolume, UseState};
 use ashlar_rpc::control;
 use ashlar_rpc::convert::record_to_proto;
 use ashlar_types::{VolumeId, VolumeRecord};
 
 impl Control {
+    /// A volume that cannot be read keeps nobody from seeing its snapshots.
+    pub(crate) async fn present_snapshot(&self, seen: &StoredSnapshot) -> control::Snapshot {
+        let snapshot = &seen.snapshot;
+        let volume = self.catalog.volume(snapshot.volume).await.unwrap_or_else(|error| {
+            tracing::error!(volume = %snapshot.volume, %error, "the volume of a snapshot cannot be read");
+            None
+        });
+        control::Snapshot {
+            id: snapshot.id.to_string(),
+            name: snapshot.name.to_string(),
+            volume: snapshot.volume.to_string(),
+            volume_name: volume.map(|seen| seen.volume.name.to_string()).unwrap_or_default(),
+            size_bytes: snapshot.size.0,
+            created_ms: snapshot.created_ms,
+            ready: snapshot.is_ready,
+            group: snapshot.group.map(|group| group.to_string()).unwrap_or_default(),
+        }
+    }
+
+    pub(crate) async fn present_group(&self, seen: &StoredGroup) -> Result<control::SnapshotGroup> {
+        let group = &seen.group;
+        let mut snapshots = Vec::new();
+        for (_, id) in &group.members {
+            // In the middle of a deletion some are gone.
+            if let Some(member) = self.catalog.snapshot(*id).await? {
+                snapshots.push(self.present_snapshot(&member).await);
+            }
+        }
+        Ok(control::SnapshotGroup {
+            id: group.id.to_string(),
+            name: group.name.to_string(),
+            created_ms: group.created_ms,
+            held_us: group.held_us,
+            ready: group.is_ready,
+            snapshots,
+        })
+    }
+
     pub(crate) async fn present_record(&self, record: &VolumeRecord) -> control::VolumeRecord {
         let addresses = self.registry.addresses(record).await;
         record_to_proto(record, |disk| addresses.of(disk))
     }
 
     pub(crate) async fn present_volume(&self, seen: &StoredVolume) -> control::Volume {
+        self.present_volume_on(seen, &self.disks_by_id().await).await
+    }
+
+    /// The same, with one reading of the disks for many volumes.
+    pub(crate) async fn present_volume_on(&self, seen: &StoredVolume, disks: &Disks) -> control::Volume {
+        let condition = self.condition(seen, disks).await;
         let volume = &seen.volume;
         let record = &volume.record;
         control::Volume {
@@ -28,6 +74,9 @@ impl Control {
             created_ms: volume.created_ms,
             attached: self.registry.attached(record.volume, record.holder.as_ref()).await,
             allowed_nodes: volume.allowed_nodes.iter().map(ToString::to_string).collect(),
+            settings: Some(settings_to_proto(volume.settings)),
+            condition: Some(control::VolumeCondition { abnormal: condition.abnormal, message: condition.message }),
+            published_read_only: volume.published_read_only,
         }
     }
 }

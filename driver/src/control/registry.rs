@@ -189,6 +189,18 @@ impl Registry {
         Addresses(record.members.iter().filter_map(|member| of(member.disk)).collect())
     }
 
+    /// What may be promised on a disk that a volume has already. `None`: the disk is failed or lost, and what it holds
+    /// will be elsewhere. A silent one comes back: its capacity is known.
+    pub(crate) async fn room(&self, disk: DiskId, claims: &Claims) -> Option<ByteCount> {
+        let state = self.state.lock().await;
+        let view = state.disk_view(state.disks.get(&disk)?)?;
+        match view.health {
+            DiskHealth::Online => Some(view.unclaimed(claims).min(view.free)),
+            DiskHealth::Silent => Some(view.unclaimed(claims)),
+            DiskHealth::Failed | DiskHealth::Lost => None,
+        }
+    }
+
     /// Disks as placement sees them.
     pub(crate) async fn candidates(&self, claims: &Claims) -> Vec<Candidate> {
         self.disks().await.into_iter().map(|view| view.candidate(claims)).collect()
@@ -284,13 +296,14 @@ impl State {
 }
 
 impl DiskView {
+    fn unclaimed(&self, claims: &Claims) -> ByteCount {
+        ByteCount(self.disk.capacity_bytes.saturating_sub(claims.of(self.disk.id).0))
+    }
+
     /// Space is promised in full, once: a volume can always be filled. What the disk itself has left bounds it too.
     fn candidate(self, claims: &Claims) -> Candidate {
         let offer = match (&self.disk.fate, self.health) {
-            (_, DiskHealth::Online) => {
-                let unclaimed = self.disk.capacity_bytes.saturating_sub(claims.of(self.disk.id).0);
-                Offer::Room(ByteCount(unclaimed.min(self.free.0)))
-            }
+            (_, DiskHealth::Online) => Offer::Room(self.unclaimed(claims).min(self.free)),
             (DiskFate::Failed { reason }, _) => Offer::Closed(format!("failed: {reason}")),
             (_, DiskHealth::Lost) => Offer::Closed("lost".to_owned()),
             _ => Offer::Closed("silent".to_owned()),

@@ -4,17 +4,18 @@
 use super::attachment::{DetachMode, Detached, Show};
 use super::present::{disk_to_proto, event_to_proto, node_to_proto, use_from_proto};
 use super::registry::Report;
+use super::settings::settings_to_proto;
 use super::volumes::{NewVolume, SizeRange};
 use super::{Control, to_the_end};
 use crate::csi::params;
 use crate::error::{Error, Result};
-use ashlar_catalog::{Event, EventFeed};
+use ashlar_catalog::{Event, EventFeed, GROUP_VOLUMES_MAX};
 use ashlar_rpc::control::cluster_server::Cluster;
 use ashlar_rpc::control::membership_server::Membership;
 use ashlar_rpc::control::registry_server::Registry;
 use ashlar_rpc::control::*;
 use ashlar_rpc::convert::{answer_to_proto, proposal_from_proto};
-use ashlar_types::{ByteCount, ClusterId, DiskId, NodeName, VolumeId};
+use ashlar_types::{ByteCount, ClusterId, DiskId, NodeName, VolumeId, VolumeName};
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio_stream::Stream;
@@ -102,8 +103,9 @@ impl Cluster for Service {
         loop {
             let limit = (wanted - response.volumes.len()).min(VOLUMES_PER_PAGE_MAX);
             let (page, next) = self.0.list_volumes(&response.next_token, limit).await?;
+            let disks = self.0.disks_by_id().await;
             for seen in &page.volumes {
-                response.volumes.push(self.0.present_volume(seen).await);
+                response.volumes.push(self.0.present_volume_on(seen, &disks).await);
             }
             response.next_token = next.map(|id| id.to_string()).unwrap_or_default();
             if response.next_token.is_empty() || response.volumes.len() >= wanted {
@@ -147,12 +149,126 @@ impl Cluster for Service {
         Ok(Response::new(DetachVolumeResponse {}))
     }
 
+    async fn expand_volume(&self, request: Request<ExpandVolumeRequest>) -> Answer<Volume> {
+        let request = request.into_inner();
+        let size = ByteCount(request.size_bytes);
+        let range = SizeRange::exactly(size).map_err(|error| Error::invalid(format!("size_bytes: {error}")))?;
+        let seen = self.0.find_volume(&request.volume).await?;
+        let has = seen.volume.record.size;
+        if size < has {
+            let text = format!("size_bytes: volume {} has {has} bytes and never shrinks", seen.volume.name);
+            return Err(Error::invalid(text).into());
+        }
+        let (control, id) = (self.0.clone(), seen.volume.id());
+        let expanded = to_the_end(async move { control.expand_volume(id, range).await }).await?;
+        Ok(Response::new(self.0.present_volume(&expanded).await))
+    }
+
     async fn set_use(&self, request: Request<SetUseRequest>) -> Answer<Volume> {
         let request = request.into_inner();
         let (from, to) = (use_from_proto("from", request.from())?, use_from_proto("to", request.to())?);
         let id = self.0.find_volume(&request.volume).await?.volume.id();
         let changed = self.0.set_use(id, from, to, &request.fs_type).await?;
         Ok(Response::new(self.0.present_volume(&changed).await))
+    }
+
+    async fn modify_volume(&self, request: Request<ModifyVolumeRequest>) -> Answer<Volume> {
+        let request = request.into_inner();
+        let changes = params::parse_changes(&request.parameters).map_err(|faults| Error::invalid_all(&faults))?;
+        let id = self.0.find_volume(&request.volume).await?.volume.id();
+        let changed = self.0.modify_volume(id, &changes).await?;
+        Ok(Response::new(self.0.present_volume(&changed).await))
+    }
+
+    async fn create_snapshot(&self, request: Request<CreateSnapshotRequest>) -> Answer<Snapshot> {
+        let request = request.into_inner();
+        let name: VolumeName = field("name", &request.name)?;
+        let (control, id) = (self.0.clone(), self.0.find_volume(&request.volume).await?.volume.id());
+        let taken = to_the_end(async move { control.create_snapshot(&name, id).await }).await?;
+        Ok(Response::new(self.0.present_snapshot(&taken).await))
+    }
+
+    async fn get_snapshot(&self, request: Request<SnapshotRef>) -> Answer<Snapshot> {
+        let found = self.0.find_snapshot(&request.into_inner().snapshot).await?;
+        Ok(Response::new(self.0.present_snapshot(&found).await))
+    }
+
+    async fn list_snapshots(&self, request: Request<ListSnapshotsRequest>) -> Answer<ListSnapshotsResponse> {
+        let request = request.into_inner();
+        let of = match request.volume.as_str() {
+            "" => None,
+            volume => Some(self.0.find_volume(volume).await?.volume.id()),
+        };
+        let mut response = ListSnapshotsResponse { snapshots: Vec::new(), next_token: request.starting_token };
+        let wanted = match request.max_entries {
+            0 => usize::MAX,
+            some => some as usize,
+        };
+        loop {
+            let limit = (wanted - response.snapshots.len()).min(VOLUMES_PER_PAGE_MAX);
+            let (page, next) = self.0.list_snapshots(&response.next_token, limit).await?;
+            for seen in page.snapshots.iter().filter(|seen| of.is_none_or(|id| id == seen.snapshot.volume)) {
+                response.snapshots.push(self.0.present_snapshot(seen).await);
+            }
+            response.next_token = next.map(|id| id.to_string()).unwrap_or_default();
+            if response.next_token.is_empty() || response.snapshots.len() >= wanted {
+                return Ok(Response::new(response));
+            }
+        }
+    }
+
+    async fn delete_snapshot(&self, request: Request<SnapshotRef>) -> Answer<DeleteSnapshotResponse> {
+        let found = self.0.find_snapshot(&request.into_inner().snapshot).await?;
+        let (control, id) = (self.0.clone(), found.snapshot.id);
+        to_the_end(async move { control.delete_snapshot(id).await }).await?;
+        Ok(Response::new(DeleteSnapshotResponse {}))
+    }
+
+    async fn create_snapshot_group(&self, request: Request<CreateSnapshotGroupRequest>) -> Answer<SnapshotGroup> {
+        let request = request.into_inner();
+        let name: VolumeName = field("name", &request.name)?;
+        let mut volumes = Vec::new();
+        for volume in request.volumes.iter().take(GROUP_VOLUMES_MAX + 1) {
+            volumes.push(self.0.find_volume(volume).await?.volume.id());
+        }
+        let control = self.0.clone();
+        let taken = to_the_end(async move { control.create_group(&name, &volumes).await }).await?;
+        Ok(Response::new(self.0.present_group(&taken).await?))
+    }
+
+    async fn get_snapshot_group(&self, request: Request<SnapshotGroupRef>) -> Answer<SnapshotGroup> {
+        let found = self.0.find_group(&request.into_inner().group).await?;
+        Ok(Response::new(self.0.present_group(&found).await?))
+    }
+
+    async fn list_snapshot_groups(
+        &self,
+        request: Request<ListSnapshotGroupsRequest>,
+    ) -> Answer<ListSnapshotGroupsResponse> {
+        let request = request.into_inner();
+        let mut response = ListSnapshotGroupsResponse { groups: Vec::new(), next_token: request.starting_token };
+        let wanted = match request.max_entries {
+            0 => usize::MAX,
+            some => some as usize,
+        };
+        loop {
+            let limit = (wanted - response.groups.len()).min(VOLUMES_PER_PAGE_MAX);
+            let (page, next) = self.0.list_groups(&response.next_token, limit).await?;
+            for seen in &page.groups {
+                response.groups.push(self.0.present_group(seen).await?);
+            }
+            response.next_token = next.map(|id| id.to_string()).unwrap_or_default();
+            if response.next_token.is_empty() || response.groups.len() >= wanted {
+                return Ok(Response::new(response));
+            }
+        }
+    }
+
+    async fn delete_snapshot_group(&self, request: Request<SnapshotGroupRef>) -> Answer<DeleteSnapshotGroupResponse> {
+        let found = self.0.find_group(&request.into_inner().group).await?;
+        let (control, id) = (self.0.clone(), found.group.id);
+        to_the_end(async move { control.delete_group(id).await }).await?;
+        Ok(Response::new(DeleteSnapshotGroupResponse {}))
     }
 
     async fn list_nodes(&self, _request: Request<ListNodesRequest>) -> Answer<ListNodesResponse> {
@@ -235,7 +351,10 @@ impl Membership for Service {
         let request = request.into_inner();
         let (id, node): (VolumeId, NodeName) = (field("volume", &request.volume)?, field("node", &request.node)?);
         let record = self.0.grant(id, &node).await?;
-        Ok(Response::new(self.0.present_record(&record).await))
+        // Read after the grant: who changes them from now on sees the holder, and tells it.
+        let settings = self.0.volume(id).await?.volume.settings;
+        let record = self.0.present_record(&record).await;
+        Ok(Response::new(VolumeRecord { settings: Some(settings_to_proto(settings)), ..record }))
     }
 
     async fn propose(&self, request: Request<Proposal>) -> Answer<ProposalAnswer> {
@@ -264,13 +383,16 @@ impl Membership for Service {
 impl Registry for Service {
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Answer<HeartbeatResponse> {
         let report = Report::check(request.into_inner())?;
-        let node = report.node.clone();
+        let (node, settings, records) = (report.node.clone(), report.settings_versions(), report.record_versions());
         if self.0.registry.report(&self.0.catalog, report).await? {
             self.0.reap.notify_one();
         }
         let cluster: ClusterId = self.0.catalog.cluster();
         let interval_ms = self.0.registry.interval().as_millis() as u64;
         let delete_volumes = self.0.replicas_to_delete(&node).await?;
-        Ok(Response::new(HeartbeatResponse { cluster: cluster.to_string(), interval_ms, delete_volumes }))
+        let modify_volumes = self.0.volumes_to_modify(&settings).await?;
+        let newer_records = self.0.newer_records(&records).await?;
+        let cluster = cluster.to_string();
+        Ok(Response::new(HeartbeatResponse { cluster, interval_ms, delete_volumes, modify_volumes, newer_records }))
     }
 }

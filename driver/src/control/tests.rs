@@ -1,11 +1,14 @@
 //! The control plane on a real catalog, with daemons that this file plays.
 
 mod attachments;
+mod groups;
 mod memberships;
 mod services;
+mod settings;
+mod snapshots;
 mod volumes;
 
-use super::attachment::DetachMode;
+use super::attachment::{DetachMode, Show};
 use super::registry::Report;
 use super::service::Service;
 use super::volumes::{NewVolume, SizeRange};
@@ -14,12 +17,12 @@ use crate::csi::params;
 use ashlar_catalog::{MetaStore, RocksStore};
 use ashlar_rpc::control::chunkserver_server::{Chunkserver, ChunkserverServer};
 use ashlar_rpc::control::datapath_server::{Datapath, DatapathServer};
-use ashlar_rpc::control::{self as proto, heartbeat_request};
-use ashlar_types::{ByteCount, Change, ClusterId, DiskId, NodeName};
+use ashlar_rpc::control::{self as proto, Frontend, heartbeat_request};
+use ashlar_types::{ByteCount, Change, ClusterId, DiskId, Epoch, Lsn, NodeName, Snapshot, VolumeId};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
@@ -36,6 +39,10 @@ pub(crate) struct World {
 
 pub(crate) fn node(name: &str) -> NodeName {
     name.parse().unwrap()
+}
+
+pub(crate) fn shown(frontend: Frontend) -> Show {
+    Show { frontend, read_only: false, keeps_use: false }
 }
 
 /// Disk of node `n<number>`.
@@ -122,11 +129,16 @@ pub(crate) fn wish(name: &str, size: u64) -> NewVolume {
 }
 
 /// A datapath that takes an epoch on attach and closes cleanly on detach.
-struct PlayedDatapath {
+pub(crate) struct PlayedDatapath {
     control: Arc<Control>,
     node: NodeName,
     refuses: Option<Status>,
     detached: AtomicUsize,
+    holds: AtomicUsize,
+    /// Points that come too late from now on.
+    lapses: AtomicUsize,
+    modified: std::sync::Mutex<Vec<proto::DatapathModifyRequest>>,
+    pub(crate) expanded_to: AtomicU64,
 }
 
 #[tonic::async_trait]
@@ -159,22 +171,81 @@ impl Datapath for PlayedDatapath {
         Ok(Response::new(proto::DatapathDetachResponse {}))
     }
 
+    async fn expand(
+        &self,
+        request: Request<proto::DatapathExpandRequest>,
+    ) -> std::result::Result<Response<proto::DatapathExpandResponse>, Status> {
+        if let Some(status) = &self.refuses {
+            return Err(status.clone());
+        }
+        let record = self.control.volume(request.into_inner().volume.parse().unwrap()).await?.volume.record;
+        self.expanded_to.store(record.size.0, Ordering::SeqCst);
+        Ok(Response::new(proto::DatapathExpandResponse { size_bytes: record.size.0 }))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<proto::DatapathSnapshotRequest>,
+    ) -> std::result::Result<Response<proto::DatapathSnapshotResponse>, Status> {
+        if let Some(status) = &self.refuses {
+            return Err(status.clone());
+        }
+        let request = request.into_inner();
+        let record = self.control.volume(request.volume.parse().unwrap()).await?.volume.record;
+        if record.epoch == Epoch::NONE {
+            return Err(Status::not_found("not attached here"));
+        }
+        // As many holds as it was told to are over before the point is asked for.
+        let lapses = self.lapses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if request.held && lapses {
+            return Err(Status::failed_precondition("its writes are no longer held"));
+        }
+        let point = Lsn::from_raw(Lsn::start_of(record.epoch).raw() + record.version);
+        let change = Change::Snapshot(Snapshot { id: request.snapshot.parse().unwrap(), point });
+        self.control.propose(record.volume, record.epoch, record.version, &change).await?;
+        Ok(Response::new(proto::DatapathSnapshotResponse { point_lsn: point.raw(), held_us: 7 }))
+    }
+
+    async fn hold_writes(
+        &self,
+        request: Request<proto::DatapathHoldRequest>,
+    ) -> std::result::Result<Response<proto::DatapathHoldResponse>, Status> {
+        if let Some(status) = &self.refuses {
+            return Err(status.clone());
+        }
+        assert!((1..=1000).contains(&request.into_inner().at_most_ms));
+        self.holds.fetch_add(1, Ordering::SeqCst);
+        Ok(Response::new(proto::DatapathHoldResponse {}))
+    }
+
     async fn list(
         &self,
         _request: Request<proto::DatapathListRequest>,
     ) -> std::result::Result<Response<proto::DatapathListResponse>, Status> {
         Ok(Response::new(proto::DatapathListResponse::default()))
     }
+
+    async fn modify(
+        &self,
+        request: Request<proto::DatapathModifyRequest>,
+    ) -> std::result::Result<Response<proto::DatapathModifyResponse>, Status> {
+        self.modified.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(proto::DatapathModifyResponse {}))
+    }
 }
 
 impl World {
     /// Plays the datapath of a node, which reports.
-    async fn play_datapath(&self, name: &str, refuses: Option<Status>) -> Arc<PlayedDatapath> {
+    pub(crate) async fn play_datapath(&self, name: &str, refuses: Option<Status>) -> Arc<PlayedDatapath> {
         let played = Arc::new(PlayedDatapath {
             control: self.control.clone(),
             node: node(name),
             refuses,
             detached: AtomicUsize::new(0),
+            holds: AtomicUsize::new(0),
+            lapses: AtomicUsize::new(0),
+            modified: Default::default(),
+            expanded_to: AtomicU64::new(0),
         });
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = incoming.local_addr().unwrap().to_string();

@@ -22,7 +22,7 @@ pub(crate) struct NewVolume {
     pub(crate) name: VolumeName,
     pub(crate) size: SizeRange,
     pub(crate) params: Params,
-    /// As given; kept for people.
+    /// As given, the mutable ones with them; kept for people, and to know the same request again.
     pub(crate) parameters: BTreeMap<String, String>,
     /// Nodes for the first replica, best first.
     pub(crate) first_nodes: Vec<NodeName>,
@@ -119,6 +119,7 @@ impl Control {
             members: placed.iter().map(member).collect(),
             chunks: vec![ChunkRun { first: ChunkIndex(0), count: geometry.chunk_count(), members: all }],
             declared_lost: Vec::new(),
+            snapshots: Vec::new(),
             last_change: None,
         };
         Ok(Volume {
@@ -128,6 +129,8 @@ impl Control {
             use_state: UseState::Blank,
             fs_type: String::new(),
             created_ms: wall_clock_ms(),
+            settings: new.params.settings,
+            published_read_only: false,
             record,
         })
     }
@@ -168,6 +171,11 @@ impl Control {
             let seen = self.volume(id).await?;
             if let Some(holder) = &seen.volume.record.holder {
                 let text = format!("volume {} is attached on node {holder}: detach it first", seen.volume.name);
+                return Err(Error::precondition(text));
+            }
+            let snapshots = seen.volume.record.snapshots.len();
+            if snapshots > 0 {
+                let text = format!("volume {} has {snapshots} snapshots: delete them first", seen.volume.name);
                 return Err(Error::precondition(text));
             }
             let event = Event::new(wall_clock_ms(), "deleted", format!("volume {} deleted", seen.volume.name));

@@ -1,12 +1,14 @@
 //! CSI Controller: volumes from Kubernetes' point of view, over the same functions as the control API.
 //!
-//! Offered: create, delete, publish, unpublish, validate, list with published nodes, capacity. Everything else answers
-//! UNIMPLEMENTED and is not advertised. Secrets and contexts are never looked at, so they cannot be logged.
+//! Offered: create, delete, publish (also read-only), unpublish, validate, expand, get, list with published nodes and
+//! condition, capacity, modify. Everything else answers UNIMPLEMENTED and is not advertised. Secrets and contexts are
+//! never looked at, so they cannot be logged.
 
 mod request;
 
 use super::{TOPOLOGY_NODE, status::code};
-use crate::control::attachment::{DetachMode, Show};
+use crate::control::attachment::DetachMode;
+use crate::control::condition::Disks;
 use crate::control::{Control, to_the_end};
 use crate::error::{Error, ErrorKind, Result};
 use ashlar_catalog::StoredVolume;
@@ -21,12 +23,18 @@ use tonic::{Code, Request, Response, Status};
 /// Volumes of one answer when the caller sets no limit.
 const VOLUMES_PER_PAGE_MAX: usize = 500;
 
-const OFFERED: [Type; 5] = [
+const OFFERED: [Type; 11] = [
     Type::CreateDeleteVolume,
     Type::PublishUnpublishVolume,
+    Type::PublishReadonly,
     Type::ListVolumes,
     Type::ListVolumesPublishedNodes,
     Type::GetCapacity,
+    Type::ModifyVolume,
+    Type::ExpandVolume,
+    Type::GetVolume,
+    Type::VolumeCondition,
+    Type::SingleNodeMultiWriter,
 ];
 
 #[derive(Clone, Debug)]
@@ -64,7 +72,7 @@ impl ControllerService {
     }
 
     async fn delete(&self, request: DeleteVolumeRequest) -> Result<DeleteVolumeResponse> {
-        request::required("volume_id", &request.volume_id)?;
+        request::volume_id(&request.volume_id)?;
         // What is no id of ours names no volume: there is nothing to delete.
         if let Ok(id) = request.volume_id.parse::<VolumeId>() {
             match self.control.delete_volume(id).await {
@@ -77,14 +85,11 @@ impl ControllerService {
 
     async fn publish(&self, request: ControllerPublishVolumeRequest) -> Result<ControllerPublishVolumeResponse> {
         let mut faults = Vec::new();
-        faults.extend(request::required("volume_id", &request.volume_id).err().map(|fault| fault.message));
-        faults.extend(request::required("node_id", &request.node_id).err().map(|fault| fault.message));
+        faults.extend(request::volume_id(&request.volume_id).err().map(|fault| fault.message));
+        faults.extend(request::node_id(&request.node_id).err().map(|fault| fault.message));
         match &request.volume_capability {
             Some(capability) => faults.extend(request::capability_faults(std::slice::from_ref(capability))),
             None => faults.push("volume_capability is missing".to_owned()),
-        }
-        if request.readonly {
-            faults.push("readonly is not offered: publish read-only on the node".to_owned());
         }
         if !faults.is_empty() {
             return Err(Error::invalid_all(&faults));
@@ -94,12 +99,12 @@ impl ControllerService {
             .node_id
             .parse()
             .map_err(|_| Error::not_found(format_args!("node {}", request::shown(&request.node_id))))?;
-        self.control.attach(volume.volume.id(), &node, Show::NOTHING).await?;
+        self.control.publish(volume.volume.id(), &node, request.readonly).await?;
         Ok(ControllerPublishVolumeResponse { publish_context: HashMap::new() })
     }
 
     async fn unpublish(&self, request: ControllerUnpublishVolumeRequest) -> Result<ControllerUnpublishVolumeResponse> {
-        request::required("volume_id", &request.volume_id)?;
+        request::volume_id(&request.volume_id)?;
         // A volume that does not exist is published nowhere.
         let Ok(id) = request.volume_id.parse::<VolumeId>() else { return Ok(ControllerUnpublishVolumeResponse {}) };
         if self.control.catalog.volume(id).await?.is_none() {
@@ -119,20 +124,57 @@ impl ControllerService {
         Ok(ControllerUnpublishVolumeResponse {})
     }
 
+    async fn expand(&self, request: ControllerExpandVolumeRequest) -> Result<ControllerExpandVolumeResponse> {
+        let mut faults = Vec::new();
+        faults.extend(request::volume_id(&request.volume_id).err().map(|fault| fault.message));
+        let capability = request.volume_capability.as_ref();
+        faults.extend(request::capability_faults(capability.map_or(&[], std::slice::from_ref)));
+        let range = match &request.capacity_range {
+            None => Err(Error::invalid("capacity_range is missing: required_bytes is the size to expand to")),
+            Some(range) => request::size_after(range),
+        };
+        let range = match range {
+            Err(error) if error.kind == ErrorKind::InvalidArgument => {
+                faults.push(error.message.clone());
+                Err(error)
+            }
+            other => other,
+        };
+        if !faults.is_empty() {
+            return Err(Error::invalid_all(&faults));
+        }
+        let id = self.find(&request.volume_id).await?.volume.id();
+        let (control, range) = (self.control.clone(), range?);
+        let expanded = to_the_end(async move { control.expand_volume(id, range).await }).await?;
+        let capacity_bytes = signed(expanded.volume.record.size.0);
+        // The device may have been brought up before, and only the node can grow a filesystem.
+        Ok(ControllerExpandVolumeResponse { capacity_bytes, node_expansion_required: true })
+    }
+
+    async fn get(&self, request: ControllerGetVolumeRequest) -> Result<ControllerGetVolumeResponse> {
+        request::volume_id(&request.volume_id)?;
+        let seen = self.find(&request.volume_id).await?;
+        let status = controller_get_volume_response::VolumeStatus {
+            published_node_ids: published(&seen),
+            volume_condition: Some(self.condition(&seen, &self.control.disks_by_id().await).await),
+        };
+        Ok(ControllerGetVolumeResponse { volume: Some(present(&seen)), status: Some(status) })
+    }
+
+    async fn condition(&self, seen: &StoredVolume, disks: &Disks) -> VolumeCondition {
+        let condition = self.control.condition(seen, disks).await;
+        VolumeCondition { abnormal: condition.abnormal, message: condition.message }
+    }
+
     async fn validate(&self, request: ValidateVolumeCapabilitiesRequest) -> Result<ValidateVolumeCapabilitiesResponse> {
-        request::required("volume_id", &request.volume_id)?;
+        request::volume_id(&request.volume_id)?;
         if request.volume_capabilities.is_empty() {
             return Err(Error::invalid("volume_capabilities is empty"));
         }
         self.find(&request.volume_id).await?;
         let mut faults = request::capability_faults(&request.volume_capabilities);
-        faults.extend(super::params::parse(&request.parameters).err().unwrap_or_default());
-        faults.extend(
-            request
-                .mutable_parameters
-                .keys()
-                .map(|key| format!("mutable parameter {:?} is not known", request::shown(key))),
-        );
+        let params = super::params::parse_with(&request.parameters, &request.mutable_parameters);
+        faults.extend(params.err().unwrap_or_default());
         if !faults.is_empty() {
             return Ok(ValidateVolumeCapabilitiesResponse { confirmed: None, message: faults.join("; ") });
         }
@@ -152,15 +194,17 @@ impl ControllerService {
             some => (some as usize).min(VOLUMES_PER_PAGE_MAX),
         };
         let (page, next) = self.control.list_volumes(&request.starting_token, limit).await?;
-        let entry = |seen: &StoredVolume| list_volumes_response::Entry {
-            volume: Some(present(seen)),
-            status: Some(list_volumes_response::VolumeStatus {
-                published_node_ids: seen.volume.record.holder.iter().map(ToString::to_string).collect(),
-                volume_condition: None,
-            }),
-        };
+        let disks = self.control.disks_by_id().await;
+        let mut entries = Vec::new();
+        for seen in &page.volumes {
+            let status = list_volumes_response::VolumeStatus {
+                published_node_ids: published(seen),
+                volume_condition: Some(self.condition(seen, &disks).await),
+            };
+            entries.push(list_volumes_response::Entry { volume: Some(present(seen)), status: Some(status) });
+        }
         let next_token = next.map(|id| id.to_string()).unwrap_or_default();
-        Ok(ListVolumesResponse { entries: page.volumes.iter().map(entry).collect(), next_token })
+        Ok(ListVolumesResponse { entries, next_token })
     }
 
     async fn available(&self, request: GetCapacityRequest) -> Result<GetCapacityResponse> {
@@ -177,12 +221,21 @@ impl ControllerService {
             (_, Some(nodes)) if nodes.is_empty() => None,
             (Some(params), nodes) => Some(self.control.capacity(params, nodes.as_deref().unwrap_or_default()).await?),
         };
-        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         Ok(GetCapacityResponse {
-            available_capacity: capacity.map_or(0, |capacity| bytes(capacity.total.0)),
-            maximum_volume_size: Some(capacity.map_or(0, |capacity| bytes(capacity.largest.0))),
-            minimum_volume_size: Some(bytes(BLOCK_BYTES)),
+            available_capacity: capacity.map_or(0, |capacity| signed(capacity.total.0)),
+            maximum_volume_size: Some(capacity.map_or(0, |capacity| signed(capacity.largest.0))),
+            minimum_volume_size: Some(signed(BLOCK_BYTES)),
         })
+    }
+
+    async fn modify(&self, request: ControllerModifyVolumeRequest) -> Result<ControllerModifyVolumeResponse> {
+        let changes = super::params::parse_changes(&request.mutable_parameters);
+        let mut faults = changes.as_ref().err().cloned().unwrap_or_default();
+        faults.extend(request::volume_id(&request.volume_id).err().map(|fault| fault.message));
+        let (Ok(changes), true) = (changes, faults.is_empty()) else { return Err(Error::invalid_all(&faults)) };
+        let id = self.find(&request.volume_id).await?.volume.id();
+        self.control.modify_volume(id, &changes).await?;
+        Ok(ControllerModifyVolumeResponse {})
     }
 
     async fn find(&self, volume_id: &str) -> Result<StoredVolume> {
@@ -198,12 +251,20 @@ fn present(seen: &StoredVolume) -> Volume {
     let segment =
         |node: &NodeName| Topology { segments: HashMap::from([(TOPOLOGY_NODE.to_owned(), node.to_string())]) };
     Volume {
-        capacity_bytes: i64::try_from(seen.volume.record.size.0).unwrap_or(i64::MAX),
+        capacity_bytes: signed(seen.volume.record.size.0),
         volume_id: seen.volume.id().to_string(),
         volume_context: HashMap::new(),
         content_source: None,
         accessible_topology: seen.volume.allowed_nodes.iter().map(segment).collect(),
     }
+}
+
+fn published(seen: &StoredVolume) -> Vec<String> {
+    seen.volume.record.holder.iter().map(ToString::to_string).collect()
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// RPCs that are not offered, and so are answered UNIMPLEMENTED.
@@ -265,6 +326,20 @@ impl Controller for ControllerService {
         self.answer("GetCapacity", self.available(request.into_inner()).await)
     }
 
+    async fn controller_expand_volume(
+        &self,
+        request: Request<ControllerExpandVolumeRequest>,
+    ) -> Answer<ControllerExpandVolumeResponse> {
+        self.answer("ControllerExpandVolume", self.expand(request.into_inner()).await)
+    }
+
+    async fn controller_get_volume(
+        &self,
+        request: Request<ControllerGetVolumeRequest>,
+    ) -> Answer<ControllerGetVolumeResponse> {
+        self.answer("ControllerGetVolume", self.get(request.into_inner()).await)
+    }
+
     async fn controller_get_capabilities(
         &self,
         _request: Request<ControllerGetCapabilitiesRequest>,
@@ -276,16 +351,18 @@ impl Controller for ControllerService {
         self.answer("ControllerGetCapabilities", Ok(ControllerGetCapabilitiesResponse { capabilities }))
     }
 
+    async fn controller_modify_volume(
+        &self,
+        request: Request<ControllerModifyVolumeRequest>,
+    ) -> Answer<ControllerModifyVolumeResponse> {
+        self.answer("ControllerModifyVolume", self.modify(request.into_inner()).await)
+    }
+
     not_offered! {
         create_snapshot(CreateSnapshotRequest) -> CreateSnapshotResponse, "CreateSnapshot";
         delete_snapshot(DeleteSnapshotRequest) -> DeleteSnapshotResponse, "DeleteSnapshot";
         list_snapshots(ListSnapshotsRequest) -> ListSnapshotsResponse, "ListSnapshots";
         get_snapshot(GetSnapshotRequest) -> GetSnapshotResponse, "GetSnapshot";
-        controller_expand_volume(ControllerExpandVolumeRequest) -> ControllerExpandVolumeResponse,
-            "ControllerExpandVolume";
-        controller_get_volume(ControllerGetVolumeRequest) -> ControllerGetVolumeResponse, "ControllerGetVolume";
-        controller_modify_volume(ControllerModifyVolumeRequest) -> ControllerModifyVolumeResponse,
-            "ControllerModifyVolume";
     }
 }
 

@@ -4,7 +4,7 @@
 use super::DRIVER_NAME;
 use ashlar_rpc::csi::identity_server::Identity;
 use ashlar_rpc::csi::plugin_capability::service::Type;
-use ashlar_rpc::csi::plugin_capability::{self, Service};
+use ashlar_rpc::csi::plugin_capability::{self, Service, VolumeExpansion, volume_expansion};
 use ashlar_rpc::csi::*;
 use std::collections::HashMap;
 use tonic::{Request, Response, Status};
@@ -34,7 +34,10 @@ impl Identity for IdentityService {
         let capability = |offer: Type| PluginCapability {
             r#type: Some(plugin_capability::Type::Service(Service { r#type: offer as i32 })),
         };
-        Ok(Response::new(GetPluginCapabilitiesResponse { capabilities: offers.map(capability).to_vec() }))
+        let online = VolumeExpansion { r#type: volume_expansion::Type::Online as i32 };
+        let expansion = PluginCapability { r#type: Some(plugin_capability::Type::VolumeExpansion(online)) };
+        let capabilities = offers.map(capability).into_iter().chain([expansion]).collect();
+        Ok(Response::new(GetPluginCapabilitiesResponse { capabilities }))
     }
 
     async fn probe(&self, _request: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {

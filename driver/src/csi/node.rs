@@ -6,6 +6,7 @@
 //! it.
 
 mod cluster;
+mod expand;
 mod publish;
 mod request;
 mod stage;
@@ -16,6 +17,7 @@ use super::{TOPOLOGY_NODE, TOPOLOGY_ZONE};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
 use crate::mount::{KubeletDir, MountError};
+use ashlar_rpc::NODE_VOLUMES_MAX;
 use ashlar_rpc::csi::{
     self, NodeExpandVolumeRequest, NodeExpandVolumeResponse, NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse,
     NodeGetInfoRequest, NodeGetInfoResponse, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
@@ -28,9 +30,6 @@ use cluster::Cluster;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tonic::{Code, Request, Response, Status};
-
-/// Volumes that a node takes; each needs a loop device and a datapath's memory.
-pub const VOLUMES_MAX: i64 = 256;
 
 /// What the service is started with.
 #[derive(Clone, Debug)]
@@ -183,12 +182,13 @@ impl csi::node_server::Node for NodeService {
         Ok(Response::new(stats::stats(self.shared.clone(), asked).await?))
     }
 
-    /// Not offered among the capabilities.
     async fn node_expand_volume(
         &self,
-        _: Request<NodeExpandVolumeRequest>,
+        request: Request<NodeExpandVolumeRequest>,
     ) -> std::result::Result<Response<NodeExpandVolumeResponse>, Status> {
-        Err(Status::unimplemented("volumes cannot be expanded"))
+        let asked = request::Expand::check(request.into_inner())?;
+        let work = expand::expand(self.shared.clone(), asked.clone());
+        self.operate("NodeExpandVolume", asked.volume.to_string(), work).await
     }
 
     async fn node_get_capabilities(
@@ -198,7 +198,15 @@ impl csi::node_server::Node for NodeService {
         use node_service_capability::{Rpc, Type, rpc};
         let capability =
             |kind: rpc::Type| NodeServiceCapability { r#type: Some(Type::Rpc(Rpc { r#type: kind as i32 })) };
-        let capabilities = [rpc::Type::StageUnstageVolume, rpc::Type::GetVolumeStats].map(capability).to_vec();
+        let offered = [
+            rpc::Type::StageUnstageVolume,
+            rpc::Type::GetVolumeStats,
+            rpc::Type::ExpandVolume,
+            rpc::Type::VolumeCondition,
+            rpc::Type::SingleNodeMultiWriter,
+            rpc::Type::VolumeMountGroup,
+        ];
+        let capabilities = offered.map(capability).to_vec();
         Ok(Response::new(NodeGetCapabilitiesResponse { capabilities }))
     }
 
@@ -210,7 +218,7 @@ impl csi::node_server::Node for NodeService {
         let zone = self.shared.zone.as_ref().map(|zone| (TOPOLOGY_ZONE.to_owned(), zone.to_string()));
         Ok(Response::new(NodeGetInfoResponse {
             node_id: self.shared.node.to_string(),
-            max_volumes_per_node: VOLUMES_MAX,
+            max_volumes_per_node: NODE_VOLUMES_MAX as i64,
             accessible_topology: Some(Topology { segments: [node].into_iter().chain(zone).collect() }),
         }))
     }

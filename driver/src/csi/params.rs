@@ -1,19 +1,29 @@
-//! StorageClass parameters, as one typed struct. Unknown keys are refused, and everything that is wrong is reported at
-//! once.
+//! Parameters of volumes, as typed structs: those of a StorageClass, and those of a VolumeAttributesClass, which may
+//! change later. Unknown keys are refused, and everything that is wrong is reported at once.
 //!
-//! | parameter | values | default | meaning |
-//! | --- | --- | --- | --- |
-//! | `replicas` | 1..=3 | 3 | copies of each chunk, on as many nodes |
-//! | `minReplicas` | 1..=replicas | 2, or `replicas` if less | below this many in-sync copies writes wait |
-//! | `csi.storage.k8s.io/…` | any | | what Kubernetes' provisioner adds; not looked at |
+//! | parameter | values | default | may change | meaning |
+//! | --- | --- | --- | --- | --- |
+//! | `replicas` | 1..=3 | 3 | no | copies of each chunk, on as many nodes |
+//! | `minReplicas` | 1..=replicas | 2, at most `replicas` | if detached | below this many in-sync copies writes wait |
+//! | `class` | critical, high, normal, low | normal | yes | which volume goes first |
+//! | `iopsLimit` | 1..=10^9, `none` | none | yes | reads, writes and discards per second |
+//! | `iopsBurst` | 1..=10^9, `none` | `iopsLimit` | yes | how many may go at once after a pause |
+//! | `bandwidthLimit` | `4Ki`..=`1Ti`, `none` | none | yes | bytes read and written per second |
+//! | `bandwidthBurst` | `4Ki`..=`1Ti`, `none` | `bandwidthLimit` | yes | how many may go at once after a pause |
+//! | `csi.storage.k8s.io/…` | any | | | what Kubernetes' provisioner adds; not looked at |
 
+mod changes;
+
+use ashlar_catalog::Settings;
+pub use changes::Changes;
+use changes::Wish;
 use std::collections::BTreeMap;
 
 const REPLICAS_MAX: u8 = 3;
 const REPLICAS_DEFAULT: u8 = 3;
 const MIN_REPLICAS_DEFAULT: u8 = 2;
 const KUBERNETES_PREFIX: &str = "csi.storage.k8s.io/";
-const KNOWN: &str = "replicas, minReplicas";
+const KNOWN: &str = "replicas, minReplicas, class, iopsLimit, iopsBurst, bandwidthLimit, bandwidthBurst";
 /// Longest part of a user's text that is repeated in a message.
 const SHOWN_CHARS_MAX: usize = 64;
 
@@ -21,34 +31,84 @@ const SHOWN_CHARS_MAX: usize = 64;
 pub struct Params {
     pub replicas: u8,
     pub min_replicas: u8,
+    pub settings: Settings,
 }
 
-/// Parameters, or everything that is wrong with them.
+/// Parameters of a new volume, or everything that is wrong with them.
 pub fn parse<'a>(given: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<Params, Vec<String>> {
-    let mut faults = Vec::new();
-    let (mut replicas, mut min_replicas) = (None, None);
-    // Sorted, so that the same request is answered with the same words.
-    for (key, value) in given.into_iter().collect::<BTreeMap<_, _>>() {
-        let known = match key.as_str() {
-            "replicas" => &mut replicas,
-            "minReplicas" => &mut min_replicas,
-            other if other.starts_with(KUBERNETES_PREFIX) => continue,
-            other => {
-                faults.push(format!("parameter {:?} is not known, known are {KNOWN}", shown(other)));
-                continue;
-            }
-        };
-        match value.parse::<u8>() {
-            Ok(number) if (1..=REPLICAS_MAX).contains(&number) => *known = Some(number),
-            _ => faults.push(format!("parameter {key} is {:?}, allowed is 1 to {REPLICAS_MAX}", shown(value))),
-        }
-    }
+    parse_with(given, [])
+}
+
+/// The same with mutable parameters beside them, which count where a key is in both.
+pub fn parse_with<'a>(
+    given: impl IntoIterator<Item = (&'a String, &'a String)>,
+    mutable: impl IntoIterator<Item = (&'a String, &'a String)>,
+) -> Result<Params, Vec<String>> {
+    let mut parsed = Parsed::default();
+    parsed.take_all(given, true);
+    parsed.take_all(mutable, false);
+    let Parsed { replicas, changes, mut faults } = parsed;
     let replicas = replicas.unwrap_or(REPLICAS_DEFAULT);
-    let min_replicas = min_replicas.unwrap_or(MIN_REPLICAS_DEFAULT.min(replicas));
+    let min_replicas = changes.min_replicas.unwrap_or(MIN_REPLICAS_DEFAULT.min(replicas));
     if min_replicas > replicas {
         faults.push(format!("parameter minReplicas is {min_replicas}, at most replicas ({replicas}) is possible"));
     }
-    if faults.is_empty() { Ok(Params { replicas, min_replicas }) } else { Err(faults) }
+    let settings = changes.apply(Settings::default()).map_err(|more| faults.extend(more)).unwrap_or_default();
+    if faults.is_empty() { Ok(Params { replicas, min_replicas, settings }) } else { Err(faults) }
+}
+
+/// Changes of a volume that there is, or everything that is wrong with them.
+pub fn parse_changes<'a>(mutable: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<Changes, Vec<String>> {
+    let mut parsed = Parsed::default();
+    parsed.take_all(mutable, false);
+    if parsed.faults.is_empty() { Ok(parsed.changes) } else { Err(parsed.faults) }
+}
+
+#[derive(Default)]
+struct Parsed {
+    replicas: Option<u8>,
+    changes: Changes,
+    faults: Vec<String>,
+}
+
+impl Parsed {
+    /// Sorted, so that the same request is answered with the same words.
+    fn take_all<'a>(&mut self, given: impl IntoIterator<Item = (&'a String, &'a String)>, is_new: bool) {
+        for (key, value) in given.into_iter().collect::<BTreeMap<_, _>>() {
+            if key.starts_with(KUBERNETES_PREFIX) {
+                continue;
+            }
+            if key == "replicas" && !is_new {
+                self.faults.push("parameter replicas is fixed when a volume is made and cannot change".to_owned());
+            } else if let Err(allowed) = self.take(key, value) {
+                self.faults.push(match allowed {
+                    Some(allowed) => format!("parameter {key} is {:?}, allowed is {allowed}", shown(value)),
+                    None => format!("parameter {:?} is not known, known are {KNOWN}", shown(key)),
+                });
+            }
+        }
+    }
+
+    /// The error says what is allowed; none: the key is not known.
+    fn take(&mut self, key: &str, value: &str) -> Result<(), Option<String>> {
+        let changes = &mut self.changes;
+        match key {
+            "replicas" => self.replicas = Some(replicas(value)?),
+            "minReplicas" => changes.min_replicas = Some(replicas(value)?),
+            "class" => changes.class = Some(changes::class(value)?),
+            "iopsLimit" => changes.iops_limit = Wish::operations(value)?,
+            "iopsBurst" => changes.iops_burst = Wish::operations(value)?,
+            "bandwidthLimit" => changes.bandwidth_limit = Wish::bytes(value)?,
+            "bandwidthBurst" => changes.bandwidth_burst = Wish::bytes(value)?,
+            _ => return Err(None),
+        }
+        Ok(())
+    }
+}
+
+fn replicas(value: &str) -> Result<u8, String> {
+    let number = value.parse::<u8>().ok().filter(|number| (1..=REPLICAS_MAX).contains(number));
+    number.ok_or_else(|| format!("1 to {REPLICAS_MAX}"))
 }
 
 fn shown(text: &str) -> String {
@@ -56,37 +116,4 @@ fn shown(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(given: &[(&str, &str)]) -> Result<Params, Vec<String>> {
-        let map: BTreeMap<String, String> = given.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
-        parse(&map)
-    }
-
-    #[test]
-    fn defaults_and_given_values() {
-        assert_eq!(parsed(&[]), Ok(Params { replicas: 3, min_replicas: 2 }));
-        assert_eq!(parsed(&[("replicas", "1")]), Ok(Params { replicas: 1, min_replicas: 1 }));
-        assert_eq!(parsed(&[("replicas", "2"), ("minReplicas", "1")]), Ok(Params { replicas: 2, min_replicas: 1 }));
-    }
-
-    #[test]
-    fn keys_of_the_provisioner_are_allowed() {
-        assert!(parsed(&[("csi.storage.k8s.io/pvc/name", "x"), ("csi.storage.k8s.io/pv/name", "y")]).is_ok());
-    }
-
-    #[test]
-    fn everything_that_is_wrong_is_reported_at_once() {
-        let faults =
-            parsed(&[("replicas", "9"), ("minReplicas", "-1"), ("Replicas", "3"), ("type", "fast")]).unwrap_err();
-        assert_eq!(faults.len(), 4, "{faults:?}");
-        assert_eq!(parsed(&[("replicas", "2"), ("minReplicas", "3")]).unwrap_err().len(), 1);
-    }
-
-    #[test]
-    fn hostile_values_are_cut_short_in_messages() {
-        let faults = parsed(&[(&"k".repeat(100_000), "v"), ("replicas", &"9".repeat(100_000))]).unwrap_err();
-        assert!(faults.iter().all(|fault| fault.len() < 300));
-    }
-}
+mod tests;

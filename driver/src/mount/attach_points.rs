@@ -178,12 +178,12 @@ pub fn look(kubelet: &KubeletDir, place: &Place, wanted: &BlockDevice) -> Result
 }
 
 /// Where the device is used besides `except`: its filesystem is mounted, or its node is shown.
-pub fn other_use(device: &BlockDevice, except: &Path) -> Result<Option<Mount>, MountError> {
+pub fn other_use(device: &BlockDevice, except: &[&Path]) -> Result<Option<Mount>, MountError> {
     let table = MountTable::read()?;
     let node = device.path.strip_prefix("/dev").ok().map(|name| Path::new("/").join(name));
     let uses = |mount: &&Mount| {
         let shown = mount.fs_type == "devtmpfs" && Some(&mount.root) == node.as_ref();
-        mount.point != except && (mount.device == device.number || shown)
+        !except.contains(&mount.point.as_path()) && (mount.device == device.number || shown)
     };
     Ok(table.iter().find(uses).cloned())
 }

@@ -109,6 +109,27 @@ pub fn check(fs_type: FsType, device: &BlockDevice) -> Result<(), MountError> {
     }
 }
 
+/// What makes a mounted filesystem as large as its device. Without anything to do both succeed.
+pub fn grow_invocation(fs_type: FsType, device: &Path, mounted: &Path) -> Invocation {
+    match fs_type {
+        FsType::Ext4 => Invocation::on_device("resize2fs", &[], device),
+        // Only the data section: there is no other.
+        FsType::Xfs => Invocation::on_device("xfs_growfs", &["-d"], mounted),
+    }
+}
+
+/// Online; `mounted` is one of the places where the filesystem is mounted for writing.
+pub fn grow(fs_type: FsType, device: &BlockDevice, mounted: &Path) -> Result<(), MountError> {
+    let invocation = grow_invocation(fs_type, &device.path, mounted);
+    let output = invocation.run()?;
+    if fs_type == FsType::Ext4 && output.code != Some(0) && output.text.contains("Permission denied to resize") {
+        let text =
+            "the kernel grows a mounted ext4 only for CAP_SYS_RESOURCE: give it to the node service and ask again";
+        return Err(MountError::Refused(text.to_owned()));
+    }
+    output.expect_success(invocation.program)
+}
+
 /// For a filesystem that cannot be used as it is.
 pub fn damaged(fs_type: FsType, device: &BlockDevice, reason: &str) -> MountError {
     let repair = match fs_type {
@@ -139,6 +160,8 @@ mod tests {
         for fs_type in [FsType::Ext4, FsType::Xfs] {
             let arguments = make_invocation(fs_type, Path::new("-F")).arguments;
             assert_eq!(arguments[arguments.len() - 2..], ["--", "-F"]);
+            let grow = grow_invocation(fs_type, Path::new("-f"), Path::new("-f")).arguments;
+            assert_eq!(grow[grow.len() - 2..], ["--", "-f"]);
             let options = &arguments[..arguments.len() - 2];
             assert!(options.iter().all(|option| option != "-F" && option != "-f"), "{options:?}");
         }

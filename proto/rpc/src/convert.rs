@@ -2,8 +2,8 @@
 
 use crate::control;
 use ashlar_types::{
-    ByteCount, Change, ChangeAnswer, ChunkIndex, ChunkRun, DiskId, Epoch, Geometry, Lsn, Member, MemberState, Slip,
-    VolumeRecord,
+    ByteCount, Change, ChangeAnswer, ChunkIndex, ChunkRun, DiskId, Epoch, Geometry, Lsn, Member, MemberState,
+    SNAPSHOTS_MAX, Slip, Snapshot, VolumeRecord,
 };
 use std::str::FromStr;
 
@@ -49,7 +49,17 @@ pub fn record_to_proto(record: &VolumeRecord, address_of: impl Fn(DiskId) -> Str
         declared_lost: record.declared_lost.iter().map(ToString::to_string).collect(),
         io_timeout_ms: 0,
         cluster: record.cluster.to_string(),
+        snapshots: record.snapshots.iter().map(snapshot_to_proto).collect(),
+        settings: None,
     }
+}
+
+fn snapshot_to_proto(snapshot: &Snapshot) -> control::SnapshotPoint {
+    control::SnapshotPoint { snapshot: snapshot.id.to_string(), point_lsn: snapshot.point.raw() }
+}
+
+fn snapshot_from_proto(message: &control::SnapshotPoint) -> Result<Snapshot, ConvertError> {
+    Ok(Snapshot { id: parse("snapshot", &message.snapshot)?, point: Lsn::from_raw(message.point_lsn) })
 }
 
 fn member_to_proto(member: &Member, address: String) -> control::Member {
@@ -89,9 +99,11 @@ pub fn record_from_proto(message: &control::VolumeRecord) -> Result<VolumeRecord
         members: message.members.iter().map(member_from_proto).collect::<Result<_, _>>()?,
         chunks: message.chunks.iter().map(run_from_proto).collect::<Result<_, _>>()?,
         declared_lost: disks(&message.declared_lost)?,
+        snapshots: message.snapshots.iter().map(snapshot_from_proto).collect::<Result<_, _>>()?,
         last_change: None,
     };
     check_chunks(&record)?;
+    check_snapshots(&record)?;
     Ok(record)
 }
 
@@ -148,6 +160,18 @@ fn check_chunks(record: &VolumeRecord) -> Result<(), ConvertError> {
     }
 }
 
+/// Their points are read as ascending ones.
+fn check_snapshots(record: &VolumeRecord) -> Result<(), ConvertError> {
+    let bad = |reason: String| Err(ConvertError::Field { field: "snapshots", reason });
+    if record.snapshots.len() > SNAPSHOTS_MAX {
+        return bad(format!("{} of them, at most {SNAPSHOTS_MAX} are allowed", record.snapshots.len()));
+    }
+    if !record.snapshots.is_sorted_by_key(|snapshot| snapshot.point) || record.points().contains(&Lsn::ZERO) {
+        return bad("their points do not ascend".to_owned());
+    }
+    Ok(())
+}
+
 pub fn proposal_to_proto(volume: String, epoch: Epoch, version: u64, change: &Change) -> control::Proposal {
     use control::proposal::Change as Out;
     let change = match change {
@@ -161,6 +185,7 @@ pub fn proposal_to_proto(volume: String, epoch: Epoch, version: u64, change: &Ch
         Change::AbandonReturn { disk } => Out::AbandonReturn(control::AbandonReturn { disk: disk.to_string() }),
         Change::CloseClean => Out::CloseClean(control::CloseClean { commit_lsn: 0 }),
         Change::OpenDirty => Out::OpenDirty(control::OpenDirty {}),
+        Change::Snapshot(snapshot) => Out::Snapshot(snapshot_to_proto(snapshot)),
     };
     control::Proposal { volume, epoch: epoch.number(), version, change: Some(change) }
 }
@@ -179,6 +204,7 @@ pub fn proposal_from_proto(message: &control::Proposal) -> Result<(Epoch, u64, C
         In::AbandonReturn(change) => Change::AbandonReturn { disk: parse("disk", &change.disk)? },
         In::CloseClean(_) => Change::CloseClean,
         In::OpenDirty(_) => Change::OpenDirty,
+        In::Snapshot(snapshot) => Change::Snapshot(snapshot_from_proto(snapshot)?),
     };
     Ok((epoch(message.epoch)?, message.version, change))
 }

@@ -3,6 +3,9 @@
 
 pub mod convert;
 
+/// Volumes that one node may have attached: what its datapath takes, its CSI service says and the control plane keeps.
+pub const NODE_VOLUMES_MAX: usize = 256;
+
 /// The Container Storage Interface, v1.
 #[allow(clippy::all, unreachable_pub)]
 pub mod csi {

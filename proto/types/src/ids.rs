@@ -71,6 +71,15 @@ uuid_id! {
     DiskId, "disk id"
 }
 
+uuid_id! {
+    /// One snapshot of one volume.
+    SnapshotId, "snapshot id"
+}
+uuid_id! {
+    /// Snapshots of several volumes at one instant.
+    GroupId, "snapshot group id"
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $max:literal) => {
         $(#[$doc])*

@@ -7,6 +7,7 @@
 //! | chunk | [`ChunkIndex`] | equal piece of a volume, [`CHUNK_BYTES`], the unit of placement |
 //! | slot | [`SlotIndex`] | [`SLOT_BYTES`] of a chunk, the unit of allocation |
 //! | block | [`BlockIndex`], [`BlockCount`] | [`BLOCK_BYTES`], the unit of checksum |
+//! | snapshot | [`SnapshotId`], [`Snapshot`] | a point in the order of a volume's writes |
 //! | epoch, lsn | [`Epoch`], [`Lsn`] | number of an attachment; order of writes within a volume |
 //!
 //! Nothing here performs I/O, reads a clock or draws random numbers.
@@ -14,6 +15,7 @@
 
 mod checksum;
 mod epoch;
+mod floors;
 mod geometry;
 mod ids;
 mod lsn;
@@ -26,14 +28,17 @@ mod units;
 
 pub use checksum::Crc32;
 pub use epoch::Epoch;
+pub use floors::{FloorRange, Kept, SNAPSHOTS_MAX};
 pub use geometry::{
     BLOCK_BYTES, BLOCKS_PER_CHUNK, BLOCKS_PER_SLOT, CHUNK_BYTES, ChunkRange, Geometry, GeometryError, SLOT_BYTES,
     SLOTS_PER_CHUNK, VOLUME_BYTES_MAX,
 };
-pub use ids::{ClusterId, DiskId, IdError, NodeName, RequestId, SessionId, VolumeId, VolumeName, ZoneName};
+pub use ids::{
+    ClusterId, DiskId, GroupId, IdError, NodeName, RequestId, SessionId, SnapshotId, VolumeId, VolumeName, ZoneName,
+};
 pub use lsn::Lsn;
 pub use mutant::Mutant;
-pub use record::{Change, ChangeAnswer, ChunkRun, Member, MemberState, VolumeRecord};
+pub use record::{Change, ChangeAnswer, ChunkRun, Member, MemberState, Snapshot, VolumeRecord};
 pub use slip::Slip;
 pub use slots::SlotSet;
 pub use time::{Duration, Instant};

@@ -9,7 +9,7 @@
 //!      └──────────────── Join ─────────────────── syncing ──────────────┘
 //! ```
 
-use crate::{ByteCount, ChunkIndex, ClusterId, DiskId, Epoch, Lsn, NodeName, VolumeId, ZoneName};
+use crate::{ByteCount, ChunkIndex, ClusterId, DiskId, Epoch, Lsn, NodeName, SnapshotId, VolumeId, ZoneName};
 
 /// What a disk is to a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +44,13 @@ pub struct ChunkRun {
     pub members: Vec<u16>,
 }
 
+/// What was written before `point` and nothing that was written after it. No write has that lsn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    pub id: SnapshotId,
+    pub point: Lsn,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeRecord {
     pub cluster: ClusterId,
@@ -65,6 +72,8 @@ pub struct VolumeRecord {
     pub chunks: Vec<ChunkRun>,
     /// Declared lost and not heard of since: until they promise, a new writer waits out the leases.
     pub declared_lost: Vec<DiskId>,
+    /// Ascending by point; several may have the same one.
+    pub snapshots: Vec<Snapshot>,
     /// The change that made this version, if a writer proposed it: lets a proposal be asked again after its answer
     /// was lost.
     pub last_change: Option<Change>,
@@ -77,6 +86,17 @@ impl VolumeRecord {
 
     pub fn in_sync(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|member| member.state == MemberState::InSync)
+    }
+
+    pub fn snapshot(&self, id: SnapshotId) -> Option<&Snapshot> {
+        self.snapshots.iter().find(|snapshot| snapshot.id == id)
+    }
+
+    /// The points of all snapshots, ascending, each once.
+    pub fn points(&self) -> Vec<Lsn> {
+        let mut points: Vec<Lsn> = self.snapshots.iter().map(|snapshot| snapshot.point).collect();
+        points.dedup();
+        points
     }
 
     /// Indexes of the members that hold the chunk; empty if the chunk is beyond the table.
@@ -112,6 +132,8 @@ pub enum Change {
     AbandonReturn { disk: DiskId },
     /// The writer drained: all replicas in-sync are equal, nobody holds the volume.
     CloseClean,
+    /// A snapshot of the attached volume: every write before its point is acknowledged.
+    Snapshot(Snapshot),
     /// The replicas in-sync are equal and have promised; writes may follow: the volume is not clean until `CloseClean`.
     OpenDirty,
 }
@@ -156,6 +178,7 @@ mod tests {
             members: states.iter().enumerate().map(member).collect(),
             chunks: runs.iter().map(run).collect(),
             declared_lost: vec![],
+            snapshots: vec![],
             last_change: None,
         }
     }

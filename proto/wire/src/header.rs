@@ -25,8 +25,8 @@ use crate::opcode::Opcode;
 use ashlar_types::{BLOCK_BYTES, Crc32, Epoch, Lsn, RequestId, SessionId, Slip};
 
 pub const MAGIC: u32 = u32::from_le_bytes(*b"ASHL");
-/// Version history: 1, the first.
-pub const VERSION: u8 = 1;
+/// Version history: 1, the first; 2, versions of slots by floor.
+pub const VERSION: u8 = 2;
 
 const MAGIC_AT: usize = 0;
 const VERSION_AT: usize = 4;

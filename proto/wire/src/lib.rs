@@ -8,7 +8,7 @@
 //!     │  ◄────────────────────── Done, Done, Data, Refused   each request is answered once
 //! ```
 //! A link carries one session over one TCP connection; a frame is a 64-byte header, a body, and data in whole blocks
-//! (`header`, `codec`). The bytes of version 1 are fixed by the fixtures in `tests/golden.rs`.
+//! (`header`, `codec`). The bytes of version 2 are fixed by the fixtures in `tests/golden.rs`.
 #![forbid(unsafe_code)]
 
 mod codec;
@@ -22,7 +22,7 @@ pub use codec::{EncodedFrame, decode_reply, decode_request, encode_reply, encode
 pub use error::WireError;
 pub use header::{FrameHeader, MAGIC, VERSION};
 pub use message::{
-    BlockData, ChangedSlots, ChunkReport, Frame, Open, Opened, Refusal, Reply, ReplyFrame, Request, RequestFrame,
-    SlotContent, Status,
+    BlockData, ChangedSlots, ChunkReport, Frame, Held, Open, Opened, Refusal, Reply, ReplyFrame, Request, RequestFrame,
+    SlotBlocks, SlotContent, Status,
 };
 pub use opcode::Opcode;

@@ -12,6 +12,8 @@ pub const BLOCKS_PER_FRAME_MAX: u32 = (DATA_BYTES_MAX as u64 / BLOCK_BYTES) as u
 pub const BODY_BYTES_MAX: usize = 128 << 10;
 /// Most entries of one page of a listing.
 pub const LIST_ENTRIES_MAX: usize = 512;
+/// Most floors that one answer about space names.
+pub const HELD_ENTRIES_MAX: usize = 4096;
 /// Most bytes of the text that explains a refusal.
 pub const REASON_BYTES_MAX: usize = 256;
 /// What one session may have unanswered; a peer that sends more is disconnected.

@@ -6,8 +6,8 @@
 //! promised epoch is refused as [`Status::Fenced`].
 
 use ashlar_types::{
-    BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, Crc32, DiskId, Epoch, Lsn, RequestId, SessionId,
-    SlotIndex, SlotSet, VolumeId,
+    BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, Crc32, DiskId, Epoch, FloorRange, Kept, Lsn, RequestId,
+    SessionId, SlotIndex, SlotSet, VolumeId,
 };
 use bytes::Bytes;
 
@@ -47,26 +47,31 @@ pub enum Request {
     Write { range: ChunkRange, lsn: Lsn, floor: Lsn, blocks: BlockData },
     /// The blocks read as zeros from now on. Ordered and answered like a write.
     Discard { range: ChunkRange, lsn: Lsn, floor: Lsn },
-    /// Answered by `Data`. Refused as `Stale` if a block awaits a copy, `BadBlock` if content and checksum differ.
-    Read { range: ChunkRange },
-    /// Writes the same content once more, after another replica served it: a block whose kept checksum is not the one
-    /// sent is left alone, unless the block is recorded as lost. Stamps do not change. Answered by `Done`.
-    Repair { range: ChunkRange, blocks: BlockData },
-    /// Which slots of the chunks `from..until` are stamped after `after`. Answered by `Changed`; only chunks with
-    /// such slots are listed.
-    ListChanged { from: ChunkIndex, until: ChunkIndex, after: Lsn },
-    /// Marks stale, durably: the blocks of `slots`, and of every slot that this replica itself stamps after `after`;
-    /// fresh blocks (written since `BeginSync`) excepted. The chunk is incomplete until `CompleteChunk` or
-    /// `FinishSync`. Outside of a return its prefix is not above `after` from then on: copies may take back what it has
-    /// beyond.
-    MarkStale { chunk: ChunkIndex, after: Lsn, slots: SlotSet },
-    /// Which slots have stale blocks. Answered by `Changed`.
-    ListStale { from: ChunkIndex },
-    /// The whole slot, for copying. Answered by `Slot`, or refused as `Stale` or `BadBlock`.
-    ReadSlot { chunk: ChunkIndex, slot: SlotIndex },
-    /// Fills the stale blocks of the slot, never others, with the source's content. The slot takes the source's
-    /// stamp, or keeps its own if it is higher and the slot has fresh blocks.
-    Fill { chunk: ChunkIndex, slot: SlotIndex, content: SlotContent },
+    /// The newest versions below `below`: `Lsn::MAX` for the present, a snapshot's point for its content. Answered by
+    /// `Data`. Refused as `Stale` if a block awaits a copy, `BadBlock` if content and checksum differ.
+    Read { range: ChunkRange, below: Lsn },
+    /// Writes the same content once more, after another replica served it, to the versions from which a read below
+    /// `below` takes it: a block whose kept checksum is not the one sent is left alone, unless the block is recorded
+    /// as lost. Stamps do not change. Answered by `Done`.
+    Repair { range: ChunkRange, below: Lsn, blocks: BlockData },
+    /// Which slots of the chunks `from..until` have versions among `floors` that are stamped after `after`. Answered
+    /// by `Changed`; only chunks with such slots, or with a later prefix, are listed.
+    ListChanged { from: ChunkIndex, until: ChunkIndex, after: Lsn, floors: FloorRange },
+    /// Marks stale, durably: the blocks of `slots` in every version among `floors` and in version `into` (made when
+    /// absent), and those of every version, of any floor, that this replica itself stamps after `after`; fresh blocks
+    /// (written since `BeginSync`) excepted. The chunk is incomplete until `CompleteChunk` or `FinishSync`. Outside of
+    /// a return its prefix is not above `after` from then on: copies may take back what it has beyond.
+    MarkStale { chunk: ChunkIndex, after: Lsn, floors: FloorRange, into: Lsn, slots: SlotSet },
+    /// Which slots have stale blocks in versions among `floors`. Answered by `Changed`.
+    ListStale { from: ChunkIndex, floors: FloorRange },
+    /// What the versions among `floors` make together, the newest first: for copying, and for the changes between
+    /// snapshots. Answered by `Slot`, or refused as `Stale` or `BadBlock`.
+    ReadSlot { chunk: ChunkIndex, slot: SlotIndex, floors: FloorRange },
+    /// The source's content of the versions among `floors`: fills, in version `into`, the blocks that are stale in
+    /// one of them and fresh in none, never others; then nothing is stale in them. What is stale and not in the
+    /// content falls through to older versions. The version takes the source's stamp, or keeps its own if it is higher
+    /// and has fresh blocks.
+    Fill { chunk: ChunkIndex, slot: SlotIndex, floors: FloorRange, into: Lsn, content: SlotContent },
     /// Reconcile is done with the chunk (and with the replica, once it is done with every chunk): nothing in it is
     /// stale (else refused as `Incomplete`), its prefix becomes `prefix`.
     CompleteChunk { chunk: ChunkIndex, prefix: Lsn },
@@ -89,6 +94,14 @@ pub enum Request {
     /// The volume has this size now; never less than before. Requests that follow may use it. Answered by `Done` when
     /// durable.
     Grow { size: ByteCount },
+    /// Which snapshot points are needed. Versions that no live point tells apart are made one, in the background.
+    /// Answered by `Done` when durable.
+    Keep(Kept),
+    /// What the versions hold. Answered by `Held`.
+    Usage,
+    /// Which blocks of a chunk the versions among `floors` say something of. Answered by `Blocks`, or refused as
+    /// `Stale` if a copy is awaited there.
+    ListBlocks { chunk: ChunkIndex, floors: FloorRange },
     /// Renews the lease like every answer.
     Ping,
 }
@@ -106,11 +119,12 @@ pub struct Open {
     pub served: Epoch,
 }
 
-/// A slot's present content: `valid` has a bit for each block that was ever written; `blocks` holds just those,
-/// ascending.
+/// Content of a slot: `set` has a bit for each block that its versions say something of, `valid` those of them that
+/// do not read as zeros; `blocks` holds just these, ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotContent {
     pub stamp: Lsn,
+    pub set: u16,
     pub valid: u16,
     pub blocks: BlockData,
 }
@@ -118,10 +132,20 @@ pub struct SlotContent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     Opened(Opened),
-    Reported { entries: Vec<ChunkReport>, next: Option<ChunkIndex> },
+    Reported {
+        entries: Vec<ChunkReport>,
+        next: Option<ChunkIndex>,
+    },
     Data(BlockData),
-    Changed { entries: Vec<ChangedSlots>, next: Option<ChunkIndex> },
+    Changed {
+        entries: Vec<ChangedSlots>,
+        next: Option<ChunkIndex>,
+    },
     Slot(SlotContent),
+    /// Ascending by floor.
+    Held(Vec<Held>),
+    /// Ascending by slot; slots of which nothing is said are left out.
+    Blocks(Vec<SlotBlocks>),
     Done,
     Refused(Refusal),
 }
@@ -150,6 +174,22 @@ pub struct ChunkReport {
     /// Last lsn of the prefix of the chunk's write order that this replica has.
     pub prefix: Lsn,
     pub complete: bool,
+}
+
+/// Slots of space that the versions under one floor take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub floor: Lsn,
+    pub slots: u64,
+}
+
+/// Blocks of a slot: `set` has a bit for each that the versions say something of, `valid` those of them that do not
+/// read as zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotBlocks {
+    pub slot: SlotIndex,
+    pub set: u16,
+    pub valid: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -42,6 +42,9 @@ opcodes! {
     Ping = 17,
     VoidStale = 18,
     Grow = 19,
+    Keep = 20,
+    Usage = 21,
+    ListBlocks = 22,
     Opened = 128,
     Reported = 129,
     Data = 130,
@@ -49,4 +52,6 @@ opcodes! {
     Slot = 132,
     Done = 133,
     Refused = 134,
+    Held = 135,
+    Blocks = 136,
 }

@@ -1,14 +1,14 @@
-//! The bytes of protocol version 1, one fixture a message. A change here breaks every running peer: it needs a new
+//! The bytes of protocol version 2, one fixture a message. A change here breaks every running peer: it needs a new
 //! version instead. `ASHLAR_BLESS=1 cargo test -p ashlar-wire --test golden` writes the fixture of a message that has
 //! none yet.
 
 use ashlar_types::{
-    BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, DiskId, Epoch, Lsn, RequestId, SessionId,
-    SlotIndex, SlotSet, VolumeId,
+    BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, DiskId, Epoch, FloorRange, Kept, Lsn,
+    RequestId, SessionId, SlotIndex, SlotSet, VolumeId,
 };
 use ashlar_wire::{
-    BlockData, ChangedSlots, ChunkReport, EncodedFrame, Frame, FrameHeader, Open, Opened, Refusal, Reply, Request,
-    SlotContent, Status, decode_reply, decode_request, encode_reply, encode_request,
+    BlockData, ChangedSlots, ChunkReport, EncodedFrame, Frame, FrameHeader, Held, Open, Opened, Refusal, Reply,
+    Request, SlotBlocks, SlotContent, Status, decode_reply, decode_request, encode_reply, encode_request,
 };
 use bytes::Bytes;
 use std::{env, fs, path::PathBuf};
@@ -31,6 +31,8 @@ fn requests() -> Vec<(&'static str, Request)> {
     let range = ChunkRange { chunk: ChunkIndex(3), start: BlockIndex(17), count: BlockCount(2) };
     let (lsn, floor, chunk, slot) = (Lsn::from_raw(0x0000_0500_0000_000a), Lsn::ZERO, ChunkIndex(3), SlotIndex(1));
     let slots: SlotSet = [0, 65, 1023].map(SlotIndex).into_iter().collect();
+    let (floors, into) = (FloorRange { from: Lsn::from_raw(7), below: lsn }, Lsn::from_raw(9));
+    let content = SlotContent { stamp: lsn, set: 0b1101, valid: 0b1001, blocks: blocks(2) };
     let open = Open {
         cluster: ClusterId::from_u128(0xc1),
         disk: DiskId::from_u128(0xd1),
@@ -44,19 +46,22 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("report", Request::Report { from: chunk }),
         ("write", Request::Write { range, lsn, floor, blocks: blocks(2) }),
         ("discard", Request::Discard { range, lsn, floor }),
-        ("read", Request::Read { range }),
-        ("repair", Request::Repair { range, blocks: blocks(2) }),
-        ("list_changed", Request::ListChanged { from: ChunkIndex(0), until: ChunkIndex(16), after: lsn }),
-        ("mark_stale", Request::MarkStale { chunk, after: lsn, slots }),
-        ("list_stale", Request::ListStale { from: chunk }),
-        ("read_slot", Request::ReadSlot { chunk, slot }),
-        ("fill", Request::Fill { chunk, slot, content: SlotContent { stamp: lsn, valid: 0b1001, blocks: blocks(2) } }),
+        ("read", Request::Read { range, below: Lsn::MAX }),
+        ("repair", Request::Repair { range, below: lsn, blocks: blocks(2) }),
+        ("list_changed", Request::ListChanged { from: ChunkIndex(0), until: ChunkIndex(16), after: lsn, floors }),
+        ("mark_stale", Request::MarkStale { chunk, after: lsn, floors, into, slots }),
+        ("list_stale", Request::ListStale { from: chunk, floors }),
+        ("read_slot", Request::ReadSlot { chunk, slot, floors }),
+        ("fill", Request::Fill { chunk, slot, floors, into, content }),
         ("complete_chunk", Request::CompleteChunk { chunk, prefix: lsn }),
         ("void_stale", Request::VoidStale { chunk }),
         ("begin_sync", Request::BeginSync { after: lsn }),
         ("adopt_prefix", Request::AdoptPrefix { chunk, prefix: lsn }),
         ("finish_sync", Request::FinishSync),
         ("grow", Request::Grow { size: ByteCount(3 << 30) }),
+        ("keep", Request::Keep(Kept { live: vec![Lsn::from_raw(7), lsn], until: lsn.next() })),
+        ("usage", Request::Usage),
+        ("list_blocks", Request::ListBlocks { chunk, floors }),
         ("ping", Request::Ping),
     ]
 }
@@ -87,7 +92,9 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ),
         ("data", Reply::Data(blocks(2))),
         ("changed", Reply::Changed { entries: vec![ChangedSlots { chunk, prefix, slots }], next: None }),
-        ("slot", Reply::Slot(SlotContent { stamp: prefix, valid: 0b11, blocks: blocks(2) })),
+        ("slot", Reply::Slot(SlotContent { stamp: prefix, set: 0b111, valid: 0b11, blocks: blocks(2) })),
+        ("held", Reply::Held(vec![Held { floor: Lsn::ZERO, slots: 12 }, Held { floor: prefix, slots: 3 }])),
+        ("blocks", Reply::Blocks(vec![SlotBlocks { slot: SlotIndex(7), set: 0b1011, valid: 0b1001 }])),
         ("done", Reply::Done),
         ("refused", Reply::Refused(refusal)),
     ]
@@ -105,7 +112,7 @@ fn unhex(text: &str) -> Vec<u8> {
 
 /// Header and body as the fixture has them; the data is the same for every run and is left out.
 fn fixture(name: &str, encoded: &EncodedFrame) -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/v1_{name}.hex"));
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/v2_{name}.hex"));
     if !path.exists() && env::var_os("ASHLAR_BLESS").is_some() {
         fs::write(&path, hex(&encoded.head)).unwrap();
     }
@@ -117,7 +124,7 @@ fn header_of(bytes: &[u8]) -> FrameHeader {
 }
 
 #[test]
-fn requests_have_the_bytes_of_version_1() {
+fn requests_have_the_bytes_of_version_2() {
     for (name, request) in requests() {
         let encoded = encode_request(&frame(request.clone()));
         let bytes = fixture(name, &encoded);
@@ -128,7 +135,7 @@ fn requests_have_the_bytes_of_version_1() {
 }
 
 #[test]
-fn replies_have_the_bytes_of_version_1() {
+fn replies_have_the_bytes_of_version_2() {
     for (name, reply) in replies() {
         let encoded = encode_reply(&frame(reply.clone()));
         let bytes = fixture(name, &encoded);

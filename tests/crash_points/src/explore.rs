@@ -88,7 +88,7 @@ pub struct Explorer<'a> {
 /// Explores one workload.
 pub fn explore(work: &Work, depth: Depth, lie: Lie) -> Result<Figures, Box<Violation>> {
     let setup = Setup::new(work.slots);
-    let places = places(&work.ops);
+    let places = places(work);
     let mut explorer =
         Explorer { work, setup, places, depth, lie, seen: FxHashSet::default(), figures: Figures::default() };
     explorer.figures.workloads = 1;
@@ -253,12 +253,12 @@ impl Explorer<'_> {
         space_adds_up(&rig)?;
         let open = rig.open(0);
         let epoch = Epoch::new(900).expect("a small epoch");
-        match rig.ask(600, Some(epoch), Request::Open(open)) {
-            Some(Reply::Opened(_)) => {}
+        let floor = match rig.ask(600, Some(epoch), Request::Open(open)) {
+            Some(Reply::Opened(opened)) => opened.floor,
             other => return Err(format!("a new writer is answered {other:?}")),
-        }
+        };
         let place = range(0, 5, 1);
-        let write = Request::Write { range: place, lsn: lsn(900, 1), floor: Lsn::ZERO, blocks: blocks(&[251]) };
+        let write = Request::Write { range: place, lsn: lsn(900, 1), floor, blocks: blocks(&[251]) };
         let written = match rig.ask(600, None, write) {
             Some(Reply::Done) => true,
             Some(Reply::Refused(refusal)) if refusal.status == Status::NoSpace => false,
@@ -273,7 +273,7 @@ impl Explorer<'_> {
         }
         match rig
             .ask(601, None, Request::Observe(open))
-            .and_then(|_| rig.ask(601, None, Request::Read { range: place }))
+            .and_then(|_| rig.ask(601, None, Request::Read { range: place, below: Lsn::MAX }))
         {
             Some(Reply::Data(data)) if data.data[..] == blocks(&[251]).data[..] => Ok(()),
             _ if !written => Ok(()),

@@ -3,13 +3,18 @@
 
 use crate::disk::PAGE;
 use crate::rig::{CHUNKS, Rig, volume_id};
-use crate::work::Op;
-use ashlar_types::{BLOCKS_PER_SLOT, BlockCount, ChunkIndex, ChunkRange, Epoch, Lsn, SlotIndex};
+use crate::work::{Op, Work};
+use ashlar_types::{BLOCKS_PER_SLOT, BlockCount, ChunkIndex, ChunkRange, Epoch, FloorRange, Lsn, SlotIndex};
 use ashlar_wire::{BlockData, Reply, Request, Status};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Slots worth looking at, of each volume.
-pub type Places = BTreeMap<u8, BTreeSet<(ChunkIndex, SlotIndex)>>;
+/// What is worth looking at.
+pub struct Places {
+    /// Of each volume.
+    slots: BTreeMap<u8, BTreeSet<(ChunkIndex, SlotIndex)>>,
+    /// Below which points, besides the present.
+    views: Vec<Lsn>,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockSeen {
@@ -25,6 +30,8 @@ pub struct SlotSeen {
     /// Not to be seen while a block is stale; of a slot without content it may be there or not.
     stamp: Option<Lsn>,
     blocks: Vec<BlockSeen>,
+    /// Of each view.
+    older: Vec<Vec<BlockSeen>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,10 +64,10 @@ impl VolumeSeen {
 pub type Seen = BTreeMap<u8, VolumeSeen>;
 
 /// What the operations touch.
-pub fn places(ops: &[Op]) -> Places {
-    let mut places = Places::new();
-    for op in ops {
-        let of_volume = places.entry(op.volume()).or_default();
+pub fn places(work: &Work) -> Places {
+    let mut touched: BTreeMap<u8, BTreeSet<(ChunkIndex, SlotIndex)>> = BTreeMap::new();
+    for op in &work.ops {
+        let of_volume = touched.entry(op.volume()).or_default();
         let Op::Ask { request, .. } = op else { continue };
         match request {
             Request::Write { range, .. } | Request::Discard { range, .. } => {
@@ -73,16 +80,16 @@ pub fn places(ops: &[Op]) -> Places {
             _ => {}
         }
     }
-    places
+    Places { slots: touched, views: work.views.clone() }
 }
 
 /// Looks through a link of its own, which changes nothing.
 pub fn observe(rig: &mut Rig, places: &Places, link: u64) -> Seen {
-    let look = |(&volume, slots): (&u8, &BTreeSet<_>)| (volume, observe_volume(rig, volume, slots, link * 256));
-    places.iter().map(look).collect()
+    let mut look = |&volume: &u8| (volume, observe_volume(rig, volume, places, link * 256));
+    places.slots.keys().map(&mut look).collect()
 }
 
-fn observe_volume(rig: &mut Rig, volume: u8, slots: &BTreeSet<(ChunkIndex, SlotIndex)>, link: u64) -> VolumeSeen {
+fn observe_volume(rig: &mut Rig, volume: u8, places: &Places, link: u64) -> VolumeSeen {
     let (link, open) = (link + u64::from(volume), rig.open(volume));
     let syncing = match rig.ask(link, None, Request::Observe(open)) {
         Some(Reply::Opened(opened)) => opened.syncing,
@@ -102,15 +109,16 @@ fn observe_volume(rig: &mut Rig, volume: u8, slots: &BTreeSet<(ChunkIndex, SlotI
         ChunkSeen { prefix, complete, slots: BTreeMap::new() }
     };
     let mut chunks: BTreeMap<_, _> = (0..CHUNKS).map(ChunkIndex).map(|chunk| (chunk, chunk_seen(chunk))).collect();
-    for &(chunk, slot) in slots {
-        let seen = observe_slot(rig, link, chunk, slot);
+    for &(chunk, slot) in &places.slots[&volume] {
+        let older = places.views.iter().map(|&below| read_blocks(rig, link, chunk, slot, below)).collect();
+        let seen = SlotSeen { older, ..observe_slot(rig, link, chunk, slot) };
         chunks.get_mut(&chunk).expect("the work stays within the volume").slots.insert(slot, seen);
     }
     VolumeSeen::Replica { promised, syncing, chunks }
 }
 
 fn observe_slot(rig: &mut Rig, link: u64, chunk: ChunkIndex, slot: SlotIndex) -> SlotSeen {
-    match rig.ask(link, None, Request::ReadSlot { chunk, slot }) {
+    match rig.ask(link, None, Request::ReadSlot { chunk, slot, floors: FloorRange::ALL }) {
         Some(Reply::Slot(content)) => {
             let mut present = fills(&content.blocks).into_iter();
             let of_block = |block: u32| match content.valid & (1 << block) {
@@ -118,22 +126,27 @@ fn observe_slot(rig: &mut Rig, link: u64, chunk: ChunkIndex, slot: SlotIndex) ->
                 _ => present.next().expect("one for each valid block"),
             };
             let stamp = (content.valid != 0).then_some(content.stamp);
-            SlotSeen { stamp, blocks: (0..BLOCKS_PER_SLOT).map(of_block).collect() }
+            SlotSeen { stamp, blocks: (0..BLOCKS_PER_SLOT).map(of_block).collect(), older: Vec::new() }
         }
         Some(Reply::Refused(_)) => {
-            let of_block = |block: u32| {
-                let start = slot.first_block().offset_by(BlockCount(block));
-                let range = ChunkRange { chunk, start, count: BlockCount(1) };
-                match rig.ask(link, None, Request::Read { range }) {
-                    Some(Reply::Data(data)) => fills(&data)[0],
-                    Some(Reply::Refused(refusal)) => BlockSeen::Refused(refusal.status),
-                    other => panic!("a read is answered {other:?}"),
-                }
-            };
-            SlotSeen { stamp: None, blocks: (0..BLOCKS_PER_SLOT).map(of_block).collect() }
+            let blocks = read_blocks(rig, link, chunk, slot, Lsn::MAX);
+            SlotSeen { stamp: None, blocks, older: Vec::new() }
         }
         other => panic!("a slot is answered {other:?}"),
     }
+}
+
+fn read_blocks(rig: &mut Rig, link: u64, chunk: ChunkIndex, slot: SlotIndex, below: Lsn) -> Vec<BlockSeen> {
+    let of_block = |block: u32| {
+        let start = slot.first_block().offset_by(BlockCount(block));
+        let range = ChunkRange { chunk, start, count: BlockCount(1) };
+        match rig.ask(link, None, Request::Read { range, below }) {
+            Some(Reply::Data(data)) => fills(&data)[0],
+            Some(Reply::Refused(refusal)) => BlockSeen::Refused(refusal.status),
+            other => panic!("a read is answered {other:?}"),
+        }
+    };
+    (0..BLOCKS_PER_SLOT).map(of_block).collect()
 }
 
 fn fills(blocks: &BlockData) -> Vec<BlockSeen> {

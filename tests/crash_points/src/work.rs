@@ -1,7 +1,8 @@
 //! What is done to the disk between cuts: fixed workloads, and every short sequence of a small alphabet.
 
 use ashlar_types::{
-    BLOCKS_PER_SLOT, BlockCount, BlockIndex, ChunkIndex, ChunkRange, Crc32, Epoch, Lsn, SlotIndex, SlotSet,
+    BLOCKS_PER_SLOT, BlockCount, BlockIndex, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Kept, Lsn, SlotIndex,
+    SlotSet,
 };
 use ashlar_wire::{BlockData, Request, SlotContent};
 
@@ -42,6 +43,8 @@ pub struct Work {
     /// Cuts begin with this operation; what comes before only sets the stage.
     pub cuts_from: usize,
     pub pace: Pace,
+    /// Points of snapshots that last.
+    pub views: Vec<Lsn>,
 }
 
 /// Builds the operations of one writer.
@@ -50,13 +53,17 @@ pub struct Script {
     epoch: u32,
     counter: u64,
     fill: u8,
+    /// Of the writes to come: the point of the last snapshot.
+    floor: Lsn,
+    /// Of all its snapshots.
+    points: Vec<Lsn>,
     pub ops: Vec<Op>,
 }
 
 impl Script {
     pub fn new(volume: u8, epoch: u32) -> Script {
         let ops = vec![Op::Open { volume, epoch }];
-        Script { volume, epoch, counter: 0, fill: 0, ops }
+        Script { volume, epoch, counter: 0, fill: 0, floor: Lsn::ZERO, points: Vec::new(), ops }
     }
 
     fn lsn(&mut self) -> Lsn {
@@ -73,12 +80,27 @@ impl Script {
         let lsn = self.lsn();
         self.fill = self.fill.wrapping_add(1).max(1);
         let fills: Vec<u8> = (0..count).map(|i| self.fill.wrapping_add(i as u8).max(1)).collect();
-        self.ask(Request::Write { range: range(chunk, start, count), lsn, floor: Lsn::ZERO, blocks: blocks(&fills) })
+        let (range, floor) = (range(chunk, start, count), self.floor);
+        self.ask(Request::Write { range, lsn, floor, blocks: blocks(&fills) })
     }
 
     pub fn discard(&mut self, chunk: u32, start: u64, count: u32) -> &mut Script {
         let lsn = self.lsn();
-        self.ask(Request::Discard { range: range(chunk, start, count), lsn, floor: Lsn::ZERO })
+        let (range, floor) = (range(chunk, start, count), self.floor);
+        self.ask(Request::Discard { range, lsn, floor })
+    }
+
+    /// A snapshot: its point, which is the floor of all that follows.
+    pub fn snapshot(&mut self) -> Lsn {
+        self.floor = self.lsn();
+        self.points.push(self.floor);
+        self.floor
+    }
+
+    /// Of all snapshots so far only these are needed.
+    pub fn keep(&mut self, live: &[Lsn]) -> &mut Script {
+        let until = self.lsn();
+        self.ask(Request::Keep(Kept { live: live.to_vec(), until }))
     }
 
     pub fn reopen(&mut self, epoch: u32) -> &mut Script {
@@ -88,14 +110,31 @@ impl Script {
     }
 
     pub fn mark_stale(&mut self, chunk: u32, after: Lsn, slots: &[u16]) -> &mut Script {
+        self.mark_band(chunk, after, FloorRange::ALL, slots)
+    }
+
+    pub fn mark_band(&mut self, chunk: u32, after: Lsn, floors: FloorRange, slots: &[u16]) -> &mut Script {
         let slots: SlotSet = slots.iter().map(|&slot| SlotIndex(slot)).collect();
-        self.ask(Request::MarkStale { chunk: ChunkIndex(chunk), after, slots })
+        self.ask(Request::MarkStale { chunk: ChunkIndex(chunk), after, floors, into: floors.from, slots })
     }
 
     pub fn fill(&mut self, chunk: u32, slot: u16, stamp: Lsn, valid: u16) -> &mut Script {
+        self.fill_band(chunk, slot, FloorRange::ALL, stamp, valid, valid)
+    }
+
+    pub fn fill_band(
+        &mut self,
+        chunk: u32,
+        slot: u16,
+        floors: FloorRange,
+        stamp: Lsn,
+        set: u16,
+        valid: u16,
+    ) -> &mut Script {
         let fills = vec![200 + slot as u8; valid.count_ones() as usize];
-        let content = SlotContent { stamp, valid, blocks: blocks(&fills) };
-        self.ask(Request::Fill { chunk: ChunkIndex(chunk), slot: SlotIndex(slot), content })
+        let content = SlotContent { stamp, set, valid, blocks: blocks(&fills) };
+        let (chunk, slot) = (ChunkIndex(chunk), SlotIndex(slot));
+        self.ask(Request::Fill { chunk, slot, floors, into: floors.from, content })
     }
 
     pub fn delete(&mut self) -> &mut Script {
@@ -123,7 +162,7 @@ pub fn fixed() -> Vec<Work> {
     let mut all = Vec::new();
     for pace in PACES {
         let mut add = |name: &str, slots: u64, cuts_from: usize, ops: Vec<Op>| {
-            all.push(Work { name: name.to_owned(), slots, ops, cuts_from, pace });
+            all.push(Work { name: name.to_owned(), slots, ops, cuts_from, pace, views: Vec::new() });
         };
         add("small writes", 256, 0, small_writes());
         add("large writes", 256, 0, large_writes());
@@ -137,6 +176,9 @@ pub fn fixed() -> Vec<Work> {
         add("end of the ring", 256, cuts_from, ops);
         let (ops, cuts_from) = full_disk();
         add("full disk", 128, cuts_from, ops);
+        for (name, (ops, views)) in [("snapshots", snapshots()), ("return with snapshots", return_with_snapshots())] {
+            all.push(Work { name: name.to_owned(), slots: 256, ops, cuts_from: 0, pace, views });
+        }
     }
     all
 }
@@ -184,6 +226,34 @@ fn a_reconcile() -> Vec<Op> {
     script.ask(Request::CompleteChunk { chunk: ChunkIndex(0), prefix: lsn(1, 3) });
     script.mark_stale(1, Lsn::ZERO, &[0]).ask(Request::VoidStale { chunk: ChunkIndex(1) }).write(1, 0, 2);
     script.ops
+}
+
+/// Two snapshots, of which one is given up again; small, large and discarded blocks over each.
+fn snapshots() -> (Vec<Op>, Vec<Lsn>) {
+    let mut script = Script::new(0, 1);
+    script.write(0, 0, 4).write(0, 16, 20).write(1, 0, 1);
+    let first = script.snapshot();
+    script.write(0, 1, 1).write(0, 16, 16).discard(0, 32, 2);
+    let second = script.snapshot();
+    script.write(0, 1, 2).discard(0, 20, 3).keep(&[second]).write(1, 0, 1).write(0, 30, 4).reopen(2);
+    script.write(0, 2, 1).keep(&[second]).write(0, 16, 1);
+    assert!(first < second);
+    (script.ops, vec![second])
+}
+
+/// The versions on both sides of a snapshot are copied apart from each other.
+fn return_with_snapshots() -> (Vec<Op>, Vec<Lsn>) {
+    let mut script = Script::new(0, 1);
+    script.write(0, 0, 4).write(0, 16, 2);
+    let point = script.snapshot();
+    script.write(0, 2, 4).write(0, 17, 1).reopen(2);
+    let (below, above) = (FloorRange { from: Lsn::ZERO, below: point }, FloorRange { from: point, below: lsn(2, 1) });
+    script.ask(Request::BeginSync { after: lsn(1, 1) }).write(0, 1, 1);
+    script.mark_band(0, lsn(1, 1), below, &[0, 1]).mark_band(0, lsn(1, 1), above, &[0, 1]);
+    script.fill_band(0, 0, below, lsn(1, 2), 0x00FF, 0x000F).fill_band(0, 1, below, lsn(1, 2), 0x0003, 0x0001);
+    script.write(0, 3, 1).fill_band(0, 0, above, lsn(1, 4), 0x003C, 0x001C);
+    script.fill_band(0, 1, above, lsn(1, 5), 0x0002, 0x0002).ask(Request::FinishSync).write(0, 2, 1);
+    (script.ops, vec![point])
 }
 
 fn two_volumes() -> Vec<Op> {
@@ -236,7 +306,7 @@ fn full_disk() -> (Vec<Op>, usize) {
 
 /// Every sequence of `length` operations of a small alphabet, after an `Open`.
 pub fn exhaustive(length: u32) -> impl Iterator<Item = Work> {
-    const LETTERS: u32 = 9;
+    const LETTERS: u32 = 10;
     (0..LETTERS.pow(length)).map(move |number| {
         let mut script = Script::new(0, 1);
         let mut epoch = 1;
@@ -250,6 +320,7 @@ pub fn exhaustive(length: u32) -> impl Iterator<Item = Work> {
                 5 => drop(script.discard(0, 0, 32)),
                 6 => drop(script.mark_stale(0, Lsn::ZERO, &[0])),
                 7 => drop(script.fill(0, 0, lsn(1, 9), 0x8001)),
+                8 => drop(script.snapshot()),
                 _ => {
                     epoch += 1;
                     script.reopen(epoch);
@@ -257,6 +328,7 @@ pub fn exhaustive(length: u32) -> impl Iterator<Item = Work> {
             }
         }
         let pace = PACES[number as usize % PACES.len()];
-        Work { name: format!("sequence {number} of {length}"), slots: 128, ops: script.ops, cuts_from: 0, pace }
+        let name = format!("sequence {number} of {length}");
+        Work { name, slots: 128, ops: script.ops, cuts_from: 0, pace, views: script.points }
     })
 }

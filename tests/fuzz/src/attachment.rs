@@ -5,13 +5,13 @@
 
 use crate::reach;
 use ashlar_types::{
-    BLOCK_BYTES, ByteCount, CHUNK_BYTES, Change, ChunkIndex, ChunkRun, ClusterId, DiskId, Epoch, Instant, Member,
-    MemberState, SessionId, VolumeId, VolumeRecord,
+    BLOCK_BYTES, ByteCount, CHUNK_BYTES, Change, ChunkIndex, ChunkRun, ClusterId, DiskId, Duration, Epoch, Instant,
+    Member, MemberState, SessionId, SnapshotId, VolumeId, VolumeRecord,
 };
 use ashlar_volume::{Action, Config, Event, GuestOp, ProposalId, Tag, Volume};
 use ashlar_wire::limits::{SESSION_DATA_BYTES_MAX, SESSION_REQUESTS_MAX};
 use ashlar_wire::{Request, RequestFrame};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) const MEMBERS: usize = 3;
 /// With those that the catalog adds.
@@ -36,6 +36,10 @@ pub(crate) struct Attachment {
     pub(crate) ended: bool,
     /// Bytes that each request of the guest gives when it is well.
     guests: BTreeMap<Tag, usize>,
+    /// Asked for and not answered.
+    snapshots: BTreeSet<SnapshotId>,
+    /// Holds that were asked for and not answered.
+    holds: Vec<SnapshotId>,
     next_tag: u64,
     next_session: u64,
     out: Vec<Action>,
@@ -67,6 +71,7 @@ pub(crate) fn record(states: [MemberState; MEMBERS], min_replicas: u8, clean: bo
             ChunkRun { first: ChunkIndex(2), count: CHUNKS - 2, members: vec![1, 2] },
         ],
         declared_lost: vec![],
+        snapshots: vec![],
         last_change: None,
     }
 }
@@ -83,6 +88,8 @@ impl Attachment {
             record,
             ended: false,
             guests: BTreeMap::new(),
+            snapshots: BTreeSet::new(),
+            holds: Vec::new(),
             next_tag: 0,
             next_session: 0,
             out: vec![],
@@ -107,6 +114,16 @@ impl Attachment {
         self.event(Event::Guest { tag, op });
     }
 
+    pub(crate) fn snapshot(&mut self, id: SnapshotId, held: bool) {
+        self.snapshots.insert(id);
+        self.event(Event::Snapshot { id, held });
+    }
+
+    pub(crate) fn hold(&mut self, id: SnapshotId, at_most: Duration) {
+        self.holds.push(id);
+        self.event(Event::Hold { id, at_most });
+    }
+
     /// A fresh session for a link that was asked for.
     pub(crate) fn connect(&mut self, index: usize) {
         if matches!(self.links[index], Link::Connecting) {
@@ -129,7 +146,8 @@ impl Attachment {
     }
 
     fn take(&mut self, action: Action) {
-        assert!(!self.ended || matches!(action, Action::Complete { .. } | Action::Disconnect { .. }), "{action:?}");
+        let is_answer = matches!(action, Action::Complete { .. } | Action::SnapshotTaken { .. } | Action::Held { .. });
+        assert!(!self.ended || is_answer || matches!(action, Action::Disconnect { .. }), "{action:?}");
         reach::note("action", &action);
         match action {
             Action::Connect { disk } => {
@@ -167,6 +185,15 @@ impl Attachment {
                 self.proposals.push((proposal, change));
             }
             Action::Notice(notice) => reach::note("notice", &notice),
+            Action::SnapshotTaken { id, result } => {
+                assert!(self.snapshots.remove(&id), "one that was asked for is answered once");
+                reach::note("snapshot", &result.map_or("refused", |_| "taken"));
+            }
+            Action::Held { id, result } => {
+                let at = self.holds.iter().position(|asked| *asked == id);
+                self.holds.remove(at.expect("a hold that was asked for is answered once"));
+                reach::note("hold", &result.map_or("refused", |()| "held"));
+            }
             Action::Ended(why) => {
                 reach::note("ended", &why);
                 self.ended = true;
@@ -192,7 +219,7 @@ fn data_bytes(request: &Request) -> usize {
     match request {
         Request::Write { blocks, .. } | Request::Repair { blocks, .. } => blocks.data.len(),
         Request::Fill { content, .. } => content.blocks.data.len(),
-        Request::Read { range } => (u64::from(range.count.0) * BLOCK_BYTES) as usize,
+        Request::Read { range, .. } => (u64::from(range.count.0) * BLOCK_BYTES) as usize,
         Request::ReadSlot { .. } => ashlar_types::SLOT_BYTES as usize,
         _ => 0,
     }

@@ -3,10 +3,12 @@
 
 use ashlar_types::{
     BLOCK_BYTES, BLOCKS_PER_CHUNK, BlockCount, BlockIndex, ByteCount, CHUNK_BYTES, ChunkIndex, ChunkRange, ClusterId,
-    Crc32, DiskId, Epoch, Lsn, SLOTS_PER_CHUNK, SessionId, SlotIndex, SlotSet, VolumeId,
+    Crc32, DiskId, Epoch, FloorRange, Kept, Lsn, SLOTS_PER_CHUNK, SessionId, SlotIndex, SlotSet, VolumeId,
 };
 use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, LIST_ENTRIES_MAX};
-use ashlar_wire::{BlockData, ChangedSlots, ChunkReport, Open, Opened, Refusal, Reply, Request, SlotContent, Status};
+use ashlar_wire::{
+    BlockData, ChangedSlots, ChunkReport, Held, Open, Opened, Refusal, Reply, Request, SlotBlocks, SlotContent, Status,
+};
 use bytes::Bytes;
 
 /// Chunks of the volumes that are drawn.
@@ -115,8 +117,43 @@ impl<'a> Draw<'a> {
     }
 
     fn slot_content(&mut self) -> SlotContent {
-        let (stamp, valid) = (self.lsn(), u16::from_le_bytes([self.byte(), self.byte()]));
-        SlotContent { stamp, valid, blocks: self.blocks(valid.count_ones()) }
+        let (stamp, set) = (self.lsn(), u16::from_le_bytes([self.byte(), self.byte()]));
+        let valid = if self.once_in(4) { set & u16::from(self.byte()) } else { set };
+        SlotContent { stamp, set, valid, blocks: self.blocks(valid.count_ones()) }
+    }
+
+    /// Mostly one of a few.
+    fn floor(&mut self) -> Lsn {
+        let few =
+            [0, 3, 7, 12].map(|counter| Lsn::from_raw(Lsn::start_of(Epoch::new(3).expect("small")).raw() + counter));
+        match self.byte() % 16 {
+            0 => self.lsn(),
+            1..=3 => few[1],
+            4 | 5 => few[2],
+            6 => few[3],
+            7 => few[0],
+            _ => Lsn::ZERO,
+        }
+    }
+
+    /// What is read below: the present, or a snapshot.
+    pub(crate) fn view(&mut self) -> Lsn {
+        if self.once_in(4) { self.floor() } else { Lsn::MAX }
+    }
+
+    fn floors(&mut self) -> FloorRange {
+        let (one, other) = (self.floor(), self.floor());
+        let floors = FloorRange { from: one.min(other), below: one.max(other) };
+        if floors.is_valid() { floors } else { FloorRange::ALL }
+    }
+
+    fn kept(&mut self) -> Kept {
+        let mut live: Vec<Lsn> =
+            (0..self.byte() % 3).map(|_| self.floor()).filter(|&point| point > Lsn::ZERO).collect();
+        live.sort_unstable();
+        live.dedup();
+        let until = self.lsn().max(live.last().copied().unwrap_or(Lsn::ZERO));
+        Kept { live, until }
     }
 
     fn open(&mut self, cluster: ClusterId, disk: DiskId) -> Open {
@@ -132,31 +169,43 @@ impl<'a> Draw<'a> {
 
     /// Any request, of the kind with this number.
     pub(crate) fn request(&mut self, cluster: ClusterId, disk: DiskId) -> Request {
-        match self.byte() % 20 {
+        match self.byte() % 24 {
             0 => Request::Open(self.open(cluster, disk)),
             1 => Request::Observe(self.open(cluster, disk)),
             2 => Request::Report { from: self.chunk() },
             3..=5 => {
                 let range = self.data_range();
-                let floor = if self.once_in(32) { self.lsn() } else { Lsn::ZERO };
-                Request::Write { range, lsn: self.lsn(), floor, blocks: self.blocks(range.count.0) }
+                let (floor, lsn) = (self.floor(), self.lsn());
+                Request::Write { range, lsn, floor, blocks: self.blocks(range.count.0) }
             }
-            6 => Request::Discard { range: self.range(), lsn: self.lsn(), floor: Lsn::ZERO },
-            7 => Request::Read { range: self.data_range() },
+            6 => Request::Discard { range: self.range(), lsn: self.lsn(), floor: self.floor() },
+            7 => Request::Read { range: self.data_range(), below: self.view() },
             8 => {
-                let range = self.data_range();
-                Request::Repair { range, blocks: self.blocks(range.count.0) }
+                let (range, below) = (self.data_range(), self.view());
+                Request::Repair { range, below, blocks: self.blocks(range.count.0) }
             }
-            9 => Request::ListChanged { from: self.chunk(), until: self.chunk(), after: self.lsn() },
-            10 => Request::MarkStale { chunk: self.chunk(), after: self.lsn(), slots: self.slots() },
-            11 => Request::ListStale { from: self.chunk() },
-            12 => Request::ReadSlot { chunk: self.chunk(), slot: self.slot() },
-            13 => Request::Fill { chunk: self.chunk(), slot: self.slot(), content: self.slot_content() },
+            9 => {
+                let (from, until, after, floors) = (self.chunk(), self.chunk(), self.lsn(), self.floors());
+                Request::ListChanged { from, until, after, floors }
+            }
+            10 => {
+                let (chunk, after, floors, slots) = (self.chunk(), self.lsn(), self.floors(), self.slots());
+                Request::MarkStale { chunk, after, floors, into: floors.from, slots }
+            }
+            11 => Request::ListStale { from: self.chunk(), floors: self.floors() },
+            12 => Request::ReadSlot { chunk: self.chunk(), slot: self.slot(), floors: self.floors() },
+            13 => {
+                let (chunk, slot, floors) = (self.chunk(), self.slot(), self.floors());
+                Request::Fill { chunk, slot, floors, into: floors.from, content: self.slot_content() }
+            }
             14 => Request::CompleteChunk { chunk: self.chunk(), prefix: self.lsn() },
             15 => Request::VoidStale { chunk: self.chunk() },
             16 => Request::BeginSync { after: self.lsn() },
             17 => Request::AdoptPrefix { chunk: self.chunk(), prefix: self.lsn() },
             18 => Request::FinishSync,
+            19 | 20 => Request::Keep(self.kept()),
+            21 => Request::Usage,
+            22 => Request::ListBlocks { chunk: self.chunk(), floors: self.floors() },
             _ => Request::Ping,
         }
     }
@@ -173,7 +222,7 @@ impl<'a> Draw<'a> {
     pub(crate) fn opened(&mut self, commit: Lsn) -> Opened {
         Opened {
             commit,
-            floor: Lsn::ZERO,
+            floor: if self.once_in(8) { self.floor() } else { Lsn::ZERO },
             syncing: self.once_in(8),
             last: if self.once_in(4) { self.lsn() } else { Lsn::ZERO },
             agreed: if self.once_in(4) { self.epoch() } else { Epoch::new(4).expect("small") },
@@ -183,7 +232,7 @@ impl<'a> Draw<'a> {
 
     /// Any reply, to any request or none.
     pub(crate) fn reply(&mut self) -> Reply {
-        match self.byte() % 8 {
+        match self.byte() % 10 {
             0 => {
                 let (commit, floor) = (self.lsn(), self.lsn());
                 Reply::Opened(Opened { floor, ..self.opened(commit) })
@@ -208,6 +257,16 @@ impl<'a> Draw<'a> {
                 Reply::Changed { entries, next: self.next_chunk() }
             }
             4 => Reply::Slot(self.slot_content()),
+            9 => {
+                let blocks = |draw: &mut Draw| {
+                    let set = u16::from(draw.byte()) << 4;
+                    SlotBlocks { slot: draw.slot(), set, valid: set & u16::from(draw.byte()) }
+                };
+                Reply::Blocks((0..self.byte() % 4).map(|_| blocks(self)).collect())
+            }
+            8 => Reply::Held(
+                (0..self.byte() % 4).map(|slots| Held { floor: self.floor(), slots: slots.into() }).collect(),
+            ),
             5 => {
                 let status = Status::ALL[self.below(Status::ALL.len())];
                 let block = BlockIndex(u64::from(self.byte()) % u64::from(BLOCKS_PER_CHUNK));

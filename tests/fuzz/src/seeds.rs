@@ -9,7 +9,8 @@ use ashlar_rpc::convert::{answer_to_proto, proposal_to_proto, record_to_proto};
 use ashlar_rpc::{control, csi};
 use ashlar_types::{
     BLOCK_BYTES, BLOCKS_PER_SLOT, BlockCount, BlockIndex, ByteCount, CHUNK_BYTES, Change, ChangeAnswer, ChunkIndex,
-    ChunkRange, Epoch, Instant, Lsn, MemberState, RequestId, SessionId, SlotIndex, VolumeId,
+    ChunkRange, Epoch, FloorRange, Instant, Kept, Lsn, MemberState, RequestId, SessionId, SlotIndex, Snapshot,
+    SnapshotId, VolumeId,
 };
 use ashlar_wire::{BlockData, Frame, Open, Reply, Request, SlotContent, encode_reply, encode_request};
 use prost::Message;
@@ -61,9 +62,15 @@ fn message_input(frame: &[u8]) -> Vec<u8> {
 /// A slot on its way, with one block: those of the fixtures have more than a stream has room for.
 fn short_copies() -> [Vec<u8>; 2] {
     let blocks = BlockData::seal(vec![7; BLOCK_BYTES as usize].into());
-    let content = SlotContent { stamp: at(3), valid: 0b1000, blocks };
+    let content = SlotContent { stamp: at(3), set: 0b1100, valid: 0b1000, blocks };
     let (session, request, commit) = (SessionId(1), RequestId(1), Lsn::ZERO);
-    let message = Request::Fill { chunk: ChunkIndex(0), slot: SlotIndex(0), content: content.clone() };
+    let message = Request::Fill {
+        chunk: ChunkIndex(0),
+        slot: SlotIndex(0),
+        floors: FloorRange::ALL,
+        into: Lsn::ZERO,
+        content: content.clone(),
+    };
     let fill = encode_request(&Frame { session, request, epoch: epoch(), commit, message });
     let message = Reply::Slot(content);
     let slot = encode_reply(&Frame { session, request, epoch: epoch(), commit, message });
@@ -120,6 +127,17 @@ struct Peer {
 }
 
 impl Peer {
+    /// Of an empty disk's engine, with a volume of two chunks.
+    fn new() -> Peer {
+        let now = Instant::from_nanos(1_000_000_000);
+        let mut site = Site::start(SparseDisk::default(), now).expect("an empty index");
+        site.settle();
+        let mut peer = Peer { site, requests: 0 };
+        let (volume, size) = (VolumeId::from_u128(1), ByteCount(2 * CHUNK_BYTES));
+        peer.ask(Request::Open(Open { cluster: CLUSTER, disk: DISK, volume, size, served: Epoch::NONE }));
+        peer
+    }
+
     fn ask(&mut self, message: Request) {
         self.requests += 1;
         let (session, request) = (SessionId(1), RequestId(self.requests));
@@ -129,9 +147,13 @@ impl Peer {
     }
 
     fn write(&mut self, start: u64, count: u32, lsn: u64) {
+        self.write_under(Lsn::ZERO, start, count, lsn);
+    }
+
+    fn write_under(&mut self, floor: Lsn, start: u64, count: u32, lsn: u64) {
         let range = range(start, count);
         let blocks = BlockData::seal(vec![lsn as u8; count as usize * BLOCK_BYTES as usize].into());
-        self.ask(Request::Write { range, lsn: at(lsn), floor: Lsn::ZERO, blocks });
+        self.ask(Request::Write { range, lsn: at(lsn), floor, blocks });
     }
 
     /// Time passes until the checkpoint is done.
@@ -156,20 +178,27 @@ fn range(start: u64, count: u32) -> ChunkRange {
     ChunkRange { chunk: ChunkIndex(0), start: BlockIndex(start), count: BlockCount(count) }
 }
 
-/// The disk of an engine at work: before and after a checkpoint, in the middle of a return, and deleted.
+/// The disk of an engine at work.
 fn disks() -> Vec<SparseDisk> {
-    let now = Instant::from_nanos(1_000_000_000);
-    let mut site = Site::start(SparseDisk::default(), now).expect("an empty index");
-    site.settle();
-    let mut peer = Peer { site, requests: 0 };
-    let size = ByteCount(2 * CHUNK_BYTES);
-    peer.ask(Request::Open(Open {
-        cluster: CLUSTER,
-        disk: DISK,
-        volume: VolumeId::from_u128(1),
-        size,
-        served: Epoch::NONE,
-    }));
+    [plain_disks(), snapshot_disks()].concat()
+}
+
+/// A snapshot, overwritten, and given up: its versions are made one.
+fn snapshot_disks() -> Vec<SparseDisk> {
+    let mut peer = Peer::new();
+    peer.write(3, 20, 1);
+    peer.write_under(at(2), 4, 1, 3);
+    peer.write_under(at(4), 5, 1, 5);
+    let mut disks = vec![peer.site.disk.clone()];
+    peer.ask(Request::Keep(Kept { live: vec![at(4)], until: at(6) }));
+    peer.rest();
+    disks.push(peer.site.disk);
+    disks
+}
+
+/// Before and after a checkpoint, in the middle of a return, and deleted.
+fn plain_disks() -> Vec<SparseDisk> {
+    let mut peer = Peer::new();
     peer.write(3, 2, 1);
     peer.write(16, BLOCKS_PER_SLOT, 2);
     peer.write(30, 4, 3);
@@ -177,16 +206,16 @@ fn disks() -> Vec<SparseDisk> {
     peer.rest();
     peer.ask(Request::Discard { range: range(20, 30), lsn: at(4), floor: Lsn::ZERO });
     let blocks = BlockData::seal(vec![1; 2 * BLOCK_BYTES as usize].into());
-    peer.ask(Request::Repair { range: range(3, 2), blocks: blocks.clone() });
+    peer.ask(Request::Repair { range: range(3, 2), below: Lsn::MAX, blocks: blocks.clone() });
     disks.push(peer.site.disk.clone());
     peer.ask(Request::BeginSync { after: at(2) });
     peer.write(40, 1, 5);
-    let slots = [0, 1].map(SlotIndex).into_iter().collect();
-    peer.ask(Request::MarkStale { chunk: ChunkIndex(0), after: at(1), slots });
+    let (slots, floors) = ([0, 1].map(SlotIndex).into_iter().collect(), FloorRange::ALL);
+    peer.ask(Request::MarkStale { chunk: ChunkIndex(0), after: at(1), floors, into: Lsn::ZERO, slots });
     disks.push(peer.site.disk.clone());
     peer.rest();
-    let content = SlotContent { stamp: at(3), valid: 0b11000, blocks };
-    peer.ask(Request::Fill { chunk: ChunkIndex(0), slot: SlotIndex(0), content });
+    let content = SlotContent { stamp: at(3), set: 0b11000, valid: 0b11000, blocks };
+    peer.ask(Request::Fill { chunk: ChunkIndex(0), slot: SlotIndex(0), floors, into: Lsn::ZERO, content });
     peer.ask(Request::VoidStale { chunk: ChunkIndex(0) });
     peer.ask(Request::AdoptPrefix { chunk: ChunkIndex(0), prefix: at(5) });
     peer.ask(Request::CompleteChunk { chunk: ChunkIndex(0), prefix: at(5) });
@@ -227,6 +256,7 @@ fn control_inputs() -> Inputs {
         Change::AbandonReturn { disk },
         Change::CloseClean,
         Change::OpenDirty,
+        Change::Snapshot(Snapshot { id: SnapshotId::from_u128(5), point: at(9) }),
     ];
     let mut inputs = vec![[vec![0], message.encode_to_vec()].concat()];
     for change in &changes {

@@ -13,8 +13,8 @@ const REACHED: &[(&str, &[(&str, &str)])] = &[
             ("refused", "BadChecksum ForeignMagic NewerFormat Nonsense NotADisk OtherCluster Truncated"),
         ],
     ),
-    ("journal_batch", &[("page", "sealed"), ("record", "1 2 3 4 5 6 7 8 9 10 11 12")]),
-    ("index_row", &[("row", "p v c s")]),
+    ("journal_batch", &[("page", "sealed"), ("record", "1 2 3 4 5 6 7 8 9 10 11 12 13 14")]),
+    ("index_row", &[("row", "p v c k s")]),
     (
         "engine_recover",
         &[
@@ -27,16 +27,18 @@ const REACHED: &[(&str, &[(&str, &str)])] = &[
         "engine_events",
         &[
             ("action", "Read Write Flush Commit Recovered Failed Reply CloseLink Deleted"),
-            ("reply", "Opened Reported Data Changed Slot Done Refused"),
+            ("reply", "Opened Reported Data Changed Slot Held Blocks Done Refused"),
         ],
     ),
     (
         "volume_events",
         &[
-            ("action", "Connect Disconnect Send Complete Propose Notice Ended"),
+            ("action", "Connect Disconnect Send Complete Propose Notice SnapshotTaken Held Ended"),
             ("request", "Open Report Write Discard Read Repair ListChanged MarkStale ListStale ReadSlot Fill"),
-            ("request", "CompleteChunk BeginSync AdoptPrefix FinishSync Ping VoidStale Grow"),
-            ("change", "Eject BeginReturn Join CloseClean OpenDirty"),
+            ("request", "CompleteChunk BeginSync AdoptPrefix FinishSync Ping VoidStale Grow Keep"),
+            ("change", "Eject BeginReturn Join CloseClean OpenDirty Snapshot"),
+            ("snapshot", "taken refused"),
+            ("hold", "held refused"),
             (
                 "notice",
                 "Serving AttachBlocked Ejecting Ejected BelowMinReplicas Returning ReturnAbandoned InSync Fenced",

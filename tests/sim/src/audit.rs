@@ -8,12 +8,12 @@ use crate::net::{Connection, Pipe};
 use crate::scenario::Class;
 use crate::world::{World, disk_of};
 use ashlar_engine::{Event, LinkId};
-use ashlar_types::{ChunkIndex, Crc32, Epoch, Lsn, RequestId, SessionId, SlotIndex};
+use ashlar_types::{ChunkIndex, Crc32, Epoch, FloorRange, Lsn, RequestId, SessionId, SlotIndex};
 use ashlar_wire::{Frame, Open, Reply, Request, SlotContent};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// `None`: the disk that loses bits cannot read the slot.
-type Slots = BTreeMap<(ChunkIndex, SlotIndex), Option<SlotContent>>;
+type Slots = BTreeMap<(FloorRange, ChunkIndex, SlotIndex), Option<SlotContent>>;
 
 impl World {
     /// Compares the in-sync replicas of every volume.
@@ -26,29 +26,47 @@ impl World {
                 }
                 replicas.push((disk, self.inspect(volume, disk)));
             }
-            for chunk in (0..self.chunks(volume)).map(ChunkIndex) {
-                self.compare(volume, chunk, &replicas);
+            for floors in self.bands(volume) {
+                for chunk in (0..self.chunks(volume)).map(ChunkIndex) {
+                    self.compare(volume, floors, chunk, &replicas);
+                }
             }
         }
     }
 
-    fn compare(&mut self, volume: Vol, chunk: ChunkIndex, replicas: &[(Disk, Slots)]) {
-        // A slot whose row was lost is repaired with zeros as written ones, and copies carry that to other disks.
+    /// What snapshots tell apart, and what each of them reads. (That a version has a block discarded is only seen
+    /// together with those below it: where there is nothing to discard some replicas say so, and some say nothing.)
+    fn bands(&self, volume: Vol) -> BTreeSet<FloorRange> {
+        let points = self.catalog.record(volume).points();
+        let borders: Vec<Lsn> = std::iter::once(Lsn::ZERO).chain(points).chain([Lsn::MAX]).collect();
+        let ends = borders.windows(2).flat_map(|pair| [(pair[0], pair[1]), (Lsn::ZERO, pair[1])]);
+        ends.map(|(from, below)| FloorRange { from, below }).collect()
+    }
+
+    fn compare(&mut self, volume: Vol, floors: FloorRange, chunk: ChunkIndex, replicas: &[(Disk, Slots)]) {
+        // A slot whose row was lost is repaired with zeros as written ones, and copies carry that to other disks. What
+        // such a version has of its own is then also what its disk reads through it.
         let rows_rot = self.scenario.classes.iter().any(|(class, _)| *class == Class::IndexFlip);
+        if rows_rot && floors.from != Lsn::ZERO {
+            return;
+        }
         let record = self.catalog.record(volume);
         let holders: Vec<Disk> =
             record.members_of(chunk).iter().map(|&i| disk_of(record.members[usize::from(i)].disk)).collect();
         let holding: Vec<&(Disk, Slots)> = replicas.iter().filter(|(disk, _)| holders.contains(disk)).collect();
         for slot in (0..ashlar_types::SLOTS_PER_CHUNK as u16).map(SlotIndex) {
-            let readable = holding.iter().filter(|(_, slots)| slots.get(&(chunk, slot)) != Some(&None));
-            let contents: Vec<_> =
-                readable.map(|(disk, slots)| (*disk, slots.get(&(chunk, slot)).and_then(Option::as_ref))).collect();
+            let readable = holding.iter().filter(|(_, slots)| slots.get(&(floors, chunk, slot)) != Some(&None));
+            let contents: Vec<_> = readable
+                .map(|(disk, slots)| (*disk, slots.get(&(floors, chunk, slot)).and_then(Option::as_ref)))
+                .collect();
             let Some((first, rest)) = contents.split_first() else { return };
             for other in rest {
                 let rotten = [first.0, other.0].contains(&self.rotten);
                 if let Some((block, text)) = difference(first, other, rotten || rows_rot) {
                     let block = chunk.first_block().0 + slot.first_block().0 + block;
-                    self.violated(format!("replicas differ when quiet: {text}"), Some((volume, block)));
+                    let FloorRange { from, below } = floors;
+                    let text = format!("replicas differ when quiet: {text}, of what floors {from}..{below} hold");
+                    self.violated(text, Some((volume, block)));
                     return;
                 }
             }
@@ -69,23 +87,33 @@ impl World {
         if !matches!(self.ask(link, Request::Observe(open)), Some(Reply::Opened(_))) {
             return slots;
         }
+        for floors in self.bands(volume) {
+            if self.inspect_band(volume, link, floors, &mut slots).is_none() {
+                break;
+            }
+        }
+        slots
+    }
+
+    /// `None` when it did not answer.
+    fn inspect_band(&mut self, volume: Vol, link: Link, floors: FloorRange, slots: &mut Slots) -> Option<()> {
         let until = ChunkIndex(self.chunks(volume));
         let mut from = Some(ChunkIndex(0));
         while let Some(at) = from.take() {
-            let request = Request::ListChanged { from: at, until, after: Lsn::ZERO };
-            let Some(Reply::Changed { entries, next }) = self.ask(link, request) else { return slots };
+            let request = Request::ListChanged { from: at, until, after: Lsn::ZERO, floors };
+            let Some(Reply::Changed { entries, next }) = self.ask(link, request) else { return None };
             for entry in entries {
                 for slot in entry.slots.iter() {
-                    match self.ask(link, Request::ReadSlot { chunk: entry.chunk, slot }) {
-                        Some(Reply::Slot(content)) => drop(slots.insert((entry.chunk, slot), Some(content))),
-                        Some(_) => drop(slots.insert((entry.chunk, slot), None)),
-                        None => return slots,
-                    }
+                    let content = match self.ask(link, Request::ReadSlot { chunk: entry.chunk, slot, floors })? {
+                        Reply::Slot(content) => Some(content),
+                        _ => None,
+                    };
+                    slots.insert((floors, entry.chunk, slot), content);
                 }
             }
             from = next;
         }
-        slots
+        Some(())
     }
 
     fn inspector_link(&mut self, disk: Disk) -> Link {

@@ -55,6 +55,12 @@ impl Catalog {
         *record = membership::replace(record, gone, with).expect("one that is out, by a new one");
     }
 
+    /// What people and planners change. Whether they did.
+    pub fn change(&mut self, volume: Vol, after: impl FnOnce(&VolumeRecord) -> Option<VolumeRecord>) -> bool {
+        let record = &mut self.records[volume.index()];
+        after(record).map(|next| *record = next).is_some()
+    }
+
     pub fn apply(&mut self, volume: Vol, epoch: Epoch, version: u64, change: &Change) -> ChangeAnswer {
         let record = &mut self.records[volume.index()];
         let before = record.clone();

@@ -8,17 +8,18 @@ use std::collections::BTreeMap;
 pub const SEEDS_MIN: u64 = 1000;
 
 /// In the order of the report.
-pub const GROUPS: [(&str, &[&str]); 7] = [
+pub const GROUPS: [(&str, &[&str]); 8] = [
     ("faults of processes, nodes and people", &PROCESSES),
     ("faults of the network and the control plane", &NETWORK),
     ("faults of disks", &DISKS),
     ("directed schedules", &DIRECTED),
     ("changes of the layout", &LAYOUT),
+    ("snapshots", &SNAPSHOTS),
     ("states", &STATES),
     ("transitions", &TRANSITIONS),
 ];
 
-const PROCESSES: [&str; 18] = [
+const PROCESSES: [&str; 19] = [
     "fault: attached by force elsewhere",
     "fault: chunkserver crash",
     "fault: chunkserver is lost between two steps",
@@ -34,6 +35,7 @@ const PROCESSES: [&str; 18] = [
     "fault: torn pages",
     "fault: writer crash",
     "fault: writer dies between two steps",
+    "fault: write torn by the death of a process",
     "fault: writer paused",
     "event: detach",
     "state: replaced writer still lives",
@@ -101,6 +103,23 @@ const DIRECTED: [&str; 10] = [
 const LAYOUT: [&str; 4] =
     ["event: a disk may be replaced", "event: a volume may grow", "event: disk replaced", "event: volume grown"];
 
+const SNAPSHOTS: [&str; 14] = [
+    "event: a snapshot may be taken, read or given up",
+    "event: group of snapshots asked",
+    "event: snapshot asked",
+    "event: snapshot given up",
+    "state: group held",
+    "state: hold refused",
+    "state: hold was over before the point",
+    "state: snapshot not taken, writer ends",
+    "state: snapshot of a detached volume",
+    "state: snapshot read",
+    "state: snapshot taken",
+    "state: versions merged",
+    "state: writes held",
+    "transition: snapshot",
+];
+
 const STATES: [&str; 30] = [
     "state: attach blocked",
     "state: below minReplicas",
@@ -143,7 +162,7 @@ const TRANSITIONS: [&str; 5] = [
 ];
 
 /// May happen, is counted, and is so rare, or so little a matter of the cores, that a sweep need not have it.
-const RARE: [&str; 13] = [
+const RARE: [&str; 15] = [
     // The last copy has a bad block; two such faults in one run are beyond what is promised.
     "state: guest hears lost",
     "state: guest hears closed",
@@ -151,6 +170,9 @@ const RARE: [&str; 13] = [
     "state: guest hears no space",
     "state: guest hears out of range",
     "state: guest hears timed out",
+    // Only as many are asked for as there may be, and only once each.
+    "state: snapshot not taken, too many",
+    "state: snapshot refused",
     // The end of an attachment that could not close.
     "state: ended unclean",
     // Asked for by people and planners, never by a writer.

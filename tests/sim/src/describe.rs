@@ -4,9 +4,11 @@ use crate::names::{Nanos, Vol};
 use crate::net::Message;
 use crate::trace::Touch;
 use crate::world::{Happening, World};
-use ashlar_types::{Change, ChangeAnswer, ChunkIndex, ChunkRange, MemberState, SlotIndex, VolumeRecord};
+use ashlar_types::{
+    Change, ChangeAnswer, ChunkIndex, ChunkRange, FloorRange, Lsn, MemberState, SlotIndex, Snapshot, VolumeRecord,
+};
 use ashlar_volume::GuestOp;
-use ashlar_wire::{Reply, ReplyFrame, Request, RequestFrame};
+use ashlar_wire::{Reply, ReplyFrame, Request, RequestFrame, SlotContent};
 use std::fmt::Write as _;
 
 const BLOCKS_PER_SLOT: u32 = ashlar_types::BLOCKS_PER_SLOT;
@@ -19,16 +21,21 @@ fn slot(chunk: ChunkIndex, slot: SlotIndex) -> String {
     format!("chunk {chunk} slot {slot} (blocks {}..)", chunk.first_block().0 + slot.first_block().0)
 }
 
+fn floors(floors: FloorRange) -> String {
+    format!("floors {}..{}", floors.from, floors.below)
+}
+
 pub fn request(frame: &RequestFrame) -> String {
     let what = match &frame.message {
         Request::Open(_) => "Open".to_owned(),
-        Request::Write { range: r, lsn, .. } => format!("Write {} lsn {lsn}", range(*r)),
-        Request::Discard { range: r, lsn, .. } => format!("Discard {} lsn {lsn}", range(*r)),
-        Request::Read { range: r } => format!("Read {}", range(*r)),
+        Request::Write { range: r, lsn, floor, .. } => format!("Write {} lsn {lsn} floor {floor}", range(*r)),
+        Request::Discard { range: r, lsn, floor } => format!("Discard {} lsn {lsn} floor {floor}", range(*r)),
+        Request::Read { range: r, below } => format!("Read {} below {below}", range(*r)),
         Request::Repair { range: r, .. } => format!("Repair {}", range(*r)),
-        Request::ReadSlot { chunk, slot: s } => format!("ReadSlot {}", slot(*chunk, *s)),
-        Request::Fill { chunk, slot: s, content } => {
-            format!("Fill {} stamp {} valid {:04x}", slot(*chunk, *s), content.stamp, content.valid)
+        Request::ReadSlot { chunk, slot: s, floors: f } => format!("ReadSlot {} {}", slot(*chunk, *s), floors(*f)),
+        Request::Fill { chunk, slot: s, floors: f, content, .. } => {
+            let SlotContent { stamp, set, valid, .. } = content;
+            format!("Fill {} {} stamp {stamp} set {set:04x} valid {valid:04x}", slot(*chunk, *s), floors(*f))
         }
         other => format!("{other:?}"),
     };
@@ -38,7 +45,9 @@ pub fn request(frame: &RequestFrame) -> String {
 pub fn reply(frame: &ReplyFrame) -> String {
     let what = match &frame.message {
         Reply::Data(data) => format!("Data of {} blocks", data.crcs.len()),
-        Reply::Slot(content) => format!("Slot stamp {} valid {:04x}", content.stamp, content.valid),
+        Reply::Slot(SlotContent { stamp, set, valid, .. }) => {
+            format!("Slot stamp {stamp} set {set:04x} valid {valid:04x}")
+        }
         other => format!("{other:?}"),
     };
     format!("[{} e{} commit {}] {what}", frame.request.0, frame.epoch, frame.commit)
@@ -57,7 +66,8 @@ pub fn volume_event(event: &ashlar_volume::Event) -> String {
     use ashlar_volume::Event;
     match event {
         Event::Guest { tag, op } => match op {
-            GuestOp::Read { start, count } => format!("guest #{} read {start}+{count}", tag.0),
+            GuestOp::Read { start, count, below: Lsn::MAX } => format!("guest #{} read {start}+{count}", tag.0),
+            GuestOp::Read { start, count, below } => format!("guest #{} read {start}+{count} below {below}", tag.0),
             GuestOp::Write { start, data } => format!("guest #{} write {start}+{}", tag.0, data.len() / 4096),
             GuestOp::Discard { start, count } => format!("guest #{} discard {start}+{count}", tag.0),
             GuestOp::Flush => format!("guest #{} flush", tag.0),
@@ -88,6 +98,9 @@ pub fn record(record: &VolumeRecord) -> String {
         };
         write!(text, " d{disk}:{state}").expect("a string takes everything");
     }
+    for Snapshot { id, point } in &record.snapshots {
+        write!(text, " {id}:{point}").expect("a string takes everything");
+    }
     text
 }
 
@@ -99,6 +112,7 @@ pub fn change_name(change: &Change) -> &'static str {
         Change::AbandonReturn { .. } => "transition: syncing -> out",
         Change::CloseClean => "transition: closed clean",
         Change::OpenDirty => "transition: opened dirty",
+        Change::Snapshot(_) => "transition: snapshot",
     }
 }
 
@@ -108,9 +122,9 @@ pub fn touch_of_request(volume: Vol, request: &Request) -> Option<Touch> {
         Touch::blocks(volume, chunk.first_block().0 + slot.first_block().0, BLOCKS_PER_SLOT)
     };
     match request {
-        Request::Write { range, .. } | Request::Discard { range, .. } | Request::Read { range } => range_of(range),
+        Request::Write { range, .. } | Request::Discard { range, .. } | Request::Read { range, .. } => range_of(range),
         Request::Repair { range, .. } => range_of(range),
-        Request::ReadSlot { chunk, slot } | Request::Fill { chunk, slot, .. } => slot_of(chunk, slot),
+        Request::ReadSlot { chunk, slot, .. } | Request::Fill { chunk, slot, .. } => slot_of(chunk, slot),
         Request::MarkStale { chunk, .. }
         | Request::CompleteChunk { chunk, .. }
         | Request::AdoptPrefix { chunk, .. } => {
@@ -126,7 +140,7 @@ pub fn touch_of_volume_event(volume: Vol, event: &ashlar_volume::Event) -> Optio
     use ashlar_volume::Event;
     match event {
         Event::Guest { op, .. } => match op {
-            GuestOp::Read { start, count } | GuestOp::Discard { start, count } => {
+            GuestOp::Read { start, count, .. } | GuestOp::Discard { start, count } => {
                 Touch::blocks(volume, start.0, count.0)
             }
             GuestOp::Write { start, data } => Touch::blocks(volume, start.0, (data.len() / 4096) as u32),

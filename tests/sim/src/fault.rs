@@ -72,6 +72,10 @@ impl World {
                 let volume = self.any_volume();
                 self.replace_some_disk(volume);
             }
+            Class::Snapshot => {
+                let volume = self.any_volume();
+                self.some_snapshot(volume);
+            }
             class if Class::DECAY.contains(&class) => self.strike_content(class),
             _ => self.strike_disk(class),
         }
@@ -296,5 +300,23 @@ impl World {
             self.happens(happening);
         }
         self.set_writer_tick(writer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use ashlar_types::Duration;
+    use ashlar_volume::Config;
+
+    #[test]
+    fn a_leap_during_a_wait_for_leases_is_less_than_the_wait_has_to_spare() {
+        let config = Config::new("n0".parse().unwrap(), None);
+        let drift = f64::from(Clock::DRIFT_PPM_MAX) / 1e6;
+        let shortest_wait = (config.fence_wait() - Duration::from_nanos(LEAP_NEAR_MAX)).div_f64(1.0 + drift);
+        let longest_lease = config.lease.div_f64(1.0 - drift);
+        assert!(shortest_wait > longest_lease, "{shortest_wait:?}, {longest_lease:?}");
+        assert!(Duration::from_nanos(LEAPS_APART) > config.fence_wait().div_f64(1.0 - drift), "one leap during a wait");
     }
 }

@@ -97,6 +97,7 @@ impl World {
                     self.issue_read(writer, part[0], part.len() as u32);
                 }
             }
+            self.read_all_snapshots(volume, writer);
         }
         let answered = self.run_while(self.now + ANSWERED_WITHIN, |world| {
             let waits =
@@ -113,6 +114,7 @@ impl World {
             if let Err(found) = self.history[volume.index()].check() {
                 self.violated(found.text, found.block.map(|block| (volume, block)));
             }
+            self.check_snapshots(volume);
         }
     }
 

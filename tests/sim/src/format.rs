@@ -84,6 +84,7 @@ pub fn new_record(volume: Vol, disks: u16, min_replicas: u8, rng: &mut Rng) -> V
         members,
         chunks: runs,
         declared_lost: Vec::new(),
+        snapshots: Vec::new(),
         last_change: None,
     }
 }

@@ -5,7 +5,7 @@ use crate::names::Writer;
 use crate::stamp::{self, Stamp};
 use crate::trace::Touch;
 use crate::world::{Happening, World};
-use ashlar_types::{BlockCount, BlockIndex};
+use ashlar_types::{BlockCount, BlockIndex, Lsn, SnapshotId};
 use ashlar_volume::{Event, GuestError, GuestOp, Tag};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 pub enum Pending {
     Read(Begun),
     Write(Begun),
+    Snapshot(SnapshotId, Begun),
     Flush,
 }
 
@@ -77,7 +78,7 @@ impl World {
     }
 
     /// A block of a hot slot that the writer's device has, and how many blocks it has.
-    fn some_place(&mut self, writer: Writer) -> (u64, u64) {
+    pub fn some_place(&mut self, writer: Writer) -> (u64, u64) {
         let state = &self.writers[writer.index()];
         let blocks = state.core.as_ref().map_or(0, |core| core.size().0 / stamp::BLOCK as u64);
         let hot = &self.sites[state.volume.index()].hot;
@@ -124,7 +125,11 @@ impl World {
     pub fn issue_read(&mut self, writer: Writer, start: u64, count: u32) {
         let volume = self.writers[writer.index()].volume;
         let begun = self.history[volume.index()].begin_read(start, count);
-        self.issue(writer, Pending::Read(begun), GuestOp::Read { start: BlockIndex(start), count: BlockCount(count) });
+        self.issue(
+            writer,
+            Pending::Read(begun),
+            GuestOp::Read { start: BlockIndex(start), count: BlockCount(count), below: Lsn::MAX },
+        );
     }
 
     fn issue_write(&mut self, writer: Writer, start: u64, count: u32, discard: bool) {
@@ -148,7 +153,7 @@ impl World {
         first
     }
 
-    fn issue(&mut self, writer: Writer, pending: Pending, op: GuestOp) {
+    pub fn issue(&mut self, writer: Writer, pending: Pending, op: GuestOp) {
         let guest = &mut self.writers[writer.index()].guest;
         let tag = Tag(guest.next_tag);
         guest.next_tag += 1;
@@ -183,6 +188,14 @@ impl World {
                 });
                 history.acknowledged(&begun, epoch)
             }
+            (Pending::Snapshot(id, begun), Ok(bytes)) => {
+                let stamps: Vec<_> = bytes.chunks(stamp::BLOCK).map(stamp::read_block).collect();
+                self.trace.line(self.now, Touch::blocks(volume, begun.start, begun.count), || {
+                    format!("{writer} has read of {id} {}+{}: {:?}", begun.start, begun.count, stamps)
+                });
+                self.snapshot_read(volume, id, &begun, &stamps);
+                return;
+            }
             (Pending::Flush, Ok(_)) => Ok(()),
             (pending, Err(error)) => {
                 self.guest_error(writer, &pending, error);
@@ -205,7 +218,9 @@ impl World {
             GuestError::TimedOut => "state: guest hears timed out",
         });
         let touch = match pending {
-            Pending::Read(begun) | Pending::Write(begun) => Touch::blocks(volume, begun.start, begun.count),
+            Pending::Read(begun) | Pending::Write(begun) | Pending::Snapshot(_, begun) => {
+                Touch::blocks(volume, begun.start, begun.count)
+            }
             Pending::Flush => Touch::all(volume),
         };
         self.trace.line(self.now, touch, || format!("{writer} guest hears {error:?}"));
@@ -213,7 +228,7 @@ impl World {
         // declared lost.
         let rotten = self.id_of(self.rotten);
         let left_alone = self.catalog.record(volume).fewest_in_sync_without(&[rotten]) == 0;
-        let is_honest = left_alone && error == GuestError::Lost && matches!(pending, Pending::Read(_));
+        let is_honest = left_alone && error == GuestError::Lost && !matches!(pending, Pending::Write(_));
         if !is_honest && matches!(error, GuestError::Lost | GuestError::OutOfRange | GuestError::TimedOut) {
             self.violated(format!("{writer} guest hears {error:?}"), None);
         }

@@ -44,7 +44,7 @@ pub struct History {
 }
 
 impl History {
-    fn next_point(&mut self) -> Point {
+    pub fn next_point(&mut self) -> Point {
         self.point += 1;
         self.point
     }
@@ -122,6 +122,39 @@ impl History {
             self.blocks.entry(block).or_default().push(access);
         }
         Ok(())
+    }
+
+    /// What a snapshot has of a block: seen at some instant between the two points.
+    pub fn seen_between(&mut self, block: u64, stamp: Stamp, start: Point, end: Point) {
+        self.blocks.entry(block).or_default().push(Access { kind: Kind::Read, stamp, start, end });
+    }
+
+    /// Two blocks, of which the content has a write to the first that began after one to the second ended, which it
+    /// lacks.
+    pub fn torn_cut(&self, content: &BTreeMap<u64, Stamp>) -> Option<[u64; 2]> {
+        // Zeros have many sources.
+        let written = content.iter().filter(|(_, stamp)| **stamp != Stamp::ZERO);
+        let has = written.filter_map(|(&block, &stamp)| Some((self.write_of(block, stamp)?.start, block)));
+        let lacks = content.iter().filter_map(|(&block, &stamp)| Some((self.first_end_after(block, stamp)?, block)));
+        let ((began, has), (ended, lacks)) = (has.max()?, lacks.min()?);
+        (began > ended).then_some([has, lacks])
+    }
+
+    fn write_of(&self, block: u64, stamp: Stamp) -> Option<&Access> {
+        self.accesses(block).iter().find(|access| access.kind == Kind::Write && access.stamp == stamp)
+    }
+
+    /// When the first write ended that began after the one with this stamp had ended. Zeros of a block that was
+    /// discarded have many sources.
+    fn first_end_after(&self, block: u64, stamp: Stamp) -> Option<Point> {
+        let writes = || self.accesses(block).iter().filter(|access| access.kind == Kind::Write);
+        let ended = match stamp {
+            Stamp::ZERO if writes().any(|write| write.stamp == Stamp::ZERO) => return None,
+            Stamp::ZERO => 0,
+            _ => self.write_of(block, stamp)?.end,
+        };
+        let later = writes().filter(|write| write.start > ended).map(|write| write.end);
+        later.min().filter(|&end| end != NEVER)
     }
 
     /// Checks every block.

@@ -131,12 +131,34 @@ impl Medium {
         self.unsynced.retain(|write| write.completed > mark);
     }
 
-    /// A process died, the device has power: what it had completed stays, what it had not is done or not.
-    pub fn process_crash(&mut self, in_flight: Vec<InFlight>, rng: &mut Rng) {
+    /// A process died, the device has power: what it had completed stays; what it had not is done, or not, or in part,
+    /// and then no more durable than what nobody has flushed. Returns how many writes were torn.
+    pub fn process_crash(&mut self, in_flight: Vec<InFlight>, rng: &mut Rng) -> u64 {
+        let mut torn = 0;
         for write in in_flight {
-            if rng.coin() {
-                self.write(&write);
+            match rng.below(4) {
+                0 => {}
+                1 | 2 => self.write(&write),
+                _ => {
+                    torn += 1;
+                    self.tear(&write, rng);
+                }
             }
+        }
+        torn
+    }
+
+    fn tear(&mut self, write: &InFlight, rng: &mut Rng) {
+        if write.durable {
+            self.note_newest(write);
+        }
+        for (page, content) in pages(write) {
+            let content = match rng.below(4) {
+                0 => continue,
+                1 => torn_page(self.live.get(page).cloned(), &content, rng),
+                _ => content,
+            };
+            self.write(&InFlight { offset: page * BLOCK as u64, parts: vec![content], durable: false });
         }
     }
 
@@ -295,6 +317,24 @@ mod tests {
             lost |= stamp(&medium, 2) != Some(Stamp(2));
         }
         assert!(lost);
+    }
+
+    #[test]
+    fn the_death_of_a_process_tears_what_was_under_way_and_a_power_cut_may_take_it() {
+        let ends: std::collections::BTreeSet<_> = (0..400)
+            .map(|seed| {
+                let mut rng = Rng::named(seed, "crash");
+                let mut medium = Medium::default();
+                medium.write(&write(1, 1, true));
+                medium.process_crash(vec![write(1, 2, true)], &mut rng);
+                let before = stamp(&medium, 1).map(|stamp| stamp.0);
+                medium.power_cut(vec![], &mut rng);
+                (before, stamp(&medium, 1).map(|stamp| stamp.0))
+            })
+            .collect();
+        for end in [(Some(1), Some(1)), (Some(2), Some(2)), (None, Some(1)), (None, None), (Some(2), Some(1))] {
+            assert!(ends.contains(&end), "{end:?} of {ends:?}");
+        }
     }
 
     #[test]

@@ -41,10 +41,11 @@ pub enum Class {
     MisdirectedWrite,
     IndexFlip,
     NewestFlip,
+    Snapshot,
 }
 
 impl Class {
-    pub const ALL: [Class; 30] = [
+    pub const ALL: [Class; 31] = [
         Class::ServerCrash,
         Class::WriterCrash,
         Class::NodePowerCut,
@@ -75,6 +76,7 @@ impl Class {
         Class::MisdirectedWrite,
         Class::IndexFlip,
         Class::NewestFlip,
+        Class::Snapshot,
     ];
 
     /// What a disk says of itself may then be less than what it promised; see `decay`.
@@ -121,6 +123,7 @@ impl Class {
             Class::MisdirectedWrite => "event: a write may go elsewhere",
             Class::IndexFlip => "event: a bit may flip in the index",
             Class::NewestFlip => "event: a bit may flip in the newest batch",
+            Class::Snapshot => "event: a snapshot may be taken, read or given up",
         }
     }
 }
@@ -175,7 +178,7 @@ pub struct Scenario {
     /// Slots of data space of each disk; small ones fill up.
     pub disk_slots: u32,
     pub clocks_drift: bool,
-    /// Mean time between two leaps of a node's clock, if they do.
+    /// Nodes' clocks leap now and then; the time between two leaps is drawn from up to this, beside a shortest one.
     pub clocks_leap: Option<Nanos>,
     /// Nodes are at different distances, farther than a link that was lost takes to be made again.
     pub far: bool,
@@ -195,11 +198,11 @@ impl Scenario {
             classes.clear();
         }
         // A disk that fills up: what the guests touch is less than first touches may have at rest, and more while
-        // overwrites take places too. A volume that grows, and the cold blocks of directed schedules, would touch more
-        // than that for good.
+        // overwrites take places too. A volume that grows, snapshots, and the cold blocks of directed schedules, would
+        // touch more than that for good.
         let small = rng.below(10) == 0 && directed.is_none();
         if small {
-            classes.retain(|(class, _)| *class != Class::Grow);
+            classes.retain(|(class, _)| !matches!(class, Class::Grow | Class::Snapshot));
         }
         Scenario {
             nodes: if full { 3 } else { rng.range(3, 5) as u16 },
@@ -285,6 +288,8 @@ fn draw_classes(rng: &mut Rng, directed: Option<Directed>, quiet: bool) -> Vec<(
     for class in Class::ALL {
         let on = rng.below(5) < 2 && !quiet;
         let every = rng.range(often / 2, often * 3);
+        // People take snapshots more often than disks fail.
+        let (on, every) = if class == Class::Snapshot { (on || rng.coin(), every / 8) } else { (on, every) };
         if on && (directed.is_none() || rng.below(3) == 0) {
             classes.push((class, every));
         }

@@ -102,6 +102,7 @@ impl World {
     pub fn crash_server(&mut self, disk: Disk, power: bool) {
         let server = &mut self.servers[disk.index()];
         let Some(process) = server.process.take() else { return };
+        self.trace.add("state: versions merged", process.engine.status().counters.merges);
         let mut writes = Vec::new();
         let mut commit = None;
         for op in process.in_flight.into_values() {
@@ -115,7 +116,8 @@ impl World {
             let torn = server.medium.power_cut(writes, &mut self.disk_rng);
             self.trace.add("fault: torn pages", torn);
         } else {
-            server.medium.process_crash(writes, &mut self.disk_rng);
+            let torn = server.medium.process_crash(writes, &mut self.disk_rng);
+            self.trace.add("fault: write torn by the death of a process", torn);
         }
         if let Some(edits) = commit
             && self.disk_rng.coin()

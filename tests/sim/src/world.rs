@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::directed::Move;
 use crate::durable::Promises;
 use crate::format;
+use crate::groups::Group;
 use crate::history::History;
 use crate::names::{Disk, Link, Nanos, Node, SECONDS, Vol, Writer};
 use crate::net::{Message, Net, Way};
@@ -13,11 +14,13 @@ use crate::rng::Rng;
 use crate::scenario::{Class, Scenario};
 use crate::server::{Ailment, Server};
 use crate::site::Site;
+use crate::snapshots::Taken;
 use crate::trace::Trace;
 use crate::writer::{Call, WriterState};
 use ashlar_engine::{EngineConfig, OpToken};
-use ashlar_types::{ChangeAnswer, DiskId, Duration, Instant};
+use ashlar_types::{ChangeAnswer, DiskId, Duration, Instant, SnapshotId};
 use ashlar_volume::ProposalId;
+use std::collections::BTreeMap;
 
 /// More than any run needs: beyond it something spins.
 pub const EVENTS_MAX: u64 = 20_000_000;
@@ -72,6 +75,8 @@ pub struct World {
     pub net: Net,
     pub catalog: Catalog,
     pub history: Vec<History>,
+    pub snapshots: Vec<BTreeMap<SnapshotId, Taken>>,
+    pub group: Group,
     pub trace: Trace,
     pub violation: Option<Violation>,
     pub promises: Promises,
@@ -90,7 +95,7 @@ pub struct World {
     pub rotten: Disk,
     /// Disks that were replaced by empty ones.
     pub emptied: std::collections::BTreeSet<Disk>,
-    pub inspections: std::collections::BTreeMap<Link, Vec<ashlar_wire::ReplyFrame>>,
+    pub inspections: BTreeMap<Link, Vec<ashlar_wire::ReplyFrame>>,
 }
 
 impl World {
@@ -128,7 +133,9 @@ impl World {
             sites,
             net: Net::new(nodes, scenario.far, Rng::named(seed, "net")),
             catalog: Catalog::new(records),
-            history: volumes.map(|_| History::default()).collect(),
+            history: volumes.clone().map(|_| History::default()).collect(),
+            snapshots: volumes.map(|_| BTreeMap::new()).collect(),
+            group: Group::default(),
             trace: Trace::new(with_lines),
             violation: None,
             promises: Promises::default(),
@@ -142,7 +149,7 @@ impl World {
             leap_rng: Rng::named(seed, "leap"),
             rotten: Disk(rng.below(u64::from(scenario.nodes)) as u16),
             emptied: std::collections::BTreeSet::new(),
-            inspections: std::collections::BTreeMap::new(),
+            inspections: BTreeMap::new(),
             scenario,
         }
     }

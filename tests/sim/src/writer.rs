@@ -238,6 +238,8 @@ impl World {
                 self.call(Call { writer, proposal, epoch, version, change });
             }
             Action::Notice(notice) => self.noticed(writer, &notice),
+            Action::SnapshotTaken { id, result } => self.snapshot_taken(writer, id, result),
+            Action::Held { id, result } => self.held(writer, id, &result),
             Action::Ended(ending) => self.ended(writer, &ending),
         }
     }
@@ -248,6 +250,7 @@ impl World {
         self.trace.count(match notice {
             Notice::Serving { .. } => "state: serving",
             Notice::AttachBlocked { .. } => "state: attach blocked",
+            Notice::WritesHeld { .. } => "state: writes held",
             Notice::Ejecting { .. } => "state: ejecting",
             Notice::Ejected { .. } => "state: ejected",
             Notice::BelowMinReplicas => "state: below minReplicas",
@@ -414,6 +417,7 @@ impl World {
             }
             ChangeAnswer::Applied { .. } => {
                 self.check_change(volume, &call.change);
+                self.note_snapshot_change(volume, &call.change);
                 self.trace.count(crate::describe::change_name(&call.change));
             }
             ChangeAnswer::Refused { .. } => self.trace.count("state: proposal refused"),

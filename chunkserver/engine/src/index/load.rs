@@ -1,7 +1,7 @@
 //! Reading the index back. A damaged slot loses its blocks, a damaged chunk its completeness; a damaged volume row
 //! loses the promise, without which the disk must not serve at all.
 
-use super::{Key, Loaded, decode_chunk, decode_position, decode_replica, decode_slot};
+use super::{Key, Loaded, decode_chunk, decode_kept, decode_position, decode_replica, decode_slot};
 use crate::RecoverError;
 use crate::place::Sequence;
 use crate::replica::{Chunk, Slot, SlotAddress};
@@ -23,7 +23,7 @@ pub(crate) fn load(rows: &Rows, disk: DiskId, slot_count: u32, journal_bytes: u6
                 let damaged = |_| RecoverError::DamagedIndex(format!("the row of volume {volume}"));
                 loaded.volumes.insert(volume, decode_replica(raw, value).map_err(damaged)?);
             }
-            Key::Chunk(..) | Key::Slot(_) => {}
+            Key::Kept(_) | Key::Chunk(..) | Key::Slot(_) => {}
         }
     }
     if loaded.position.is_none() && !rows.is_empty() {
@@ -44,6 +44,11 @@ pub(crate) fn load(rows: &Rows, disk: DiskId, slot_count: u32, journal_bytes: u6
                 replica.chunks.insert(chunk, entry);
             }
             Key::Slot(address) => loaded.load_slot(address, raw, value, slot_count)?,
+            Key::Kept(volume) => {
+                // A damaged one says nothing: every version is kept.
+                let kept = decode_kept(raw, value).unwrap_or_default();
+                loaded.owner(volume)?.kept = kept;
+            }
             Key::Position | Key::Volume(_) => {}
         }
     }
@@ -73,15 +78,15 @@ impl Loaded {
             // What was written here is unknown: everything, and as late as anything in the chunk, so that every copy
             // covers it.
             let stamp = if newest == Lsn::ZERO { Lsn::MAX } else { newest };
-            Slot { valid: u16::MAX, lost: u16::MAX, stamp, ..Slot::new() }
+            Slot { set: u16::MAX, valid: u16::MAX, lost: u16::MAX, stamp, ..Slot::new() }
         });
         let replica = self.owner(address.volume)?;
         let (stale, placed) = (slot.stale != 0, slot.place.is_some());
         let chunk = replica.chunks.entry(address.chunk).or_insert_with(|| Chunk::new(false));
-        chunk.slots.insert(address.slot, slot);
+        chunk.slots.insert((address.slot, address.floor), slot);
         chunk.stale_slots += u32::from(stale);
         replica.stale_slots += u64::from(stale);
-        replica.placed_slots += u64::from(placed);
+        replica.count_place(address.floor, false, placed);
         Ok(())
     }
 

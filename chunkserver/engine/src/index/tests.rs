@@ -22,15 +22,20 @@ fn store() -> Store {
     chunk.adopted = Lsn::from_raw(6);
     let crcs = std::array::from_fn(|i| Crc32(i as u32));
     let stamp = Lsn::from_raw(5);
-    let slot = Slot { place: Some(Place(3)), valid: 1, stale: 2, fresh: 4, lost: 8, stamp, crcs };
-    chunk.slots.insert(SlotIndex(1023), slot);
+    let slot = Slot { place: Some(Place(3)), set: 9, valid: 1, stale: 2, fresh: 4, lost: 8, stamp, crcs };
+    chunk.slots.insert((SlotIndex(1023), Lsn::from_raw(4)), slot);
     chunk.stale_slots = 1;
-    (replica.stale_slots, replica.placed_slots) = (1, 1);
+    replica.stale_slots = 1;
+    replica.count_place(Lsn::from_raw(4), false, true);
+    replica.kept = Kept { live: vec![Lsn::from_raw(4)], until: Lsn::from_raw(6) };
     let mut store = Store::new([(volume, replica)].into(), 100);
     store.dirty.volume(volume);
     store.dirty.chunk(volume, ChunkIndex(7));
-    store.dirty.slot(SlotAddress { volume, chunk: ChunkIndex(7), slot: SlotIndex(1023) });
-    store.dirty.slot(SlotAddress { volume, chunk: ChunkIndex(7), slot: SlotIndex(1) });
+    store.dirty.kept(volume);
+    let address =
+        |slot: u16| SlotAddress { volume, chunk: ChunkIndex(7), slot: SlotIndex(slot), floor: Lsn::from_raw(4) };
+    store.dirty.slot(address(1023));
+    store.dirty.slot(address(1));
     store
 }
 
@@ -52,7 +57,7 @@ fn the_store_survives_the_index() {
     let mut store = store();
     let rows = rows(&mut store);
     let lengths: Vec<_> = rows.iter().map(|(key, value)| (key[0], key.len(), value.len())).collect();
-    assert_eq!(lengths, [(b'c', 21, 32), (b'p', 1, 48), (b's', 23, 92), (b'v', 17, 56)]);
+    assert_eq!(lengths, [(b'c', 21, 32), (b'k', 17, 28), (b'p', 1, 48), (b's', 31, 92), (b'v', 17, 56)]);
     let loaded = load(&rows, disk(), 100, RING).unwrap();
     assert_eq!(loaded.volumes, store.volumes);
     assert_eq!(loaded.position.unwrap().next_sequence, Sequence(12));
@@ -62,9 +67,9 @@ fn the_store_survives_the_index() {
 #[test]
 fn a_value_under_another_key_is_damaged() {
     let mut rows = rows(&mut store());
-    let mut key = rows[2].0.clone();
+    let mut key = rows[3].0.clone();
     key[22] ^= 1;
-    rows[2].0 = key;
+    rows[3].0 = key;
     let loaded = load(&rows, disk(), 100, RING).unwrap();
     assert_eq!(loaded.damaged_slots.len(), 1);
 }
@@ -76,6 +81,7 @@ fn a_wiped_volume_takes_its_rows_and_no_neighbours() {
         volume: VolumeId::from_u128(volume),
         chunk: ChunkIndex(u32::MAX),
         slot: SlotIndex(1023),
+        floor: Lsn::MAX,
     };
     for edit in wipe_edits(volume) {
         let IndexEdit::DeleteRange { from, until } = edit else { panic!() };
@@ -91,7 +97,7 @@ fn a_wiped_volume_takes_its_rows_and_no_neighbours() {
 #[test]
 fn rows_without_position_or_owner_are_refused() {
     let rows = rows(&mut store());
-    for missing in [1, 3] {
+    for missing in [2, 4] {
         let mut rows = rows.clone();
         rows.remove(missing);
         assert!(matches!(load(&rows, disk(), 100, RING), Err(RecoverError::DamagedIndex(_))));
@@ -111,7 +117,7 @@ fn with_byte(row: &(Vec<u8>, Vec<u8>), at: usize, value: u8) -> (Vec<u8>, Vec<u8
 #[test]
 fn flags_that_nobody_knows_are_damage() {
     let rows = rows(&mut store());
-    let (chunk, volume) = (&rows[0], &rows[3]);
+    let (chunk, volume) = (&rows[0], &rows[4]);
     assert!(decode_chunk(&chunk.0, &with_byte(chunk, 1, 2).1).is_err());
     // A commit point of a return that is not under way.
     let (key, value) = with_byte(volume, 1, INCOMPLETE);
@@ -121,7 +127,7 @@ fn flags_that_nobody_knows_are_damage() {
 #[test]
 fn a_position_that_leaves_no_room_to_count_on_is_refused() {
     let mut rows = rows(&mut store());
-    rows[1] = with_byte(&rows[1], 31, 0x40);
+    rows[1] = with_byte(&rows[2], 31, 0x40);
     assert!(matches!(load(&rows, disk(), 100, RING), Err(RecoverError::DamagedIndex(_))));
 }
 

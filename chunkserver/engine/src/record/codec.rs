@@ -1,10 +1,11 @@
 //! Bytes of a record; the table of offsets is in `record`.
 
-use super::{Body, Piece, Record, checked_range, slot_parts};
+use super::{Body, Mark, Piece, Record, checked_range, slot_parts};
 use crate::codec::{Malformed, Sink, Source};
 use crate::place::Place;
 use ashlar_types::{
-    ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, SLOTS_PER_CHUNK, SessionId, Slip, SlotIndex, SlotSet,
+    ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Kept, Lsn, SLOTS_PER_CHUNK, SNAPSHOTS_MAX, SessionId,
+    Slip, SlotIndex, SlotSet,
 };
 use ashlar_wire::limits::BLOCKS_PER_FRAME_MAX;
 
@@ -20,16 +21,21 @@ const COMPLETE_CHUNK: u8 = 9;
 const FINISH_SYNC: u8 = 10;
 const DELETE_VOLUME: u8 = 11;
 const VOID_STALE: u8 = 12;
+const KEEP: u8 = 13;
+const MERGE: u8 = 14;
 
 const RELEASE_FIRST: u8 = 1;
 const RELEASE_LAST: u8 = 2;
 
 const HEAD_BYTES: usize = 24;
 const PIECE_BYTES: usize = 8;
-/// The longest record: a write of the largest frame.
-pub(crate) const RECORD_BYTES_MAX: usize =
+const WRITE_BYTES_MAX: usize =
     64 + (BLOCKS_PER_FRAME_MAX as usize / 16 + 1) * PIECE_BYTES + BLOCKS_PER_FRAME_MAX as usize * 4;
+pub(crate) const KEEP_BYTES_MAX: usize = HEAD_BYTES + 24 + SNAPSHOTS_MAX * 8;
+/// The longest record: every snapshot that a volume may have.
+pub(crate) const RECORD_BYTES_MAX: usize = KEEP_BYTES_MAX;
 
+const _: () = assert!(WRITE_BYTES_MAX <= RECORD_BYTES_MAX, "a write of the largest frame is shorter");
 const _: () = assert!(RECORD_BYTES_MAX <= crate::batch::RECORDS_BYTES_MAX, "every record fits an empty batch");
 const _: () = assert!(RECORD_BYTES_MAX <= u16::MAX as usize);
 
@@ -63,19 +69,23 @@ impl Record {
                 to.u32(epoch.number()).u32(served.number()).u64(size.0).u64(session.0).lsn(commit);
                 (PROMISE, 0)
             }
-            Body::Fill { chunk, slot, stamp, valid, place, direct, crcs } => {
+            Body::Fill { chunk, slot, floors, into, stamp, set, valid, place, direct, crcs } => {
                 to.u32(chunk.0).u16(slot.0).u16(*valid).u32(Place::to_raw(*place)).u32(u32::from(*direct));
-                to.lsn(*stamp).lsn(commit).crcs(crcs);
+                to.lsn(*stamp).lsn(commit);
+                put_floors(to, *floors, *into);
+                to.u16(*set).zeros(6).crcs(crcs);
                 (FILL, 0)
             }
-            Body::Repair { range, pieces, crcs } => {
+            Body::Repair { range, floor, pieces, crcs } => {
                 put_range(to, *range, pieces);
-                to.lsn(commit);
+                to.lsn(*floor).lsn(commit);
                 put_pieces(to, pieces, crcs);
                 (REPAIR, 0)
             }
-            Body::MarkStale { chunk, after, slots } => {
-                to.u32(chunk.0).zeros(4).lsn(*after).lsn(commit).put(&slots.to_bytes());
+            Body::MarkStale(Mark { chunk, after, floors, into, slots }) => {
+                to.u32(chunk.0).zeros(4).lsn(*after).lsn(commit);
+                put_floors(to, *floors, *into);
+                to.put(&slots.to_bytes());
                 (MARK_STALE, 0)
             }
             Body::BeginSync { after } => {
@@ -94,9 +104,15 @@ impl Record {
                 to.u32(chunk.0).zeros(4).lsn(commit);
                 (VOID_STALE, 0)
             }
-            Body::FinishSync => {
-                to.lsn(commit);
-                (FINISH_SYNC, 0)
+            Body::FinishSync => (to.lsn(commit), (FINISH_SYNC, 0)).1,
+            Body::Keep(kept) => {
+                put_kept(to, kept, commit);
+                (KEEP, 0)
+            }
+            Body::Merge { chunk, slot, older, newer, place, moved, crcs } => {
+                to.u32(chunk.0).u16(slot.0).u16(*moved).u32(Place::to_raw(*place)).zeros(4);
+                to.lsn(*older).lsn(*newer).lsn(commit).crcs(crcs);
+                (MERGE, 0)
             }
             Body::DeleteVolume { epoch } => {
                 to.u32(epoch.number()).zeros(4);
@@ -148,18 +164,19 @@ fn decode_body(kind: u8, flags: u8, from: &mut Source, places: u32) -> Result<(a
         FILL => decode_fill(from, places),
         REPAIR => {
             let (range, count) = take_range(from)?;
-            let commit = from.lsn()?;
+            let (floor, commit) = (from.lsn()?, from.lsn()?);
             let (pieces, crcs) = take_pieces(from, range, count, places)?;
             if pieces.iter().any(|piece| piece.direct) {
                 return Err(Malformed);
             }
-            Ok((commit, Body::Repair { range, pieces, crcs }))
+            Ok((commit, Body::Repair { range, floor, pieces, crcs }))
         }
         MARK_STALE => {
             let chunk = take_chunk(from)?;
             let (after, commit) = (from.lsn()?, from.lsn()?);
+            let (floors, into) = take_floors(from)?;
             let slots = SlotSet::from_bytes(&from.take::<{ SlotSet::BYTES }>()?);
-            Ok((commit, Body::MarkStale { chunk, after, slots }))
+            Ok((commit, Body::MarkStale(Mark { chunk, after, floors, into, slots })))
         }
         BEGIN_SYNC => {
             let after = from.lsn()?;
@@ -177,6 +194,8 @@ fn decode_body(kind: u8, flags: u8, from: &mut Source, places: u32) -> Result<(a
             Ok((from.lsn()?, Body::VoidStale { chunk }))
         }
         FINISH_SYNC => Ok((from.lsn()?, Body::FinishSync)),
+        KEEP => decode_keep(from),
+        MERGE => decode_merge(from, places),
         DELETE_VOLUME => Ok((ashlar_types::Lsn::ZERO, Body::DeleteVolume { epoch: take_epoch(from)? })),
         _ => Err(Malformed),
     }
@@ -188,15 +207,63 @@ fn decode_fill(from: &mut Source, places: u32) -> Result<(ashlar_types::Lsn, Bod
     let place = Place::from_raw(from.u32()?);
     let direct = take_flag(from.u32()?)?;
     let (stamp, commit) = (from.lsn()?, from.lsn()?);
+    let (floors, into) = take_floors(from)?;
+    let set = from.u16()?;
+    from.zeros::<6>()?;
     let crcs = from.crcs(valid.count_ones() as usize)?;
     let sensible = u32::from(slot.0) < SLOTS_PER_CHUNK
         && place.is_none_or(|place| place.0 < places)
         && (place.is_some() || valid == 0)
-        && (!direct || valid == u16::MAX);
+        && (!direct || valid == u16::MAX)
+        && valid & !set == 0;
     if !sensible {
         return Err(Malformed);
     }
-    Ok((commit, Body::Fill { chunk, slot, stamp, valid, place, direct, crcs }))
+    Ok((commit, Body::Fill { chunk, slot, floors, into, stamp, set, valid, place, direct, crcs }))
+}
+
+fn decode_keep(from: &mut Source) -> Result<(ashlar_types::Lsn, Body), Malformed> {
+    let (until, commit, count) = (from.lsn()?, from.lsn()?, usize::from(from.u16()?));
+    from.zeros::<6>()?;
+    if count > SNAPSHOTS_MAX {
+        return Err(Malformed);
+    }
+    let kept = Kept { live: (0..count).map(|_| from.lsn()).collect::<Result<_, _>>()?, until };
+    if kept.is_valid() { Ok((commit, Body::Keep(kept))) } else { Err(Malformed) }
+}
+
+fn decode_merge(from: &mut Source, places: u32) -> Result<(ashlar_types::Lsn, Body), Malformed> {
+    let chunk = ChunkIndex(from.u32()?);
+    let (slot, moved) = (SlotIndex(from.u16()?), from.u16()?);
+    let place = Place::from_raw(from.u32()?);
+    from.zeros::<4>()?;
+    let (older, newer, commit) = (from.lsn()?, from.lsn()?, from.lsn()?);
+    let crcs = from.crcs(moved.count_ones() as usize)?;
+    let sensible = u32::from(slot.0) < SLOTS_PER_CHUNK
+        && place.is_none_or(|place| place.0 < places)
+        && (place.is_some() || moved == 0)
+        && older < newer;
+    if !sensible {
+        return Err(Malformed);
+    }
+    Ok((commit, Body::Merge { chunk, slot, older, newer, place, moved, crcs }))
+}
+
+fn put_kept(to: &mut Sink, kept: &Kept, commit: Lsn) {
+    assert!(kept.is_valid());
+    to.lsn(kept.until).lsn(commit).u16(kept.live.len() as u16).zeros(6);
+    for &point in &kept.live {
+        to.lsn(point);
+    }
+}
+
+fn put_floors(to: &mut Sink, floors: FloorRange, into: Lsn) {
+    to.lsn(floors.from).lsn(floors.below).lsn(into);
+}
+
+fn take_floors(from: &mut Source) -> Result<(FloorRange, Lsn), Malformed> {
+    let (floors, into) = (FloorRange { from: from.lsn()?, below: from.lsn()? }, from.lsn()?);
+    if floors.is_valid() && floors.contains(into) { Ok((floors, into)) } else { Err(Malformed) }
 }
 
 fn put_range(to: &mut Sink, range: ChunkRange, pieces: &[Piece]) {

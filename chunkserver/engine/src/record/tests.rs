@@ -2,6 +2,7 @@
 
 use super::codec::RECORD_BYTES_MAX;
 use super::*;
+use ashlar_types::SNAPSHOTS_MAX;
 use proptest::prelude::*;
 
 pub(crate) fn samples() -> Vec<Record> {
@@ -15,7 +16,12 @@ pub(crate) fn samples() -> Vec<Record> {
     let lsn = Lsn::from_raw;
     let chunk = ChunkIndex(3);
     let (floor, slot) = (Lsn::ZERO, SlotIndex(9));
+    let floors = FloorRange { from: lsn(5), below: lsn(8) };
     let whole: Vec<Piece> = (0..17).map(|i| piece(i, (1..16).contains(&i))).collect();
+    let fill = |valid: u16, place: Option<Place>, direct: bool| {
+        let (into, stamp, crcs) = (lsn(7), lsn(3), crcs(valid.count_ones()));
+        Body::Fill { chunk, slot, floors, into, stamp, set: valid, valid, place, direct, crcs }
+    };
     let bodies = vec![
         Body::Write { range: range(5, 1), lsn: lsn(7), floor, pieces: vec![piece(1, false)], crcs: crcs(1) },
         Body::Write { range: range(8, 256), lsn: lsn(8), floor, pieces: whole, crcs: crcs(256) },
@@ -26,16 +32,24 @@ pub(crate) fn samples() -> Vec<Record> {
             session: SessionId(77),
             served: Epoch::new(3).unwrap(),
         },
-        Body::Fill { chunk, slot, stamp: lsn(3), valid: 5, place: Some(Place(2)), direct: false, crcs: crcs(2) },
-        Body::Fill { chunk, slot, stamp: lsn(3), valid: 0, place: None, direct: false, crcs: vec![] },
-        Body::Fill { chunk, slot, stamp: lsn(3), valid: u16::MAX, place: Some(Place(2)), direct: true, crcs: crcs(16) },
-        Body::Repair { range: range(15, 2), pieces: vec![piece(1, false), piece(2, false)], crcs: crcs(2) },
-        Body::MarkStale { chunk, after: lsn(2), slots: [slot].into_iter().collect() },
+        fill(5, Some(Place(2)), false),
+        fill(0, None, false),
+        fill(u16::MAX, Some(Place(2)), true),
+        Body::Repair {
+            range: range(15, 2),
+            floor: lsn(7),
+            pieces: vec![piece(1, false), piece(2, false)],
+            crcs: crcs(2),
+        },
+        Body::MarkStale(Mark { chunk, after: lsn(2), floors, into: lsn(7), slots: [slot].into_iter().collect() }),
         Body::BeginSync { after: lsn(2) },
         Body::AdoptPrefix { chunk, prefix: lsn(2) },
         Body::CompleteChunk { chunk, prefix: lsn(2) },
         Body::VoidStale { chunk },
         Body::FinishSync,
+        Body::Keep(Kept { live: (1..=SNAPSHOTS_MAX as u64).map(lsn).collect(), until: lsn(999) }),
+        Body::Merge { chunk, slot, older: lsn(1), newer: lsn(2), place: Some(Place(3)), moved: 6, crcs: crcs(2) },
+        Body::Merge { chunk, slot, older: lsn(1), newer: lsn(2), place: None, moved: 0, crcs: vec![] },
     ];
     let volume = VolumeId::from_u128(77);
     let mut records: Vec<Record> = bodies.into_iter().map(|body| Record { volume, commit: lsn(6), body }).collect();

@@ -95,10 +95,7 @@ fn unproven(history: &History) -> impl Iterator<Item = Unproven> + '_ {
     recent.flat_map(|batch| {
         batch.records.iter().enumerate().flat_map(|(index, (record, _))| {
             let at = (batch.sequence, index);
-            record.directs().into_iter().map(move |(slot, place, _)| {
-                let chunk = record.chunk().expect("data is a chunk's");
-                Unproven { at, address: SlotAddress { volume: record.volume, chunk, slot }, place }
-            })
+            record.directs().into_iter().map(move |(address, place)| Unproven { at, address, place })
         })
     })
 }

@@ -4,18 +4,18 @@ use super::{Ground, Outcome, Store};
 use crate::place::Sequence;
 use crate::record::{Body, Piece, Record, bits_of, slot_parts};
 use crate::replica::{Replica, Slot, SlotAddress};
-use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, Lsn, Mutant, SessionId, VolumeId};
+use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Lsn, Mutant, SessionId, VolumeId};
 use bytes::Bytes;
 
 /// A payload block of a record: `None` when the journal no longer has it.
 pub(crate) type Payload = Option<Bytes>;
 
 /// New content of one block of a slot.
-struct Content {
-    block: u32,
-    crc: Crc32,
+pub(super) struct Content {
+    pub(super) block: u32,
+    pub(super) crc: Crc32,
     /// `None`: it is at the place already.
-    data: Option<Payload>,
+    pub(super) data: Option<Payload>,
 }
 
 impl Store {
@@ -44,19 +44,20 @@ impl Store {
         match &record.body {
             Body::Promise { .. } | Body::DeleteVolume { .. } => Outcome::Done,
             Body::Write { range, lsn, floor, pieces, crcs } => {
-                self.write(volume, *range, pieces, crcs, payload, (*lsn, by));
+                self.write(volume, (*range, *floor), pieces, crcs, payload, (*lsn, by));
                 self.advance(volume, range.chunk, *lsn, *floor)
             }
             Body::Discard { range, lsn, floor, release_first, release_last } => {
-                self.discard(volume, *range, (*release_first, *release_last), *lsn, by);
+                self.discard(volume, *range, (*release_first, *release_last), (*lsn, *floor), by);
                 self.advance(volume, range.chunk, *lsn, *floor)
             }
-            Body::Fill { chunk, slot, .. } => {
-                let address = SlotAddress { volume, chunk: *chunk, slot: *slot };
-                self.fill(address, record, payload, by)
+            Body::Fill { .. } => self.fill(record, payload, by),
+            Body::Repair { range, floor, pieces, crcs } => {
+                self.repair(volume, (*range, *floor), pieces, crcs, payload, by)
             }
-            Body::Repair { range, pieces, crcs } => self.repair(volume, *range, pieces, crcs, payload, by),
-            Body::MarkStale { chunk, after, slots } => self.mark_stale(volume, *chunk, *after, slots),
+            Body::MarkStale(mark) => self.mark_stale(volume, mark),
+            Body::Keep(kept) => self.keep(volume, kept),
+            Body::Merge { .. } => self.merge(record, payload, by),
             Body::BeginSync { after } => self.begin_sync(volume, *after),
             Body::AdoptPrefix { chunk, prefix } => self.adopt_prefix(volume, *chunk, *prefix),
             Body::CompleteChunk { chunk, prefix } => self.complete_chunk(volume, *chunk, *prefix),
@@ -119,7 +120,7 @@ impl Store {
     fn write(
         &mut self,
         volume: VolumeId,
-        range: ChunkRange,
+        (range, floor): (ChunkRange, Lsn),
         pieces: &[Piece],
         crcs: &[Crc32],
         payload: &[Payload],
@@ -131,7 +132,7 @@ impl Store {
             let contents = part_contents(part.first, part.count, &crcs[part.skipped as usize..], piece, &mut payload);
             let bits = part.bits();
             let mut lost = 0;
-            self.edit(SlotAddress { volume, chunk: range.chunk, slot: part.slot }, |slot, ground| {
+            self.edit(SlotAddress { volume, chunk: range.chunk, slot: part.slot, floor }, |slot, ground| {
                 ground.move_to(slot, Some(piece.place), bits, by);
                 lost = ground.put(slot, contents, by);
                 slot.stamp = lsn;
@@ -142,11 +143,19 @@ impl Store {
         assert!(payload.next().is_none());
     }
 
-    fn discard(&mut self, volume: VolumeId, range: ChunkRange, release: (bool, bool), lsn: Lsn, by: Sequence) {
+    fn discard(
+        &mut self,
+        volume: VolumeId,
+        range: ChunkRange,
+        release: (bool, bool),
+        (lsn, floor): (Lsn, Lsn),
+        by: Sequence,
+    ) {
         let syncing = self.is_syncing(volume);
         for part in slot_parts(range) {
-            let address = SlotAddress { volume, chunk: range.chunk, slot: part.slot };
-            if !syncing && self.slot(address).is_none() {
+            let address = SlotAddress { volume, chunk: range.chunk, slot: part.slot, floor };
+            let below = !self.floors_of(address, FloorRange { from: Lsn::ZERO, below: floor }).is_empty();
+            if !syncing && !below && self.slot(address).is_none() {
                 continue; // Absent here at this prefix is absent everywhere: there is nothing to tell a copy.
             }
             let is_last = part.skipped + part.count == range.count.0;
@@ -156,6 +165,8 @@ impl Store {
                 if !(ground.replaying && Mutant::DiscardNotReplayed.is_on()) {
                     ground.forget(slot, bits);
                 }
+                // While a copy is awaited nobody knows what is below.
+                slot.set |= if below || syncing { bits } else { 0 };
                 slot.stale &= !bits;
                 slot.stamp = lsn;
                 slot.fresh |= if syncing { bits } else { 0 };
@@ -166,8 +177,24 @@ impl Store {
         }
     }
 
-    fn fill(&mut self, address: SlotAddress, record: &Record, payload: &[Payload], by: Sequence) -> Outcome {
-        let Body::Fill { stamp, valid, place, direct, crcs, .. } = &record.body else { unreachable!("a fill record") };
+    fn fill(&mut self, record: &Record, payload: &[Payload], by: Sequence) -> Outcome {
+        let Body::Fill { chunk, slot, floors, into, stamp, set, valid, place, direct, crcs } = &record.body else {
+            unreachable!("a fill record")
+        };
+        let address = SlotAddress { volume: record.volume, chunk: *chunk, slot: *slot, floor: *into };
+        let (stale, fresh) = self.marks(address, *floors);
+        let due = stale & if Mutant::FillsFreshBlocks.is_on() { u16::MAX } else { !fresh };
+        let others = self.floors_of(address, *floors).into_iter().filter(|floor| floor != into);
+        for floor in others {
+            self.edit(SlotAddress { floor, ..address }, |slot, ground| {
+                // What is stale here and fresh in another one of them is neither due nor worth anything.
+                ground.forget(slot, due | slot.stale);
+                slot.stale = 0;
+                if due != 0 && slot.set | slot.valid | slot.fresh | slot.lost == 0 {
+                    slot.stamp = Lsn::ZERO;
+                }
+            });
+        }
         let mut payload = payload.iter();
         let content = |(block, &crc): (u32, &Crc32)| Content {
             block,
@@ -175,12 +202,11 @@ impl Store {
             data: if *direct { None } else { Some(payload.next().expect("a block for each checksum").clone()) },
         };
         let mut contents: Vec<Content> = bits_of(*valid).zip(crcs).map(content).collect();
-        let (mut lost, mut filled) = (0, 0);
+        let mut lost = 0;
+        contents.retain(|content| due & (1 << content.block) != 0);
         self.edit(address, |slot, ground| {
-            let due = slot.stale | if Mutant::FillsFreshBlocks.is_on() { slot.fresh } else { 0 };
-            filled = due.count_ones();
-            contents.retain(|content| due & (1 << content.block) != 0);
-            ground.forget(slot, due & !valid);
+            ground.forget(slot, due & !valid | slot.stale & !due);
+            slot.set |= due & set;
             match place {
                 Some(_) => ground.move_to(slot, *place, due, by),
                 None if slot.valid & !due == 0 => ground.move_to(slot, None, u16::MAX, by),
@@ -194,14 +220,14 @@ impl Store {
             }
         });
         self.lost_blocks += lost;
-        self.filled_blocks += u64::from(filled);
+        self.filled_blocks += u64::from(due.count_ones());
         Outcome::Done
     }
 
     fn repair(
         &mut self,
         volume: VolumeId,
-        range: ChunkRange,
+        (range, floor): (ChunkRange, Lsn),
         pieces: &[Piece],
         crcs: &[Crc32],
         payload: &[Payload],
@@ -210,7 +236,7 @@ impl Store {
         let mut payload = payload.iter();
         for (part, piece) in slot_parts(range).zip(pieces) {
             let contents = part_contents(part.first, part.count, &crcs[part.skipped as usize..], piece, &mut payload);
-            let address = SlotAddress { volume, chunk: range.chunk, slot: part.slot };
+            let address = SlotAddress { volume, chunk: range.chunk, slot: part.slot, floor };
             if self.slot(address).is_none() {
                 continue;
             }
@@ -239,11 +265,12 @@ impl Store {
 
 impl Ground<'_> {
     /// Blocks have new content; returns how many of them the journal no longer has.
-    fn put(&mut self, slot: &mut Slot, contents: Vec<Content>, by: Sequence) -> u64 {
+    pub(super) fn put(&mut self, slot: &mut Slot, contents: Vec<Content>, by: Sequence) -> u64 {
         let mut lost_blocks = 0;
         for Content { block, crc, data } in contents {
             let place = slot.place.expect("content has a place");
             let bit = 1 << block;
+            slot.set |= bit;
             slot.valid |= bit;
             slot.stale &= !bit;
             slot.lost &= !bit;
@@ -261,8 +288,9 @@ impl Ground<'_> {
         lost_blocks
     }
 
-    /// Blocks read as zeros from now on.
+    /// The version says nothing of these blocks from now on.
     fn forget(&mut self, slot: &mut Slot, bits: u16) {
+        slot.set &= !bits;
         slot.valid &= !bits;
         slot.lost &= !bits;
         if let Some(place) = slot.place {

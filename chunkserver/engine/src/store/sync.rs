@@ -9,15 +9,18 @@
 //! ```
 
 use super::{Outcome, Store};
+use crate::record::Mark;
 use crate::replica::{Replica, Slot, SlotAddress};
-use ashlar_types::{ChunkIndex, Geometry, Lsn, Mutant, SlotIndex, SlotSet, VolumeId};
+use ashlar_types::{ChunkIndex, Geometry, Kept, Lsn, Mutant, SlotIndex, VolumeId};
+use std::collections::BTreeSet;
 
 impl Store {
     pub(super) fn is_syncing(&self, volume: VolumeId) -> bool {
         self.replica(volume).is_some_and(|replica| replica.syncing.is_some())
     }
 
-    pub(super) fn mark_stale(&mut self, volume: VolumeId, chunk: ChunkIndex, after: Lsn, slots: &SlotSet) -> Outcome {
+    pub(super) fn mark_stale(&mut self, volume: VolumeId, mark: &Mark) -> Outcome {
+        let Mark { chunk, after, floors, into, slots } = *mark;
         if self.replaying && Mutant::StaleMarksNotDurable.is_on() {
             return Outcome::Done;
         }
@@ -29,12 +32,17 @@ impl Store {
         if !in_a_return {
             entry.prefix = entry.prefix.min(after);
         }
-        let is_own = |slot: &Slot| slot.stamp > after && !Mutant::OwnTailNotStale.is_on();
-        let own = entry.slots.iter().filter(|(_, slot)| is_own(slot)).map(|(&index, _)| index);
-        let marked: SlotSet = slots.iter().chain(own).collect();
+        // In a return they were marked when it began; what is stamped since is fresh, in versions that no copy covers.
+        let is_own = |slot: &Slot| slot.stamp > after && !in_a_return && !Mutant::OwnTailNotStale.is_on();
+        let own = entry.slots.iter().filter(|(_, slot)| is_own(slot)).map(|(&key, _)| key);
+        let named = slots.iter().flat_map(|slot| {
+            let versions = entry.versions(slot, floors).map(|(floor, _)| floor);
+            versions.chain([into]).map(move |floor| (slot, floor))
+        });
+        let marked: BTreeSet<(SlotIndex, Lsn)> = own.chain(named).collect();
         self.dirty.chunk(volume, chunk);
-        for slot in marked.iter() {
-            self.edit(SlotAddress { volume, chunk, slot }, |slot, _| slot.stale |= !slot.fresh);
+        for (slot, floor) in marked {
+            self.edit(SlotAddress { volume, chunk, slot, floor }, |slot, _| slot.stale |= !slot.fresh);
         }
         Outcome::Done
     }
@@ -55,13 +63,13 @@ impl Store {
             entry.prefix = entry.prefix.min(after);
             entry.adopted = Lsn::ZERO;
             let changed = entry.slots.iter().filter(|(_, slot)| slot.fresh != 0 || slot.stamp > after);
-            touched.push((chunk, changed.map(|(&index, _)| index).collect::<Vec<SlotIndex>>()));
+            touched.push((chunk, changed.map(|(&key, _)| key).collect::<Vec<(SlotIndex, Lsn)>>()));
         }
         self.dirty.volume(volume);
         for (chunk, slots) in touched {
             self.dirty.chunk(volume, chunk);
-            for slot in slots {
-                self.edit(SlotAddress { volume, chunk, slot }, |slot, _| {
+            for (slot, floor) in slots {
+                self.edit(SlotAddress { volume, chunk, slot, floor }, |slot, _| {
                     slot.fresh = 0;
                     let is_tail = slot.stamp > after && !Mutant::OwnTailNotStale.is_on();
                     slot.stale |= if is_tail { u16::MAX } else { 0 };
@@ -89,10 +97,10 @@ impl Store {
 
     fn forget_fresh(&mut self, volume: VolumeId) {
         let chunks = self.replica_mut(volume).chunks.iter();
-        let slots =
-            chunks.flat_map(|(&chunk, entry)| entry.slots.iter().map(move |(&slot, state)| (chunk, slot, state)));
+        let slots = chunks.flat_map(|(&chunk, entry)| entry.slots.iter().map(move |(&key, state)| (chunk, key, state)));
         let fresh = slots.filter(|(_, _, state)| state.fresh != 0);
-        let fresh: Vec<_> = fresh.map(|(chunk, slot, _)| SlotAddress { volume, chunk, slot }).collect();
+        let address = |(chunk, (slot, floor), _)| SlotAddress { volume, chunk, slot, floor };
+        let fresh: Vec<SlotAddress> = fresh.map(address).collect();
         for address in fresh {
             self.edit(address, |slot, _| slot.fresh = 0);
         }
@@ -137,11 +145,11 @@ impl Store {
         }
         let entry = self.replica_mut(volume).chunk_mut(chunk);
         entry.complete = true;
-        let marked: Vec<SlotIndex> =
-            entry.slots.iter().filter(|(_, slot)| slot.stale != 0).map(|(&index, _)| index).collect();
+        let marked = entry.slots.iter().filter(|(_, slot)| slot.stale != 0).map(|(&key, _)| key);
+        let marked: Vec<(SlotIndex, Lsn)> = marked.collect();
         self.dirty.chunk(volume, chunk);
-        for slot in marked {
-            self.edit(SlotAddress { volume, chunk, slot }, |slot, _| slot.stale = 0);
+        for (slot, floor) in marked {
+            self.edit(SlotAddress { volume, chunk, slot, floor }, |slot, _| slot.stale = 0);
         }
         self.become_whole_if_every_chunk_is(volume);
         Outcome::Done
@@ -149,7 +157,7 @@ impl Store {
 
     /// The end of a return; without one, of a reconcile, or the second copy of an answered request.
     pub(super) fn finish_sync(&mut self, volume: VolumeId) -> Outcome {
-        let Store { volumes, dirty, .. } = self;
+        let Store { volumes, dirty, has_new_pairs, .. } = self;
         let replica = volumes.get_mut(&volume).expect("the replica exists");
         let whole = !replica.incomplete && replica.chunks.values().all(|chunk| chunk.complete);
         if replica.stale_slots > 0 || replica.syncing.is_none() && !whole {
@@ -157,6 +165,8 @@ impl Store {
         }
         replica.agreed = replica.promised;
         dirty.volume(volume);
+        // What was marked could not be merged.
+        *has_new_pairs = true;
         if replica.syncing.is_none() {
             return Outcome::Done;
         }
@@ -169,6 +179,21 @@ impl Store {
             dirty.chunk(volume, chunk);
         }
         self.forget_fresh(volume);
+        Outcome::Done
+    }
+
+    /// What one writer was told and another was not yet may come late: a point that was given up stays so.
+    pub(super) fn keep(&mut self, volume: VolumeId, kept: &Kept) -> Outcome {
+        let replica = self.replica_mut(volume);
+        if kept.until < replica.kept.until {
+            return Outcome::Done;
+        }
+        let known_until = replica.kept.until;
+        let is_given_up = |point: &Lsn| *point <= known_until && !replica.kept.live.contains(point);
+        let live = kept.live.iter().copied().filter(|point| !is_given_up(point)).collect();
+        replica.kept = Kept { live, until: kept.until };
+        self.has_new_pairs = true;
+        self.dirty.kept(volume);
         Outcome::Done
     }
 

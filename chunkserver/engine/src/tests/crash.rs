@@ -3,7 +3,7 @@
 use crate::batch::Header;
 use crate::testing::*;
 use crate::{Action, Event};
-use ashlar_types::{DiskId, Lsn, SlotIndex};
+use ashlar_types::{DiskId, FloorRange, Lsn, SlotIndex};
 use ashlar_wire::{Reply, Request, SlotContent, Status};
 
 const RING: usize = 1 << 20;
@@ -58,11 +58,15 @@ fn a_bad_payload_block_below_a_later_batch_is_lost_and_not_a_torn_tail() {
     rig.opened(1, 2);
     rig.expect(1, 0, &[1]);
     rig.expect(1, 2, &[3, 4]);
-    assert_eq!(rig.refused(1, Request::Read { range: range(0, 4) }), Status::BadBlock);
+    assert_eq!(rig.refused(1, Request::Read { range: range(0, 4), below: Lsn::MAX }), Status::BadBlock);
     rig = restart(rig.stop());
     rig.opened(1, 3);
-    assert_eq!(rig.refused(1, Request::Read { range: range(1, 1) }), Status::BadBlock, "a lost block stays lost");
-    rig.write(1, Request::Repair { range: range(1, 1), blocks: blocks(&[2]) });
+    assert_eq!(
+        rig.refused(1, Request::Read { range: range(1, 1), below: Lsn::MAX }),
+        Status::BadBlock,
+        "a lost block stays lost"
+    );
+    rig.write(1, Request::Repair { range: range(1, 1), below: Lsn::MAX, blocks: blocks(&[2]) });
     rig.expect(1, 0, &[1, 2, 3, 4]);
 }
 
@@ -275,7 +279,9 @@ fn data_that_is_read_and_will_never_be_durable_spoils_nothing_in_place() {
         }
         let mut rig = restart(rig.crash(&mut Random::new(seed)));
         rig.opened(1, 2);
-        let Reply::Data(blocks) = rig.ask(1, Request::Read { range: range(0, 1) }) else { panic!("block 0 is lost") };
+        let Reply::Data(blocks) = rig.ask(1, Request::Read { range: range(0, 1), below: Lsn::MAX }) else {
+            panic!("block 0 is lost")
+        };
         assert!([1, 3].contains(&blocks.data[0]));
     }
 }
@@ -331,7 +337,16 @@ fn replay_that_is_cut_off_at_every_operation_ends_in_the_same_state() {
         rig.write(1, write(start, &vec![i as u8 + 1; 1 + (i as usize * 13) % 40], lsn(1, 1 + i)));
     }
     rig.write(1, discard(100, 50, lsn(1, 31)));
-    rig.write(1, Request::MarkStale { chunk: range(0, 1).chunk, after: lsn(1, 30), slots: Default::default() });
+    rig.write(
+        1,
+        Request::MarkStale {
+            chunk: range(0, 1).chunk,
+            after: lsn(1, 30),
+            floors: FloorRange::ALL,
+            into: Lsn::ZERO,
+            slots: Default::default(),
+        },
+    );
     let media = rig.stop();
     let whole = restart(media.clone()).media;
     let mut random = Random::new(11);
@@ -376,9 +391,9 @@ fn a_damaged_index_loses_blocks_or_completeness_but_never_the_promise() {
     };
     let mut rig = restart(damage(b's'));
     rig.opened(1, 2);
-    assert_eq!(rig.refused(1, Request::Read { range: range(0, 1) }), Status::BadBlock);
+    assert_eq!(rig.refused(1, Request::Read { range: range(0, 1), below: Lsn::MAX }), Status::BadBlock);
     rig.expect(1, 16, &[17]);
-    rig.write(1, Request::Repair { range: range(0, 2), blocks: blocks(&[1, 2]) });
+    rig.write(1, Request::Repair { range: range(0, 2), below: Lsn::MAX, blocks: blocks(&[1, 2]) });
     rig.expect(1, 0, &[1, 2]);
     let mut rig = restart(damage(b'c'));
     rig.opened(1, 2);
@@ -408,7 +423,7 @@ fn a_chunk_row_damaged_in_the_middle_of_a_return_is_not_mended_by_its_end() {
     assert!(opened.syncing, "it lacks what the row said");
     // Nothing that was written in that return is taken for fresh in the next one.
     rig.write(1, Request::BeginSync { after: Lsn::ZERO });
-    assert_eq!(rig.refused(1, Request::Read { range: range(0, 1) }), Status::Stale);
+    assert_eq!(rig.refused(1, Request::Read { range: range(0, 1), below: Lsn::MAX }), Status::Stale);
 }
 
 #[test]
@@ -435,8 +450,17 @@ fn a_fill_that_fills_nothing_does_not_stand_for_a_torn_write_beside_the_journal(
     let mut rig = Rig::format(256);
     rig.opened(1, 1);
     rig.send(1, write(0, &[7; 16], lsn(1, 1)));
-    let content = SlotContent { stamp: lsn(1, 9), valid: 0x8001, blocks: blocks(&[8, 8]) };
-    rig.send(1, Request::Fill { chunk: range(0, 1).chunk, slot: SlotIndex(0), content });
+    let content = SlotContent { stamp: lsn(1, 9), set: 0x8001, valid: 0x8001, blocks: blocks(&[8, 8]) };
+    rig.send(
+        1,
+        Request::Fill {
+            chunk: range(0, 1).chunk,
+            slot: SlotIndex(0),
+            floors: FloorRange::ALL,
+            into: Lsn::ZERO,
+            content,
+        },
+    );
     while let Some(&at) = rig.journal_writes().first() {
         rig.complete(at);
     }

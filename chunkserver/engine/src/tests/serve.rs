@@ -2,7 +2,7 @@
 
 use crate::testing::*;
 use crate::{Action, Event};
-use ashlar_types::{BlockIndex, ByteCount, Instant, Lsn, SlotIndex};
+use ashlar_types::{BlockIndex, ByteCount, FloorRange, Instant, Kept, Lsn, SlotIndex};
 use ashlar_wire::{BlockData, Reply, Request, SlotContent, Status};
 
 #[test]
@@ -149,14 +149,18 @@ fn a_flipped_bit_never_reaches_the_reader_and_is_repaired() {
     rig.rest();
     let data = rig.media.superblock.layout.data_offset.0 as usize;
     rig.flip(data + 2 * PAGE + 77);
-    let reply = rig.ask(1, Request::Read { range: range(0, 4) });
+    let reply = rig.ask(1, Request::Read { range: range(0, 4), below: Lsn::MAX });
     let Reply::Refused(refusal) = reply else { panic!("{reply:?}") };
     assert_eq!((refusal.status, refusal.block), (Status::BadBlock, BlockIndex(2)));
     rig.expect(1, 0, &[1, 2]);
-    let other = Request::Repair { range: range(2, 1), blocks: blocks(&[8]) };
+    let other = Request::Repair { range: range(2, 1), below: Lsn::MAX, blocks: blocks(&[8]) };
     rig.write(1, other);
-    assert_eq!(rig.refused(1, Request::Read { range: range(2, 1) }), Status::BadBlock, "not the content that it had");
-    rig.write(1, Request::Repair { range: range(0, 4), blocks: blocks(&[1, 2, 3, 4]) });
+    assert_eq!(
+        rig.refused(1, Request::Read { range: range(2, 1), below: Lsn::MAX }),
+        Status::BadBlock,
+        "not the content that it had"
+    );
+    rig.write(1, Request::Repair { range: range(0, 4), below: Lsn::MAX, blocks: blocks(&[1, 2, 3, 4]) });
     rig.expect(1, 0, &[1, 2, 3, 4]);
     rig.rest();
     rig.expect(1, 0, &[1, 2, 3, 4]);
@@ -168,7 +172,7 @@ fn a_medium_error_names_the_bad_block() {
     rig.opened(1, 1);
     rig.write(1, write(0, &[1, 2, 3, 4], lsn(1, 1)));
     rig.rest();
-    let request = rig.send(1, Request::Read { range: range(0, 4) });
+    let request = rig.send(1, Request::Read { range: range(0, 4), below: Lsn::MAX });
     rig.break_op(0);
     assert_eq!(rig.in_flight.len(), 4, "block by block");
     rig.break_op(3);
@@ -183,7 +187,7 @@ fn a_read_that_was_overtaken_begins_again() {
     rig.opened(1, 1);
     rig.write(1, write(0, &[1; 16], lsn(1, 1)));
     rig.rest();
-    let request = rig.send(1, Request::Read { range: range(0, 16) });
+    let request = rig.send(1, Request::Read { range: range(0, 16), below: Lsn::MAX });
     let Action::Read { op, .. } = rig.in_flight.remove(0) else { panic!() };
     rig.write(1, write(0, &[2; 16], lsn(1, 2)));
     rig.rest();
@@ -200,12 +204,13 @@ fn a_slot_is_read_with_its_stamp() {
     rig.opened(1, 1);
     rig.write(1, write(17, &[1, 2], lsn(1, 1)));
     rig.write(1, write(20, &[3], lsn(1, 2)));
-    let slot = |slot: u16| Request::ReadSlot { chunk: range(0, 1).chunk, slot: SlotIndex(slot) };
-    let content = SlotContent { stamp: lsn(1, 2), valid: 0b10110, blocks: blocks(&[1, 2, 3]) };
+    let slot =
+        |slot: u16| Request::ReadSlot { chunk: range(0, 1).chunk, slot: SlotIndex(slot), floors: FloorRange::ALL };
+    let content = SlotContent { stamp: lsn(1, 2), set: 0b10110, valid: 0b10110, blocks: blocks(&[1, 2, 3]) };
     assert_eq!(rig.ask(1, slot(1)), Reply::Slot(content.clone()));
     rig.rest();
     assert_eq!(rig.ask(1, slot(1)), Reply::Slot(content));
-    let nothing = SlotContent { stamp: Lsn::ZERO, valid: 0, blocks: BlockData::default() };
+    let nothing = SlotContent { stamp: Lsn::ZERO, set: 0, valid: 0, blocks: BlockData::default() };
     assert_eq!(rig.ask(1, slot(2)), Reply::Slot(nothing));
 }
 
@@ -228,17 +233,18 @@ fn nonsense_is_refused_and_changes_nothing() {
         w(range(0, 1), zero, zero, blocks(&[1])),
         w(range(0, 1), lsn(3, 1), zero, blocks(&[1])),
         w(range(0, 257), lsn(2, 1), zero, blocks(&[1; 257])),
-        Request::Read { range: range(0, 257) },
-        Request::Read { range: range(0, 0) },
+        Request::Read { range: range(0, 257), below: Lsn::MAX },
+        Request::Read { range: range(0, 0), below: Lsn::MAX },
         discard(16383, 2, lsn(2, 1)),
-        Request::ReadSlot { chunk: range(0, 1).chunk, slot: SlotIndex(1024) },
+        Request::ReadSlot { chunk: range(0, 1).chunk, slot: SlotIndex(1024), floors: FloorRange::ALL },
         Request::CompleteChunk { chunk: range(0, 1).chunk, prefix: lsn(3, 0) },
+        w(range(0, 1), lsn(2, 1), lsn(2, 1), blocks(&[1])),
+        Request::Keep(Kept { live: vec![lsn(3, 1)], until: lsn(3, 1) }),
+        Request::Keep(Kept { live: vec![lsn(2, 1)], until: lsn(1, 1) }),
         rig.open_request(),
     ] {
         assert_eq!(rig.refused(1, bad.clone()), Status::BadRequest, "{bad:?}");
     }
-    let floor = w(range(0, 1), lsn(2, 1), lsn(1, 1), blocks(&[1]));
-    assert_eq!(rig.refused(1, floor), Status::Unsupported);
     assert_eq!(rig.engine.status().counters.records, before);
     assert_eq!(rig.engine.status().slots_used, 0);
 }

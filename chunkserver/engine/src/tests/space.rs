@@ -2,6 +2,7 @@
 
 use crate::Action;
 use crate::testing::*;
+use ashlar_types::Lsn;
 use ashlar_wire::{Reply, Request, Status};
 
 /// Fills the disk with first-touch writes until it refuses; returns how many slots it took.
@@ -65,7 +66,7 @@ fn a_full_disk_still_overwrites_discards_and_repairs() {
     }
     rig.expect(2, 0, &[19; 256]);
     rig.write(2, write(5, &[7], lsn(1, 9000)));
-    rig.write(2, Request::Repair { range: range(5, 1), blocks: blocks(&[7]) });
+    rig.write(2, Request::Repair { range: range(5, 1), below: Lsn::MAX, blocks: blocks(&[7]) });
     rig.write(2, discard(16, 16, lsn(1, 9001)));
     rig.write(2, write(16 * 300, &[4], lsn(1, 9002)));
     rig.expect(2, 16 * 300, &[4]);

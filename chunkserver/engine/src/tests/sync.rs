@@ -1,7 +1,7 @@
 //! Stale and fresh marks, reconcile and return.
 
 use crate::testing::*;
-use ashlar_types::{ByteCount, CHUNK_BYTES, ChunkIndex, Lsn, SlotIndex, SlotSet};
+use ashlar_types::{ByteCount, CHUNK_BYTES, ChunkIndex, FloorRange, Lsn, SlotIndex, SlotSet};
 use ashlar_wire::{BlockData, ChangedSlots, Reply, Request, SlotContent, Status};
 
 const CHUNK: ChunkIndex = ChunkIndex(0);
@@ -11,16 +11,20 @@ fn slots(slots: &[u16]) -> SlotSet {
 }
 
 fn fill(slot: u16, stamp: Lsn, valid: u16, fills: &[u8]) -> Request {
-    let content = SlotContent { stamp, valid, blocks: blocks(fills) };
-    Request::Fill { chunk: CHUNK, slot: SlotIndex(slot), content }
+    let content = SlotContent { stamp, set: valid, valid, blocks: blocks(fills) };
+    Request::Fill { chunk: CHUNK, slot: SlotIndex(slot), floors: FloorRange::ALL, into: Lsn::ZERO, content }
 }
 
 fn mark(after: Lsn, marked: &[u16]) -> Request {
-    Request::MarkStale { chunk: CHUNK, after, slots: slots(marked) }
+    Request::MarkStale { chunk: CHUNK, after, floors: FloorRange::ALL, into: Lsn::ZERO, slots: slots(marked) }
 }
 
 fn stale(rig: &mut Rig, link: u64) -> SlotSet {
-    let Reply::Changed { entries, next: None } = rig.ask(link, Request::ListStale { from: CHUNK }) else { panic!() };
+    let Reply::Changed { entries, next: None } =
+        rig.ask(link, Request::ListStale { from: CHUNK, floors: FloorRange::ALL })
+    else {
+        panic!()
+    };
     entries.first().map_or(SlotSet::EMPTY, |entry| entry.slots)
 }
 
@@ -46,8 +50,11 @@ fn marked_slots_are_refused_until_filled_and_the_chunk_is_incomplete_until_said(
     rig = restart(rig, 2);
     assert_eq!(report(&mut rig, 1), (lsn(1, 1), false));
     assert_eq!(stale(&mut rig, 1), slots(&[0, 5]));
-    assert_eq!(rig.refused(1, Request::Read { range: range(15, 2) }), Status::Stale);
-    assert_eq!(rig.refused(1, Request::ReadSlot { chunk: CHUNK, slot: SlotIndex(5) }), Status::Stale);
+    assert_eq!(rig.refused(1, Request::Read { range: range(15, 2), below: Lsn::MAX }), Status::Stale);
+    assert_eq!(
+        rig.refused(1, Request::ReadSlot { chunk: CHUNK, slot: SlotIndex(5), floors: FloorRange::ALL }),
+        Status::Stale
+    );
     rig.expect(1, 16, &[1; 4]);
     let complete = |prefix| Request::CompleteChunk { chunk: CHUNK, prefix };
     assert_eq!(rig.refused(1, complete(lsn(1, 9))), Status::Incomplete);
@@ -115,7 +122,7 @@ fn a_write_makes_its_blocks_not_stale_and_a_copy_does_not_touch_them() {
     rig.expect(1, 3, &[7]);
     rig.write(1, discard(4, 1, lsn(1, 10)));
     rig.expect(1, 3, &[7, 0]);
-    assert_eq!(rig.refused(1, Request::Read { range: range(2, 1) }), Status::Stale);
+    assert_eq!(rig.refused(1, Request::Read { range: range(2, 1), below: Lsn::MAX }), Status::Stale);
     rig.write(1, fill(0, lsn(1, 5), 0x00FF, &[5; 8]));
     rig.expect(1, 0, &[5, 5, 5, 7, 0, 5, 5, 5, 0, 0, 0, 0, 0, 0, 0, 0]);
 }
@@ -150,11 +157,11 @@ fn fresh_blocks_are_never_marked_and_old_fresh_marks_are_void() {
     rig.write(1, mark(lsn(1, 1), &[0, 1, 100]));
     assert_eq!(stale(&mut rig, 1), slots(&[0, 1]));
     rig.expect(1, 0, &[9; 4]);
-    assert_eq!(rig.refused(1, Request::Read { range: range(4, 1) }), Status::Stale);
+    assert_eq!(rig.refused(1, Request::Read { range: range(4, 1), below: Lsn::MAX }), Status::Stale);
     // A new attempt: everything written after the commit point is in doubt again, older stale marks stay.
     rig.write(1, Request::BeginSync { after: lsn(1, 1) });
     assert_eq!(stale(&mut rig, 1), slots(&[0, 1, 100]));
-    assert_eq!(rig.refused(1, Request::Read { range: range(0, 1) }), Status::Stale);
+    assert_eq!(rig.refused(1, Request::Read { range: range(0, 1), below: Lsn::MAX }), Status::Stale);
 }
 
 /// The writer's session is the same: what it wrote in this return is still newer than what a source may give.
@@ -171,7 +178,7 @@ fn a_volume_that_grows_takes_no_fresh_mark_away() {
     rig.expect(1, 0, &[9, 9, 9, 9, 7]);
     let mut rig = Rig::start(rig.stop());
     rig.settle();
-    let slot = rig.engine.store.volumes[&volume()].slot(CHUNK, SlotIndex(0)).unwrap();
+    let slot = &rig.engine.store.volumes[&volume()].chunks[&CHUNK].slots[&(SlotIndex(0), Lsn::ZERO)];
     assert_eq!((slot.fresh, slot.stamp), (0b1111, lsn(1, 8)), "after a replay too");
 }
 
@@ -187,7 +194,7 @@ fn a_return_that_was_cut_off_is_mended_by_reconcile_and_protects_no_old_block() 
     rig.settle();
     rig.opened(2, 1);
     rig.write(2, mark(Lsn::ZERO, &[0]));
-    assert_eq!(rig.refused(2, Request::Read { range: range(0, 1) }), Status::Stale);
+    assert_eq!(rig.refused(2, Request::Read { range: range(0, 1), below: Lsn::MAX }), Status::Stale);
     rig.write(2, fill(0, lsn(1, 20), u16::MAX, &[7; 16]));
     for chunk in 0..16 {
         rig.write(2, Request::CompleteChunk { chunk: ChunkIndex(chunk), prefix: lsn(1, 20) });
@@ -210,7 +217,7 @@ fn a_filled_slot_takes_the_sources_stamp_unless_its_own_fresh_one_is_higher() {
     rig.write(1, fill(0, lsn(1, 10), 2, &[3]));
     rig.write(1, fill(1, lsn(1, 2), 1, &[4]));
     let changed = |rig: &mut Rig, after| {
-        let list = Request::ListChanged { from: CHUNK, until: ChunkIndex(1), after };
+        let list = Request::ListChanged { from: CHUNK, until: ChunkIndex(1), after, floors: FloorRange::ALL };
         let Reply::Changed { entries, next: None } = rig.ask(1, list) else { panic!() };
         entries
     };
@@ -272,8 +279,8 @@ fn a_fill_of_what_is_not_stale_changes_nothing() {
     let mut expected = [1; 16];
     expected[0] = 2;
     rig.expect(1, 0, &expected);
-    let empty = SlotContent { stamp: Lsn::ZERO, valid: 0, blocks: BlockData::default() };
-    let request = Request::ReadSlot { chunk: CHUNK, slot: SlotIndex(9) };
+    let empty = SlotContent { stamp: Lsn::ZERO, set: 0, valid: 0, blocks: BlockData::default() };
+    let request = Request::ReadSlot { chunk: CHUNK, slot: SlotIndex(9), floors: FloorRange::ALL };
     assert_eq!(rig.ask(1, request), Reply::Slot(empty));
 }
 

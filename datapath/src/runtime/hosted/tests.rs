@@ -23,16 +23,22 @@ fn io(asks: mpsc::Sender<Ask>) -> Io {
     Io { reactor, node, asks, links: HashMap::new(), listeners: HashMap::new(), gone: Vec::new() }
 }
 
+/// A volume that has just been granted.
+pub(super) fn opened(settings: Settings) -> (Io, Hosted) {
+    let mut io = io(mpsc::channel(64).0);
+    let config = ashlar_volume::Config::new(io.node.clone(), None);
+    let metrics = Metrics::new().for_volume(record(1).volume);
+    let done = oneshot::channel().0;
+    let hosted = Hosted::open(&mut io, config, record(1), Addresses::new(), metrics, settings, done);
+    (io, hosted)
+}
+
 /// Serves NBD until the client is done, and answers one of its reads a turn; gives what it returned.
 fn serve<R: Send + 'static>(client: impl FnOnce(UnixStream) -> R + Send + 'static) -> R {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("nbd.sock");
-    let mut io = io(mpsc::channel(64).0);
+    let (mut io, mut hosted) = opened(Settings::default());
     let waker = io.reactor.waker();
-    let config = ashlar_volume::Config::new(io.node.clone(), None);
-    let metrics = Metrics::new().for_volume(record(1).volume);
-    let opened = oneshot::channel();
-    let mut hosted = Hosted::open(&mut io, config, record(1), Addresses::new(), metrics, opened.0);
     hosted.serve_nbd(&mut io, &path, false).unwrap();
     let thread = std::thread::spawn(move || {
         let result = client(UnixStream::connect(path).unwrap());
@@ -104,7 +110,8 @@ fn asks_where_its_disks_are(stranger: fn(TcpStream)) -> bool {
     let disks = addresses.len();
     let metrics = Metrics::new().for_volume(record(1).volume);
     let config = ashlar_volume::Config::new(io.node.clone(), None);
-    let mut hosted = Hosted::open(&mut io, config, record(1), addresses, metrics, oneshot::channel().0);
+    let mut hosted =
+        Hosted::open(&mut io, config, record(1), addresses, metrics, Settings::default(), oneshot::channel().0);
     let (mut completions, mut connected) = (Vec::new(), 0);
     while connected <= disks {
         let deadline = hosted.core.next_deadline();

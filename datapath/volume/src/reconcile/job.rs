@@ -1,10 +1,11 @@
-//! One chunk of a reconcile: its targets one after the other, each first marked and then copied.
+//! One chunk of a reconcile: its targets one after the other, each first marked in every band and then copied band by
+//! band. All marks come before the first copy, because the target's own marks are made with any of them.
 
 use crate::Action;
 use crate::copy::Owner;
 use crate::member::{CopyWhat, MemberIndex, Purpose};
 use crate::volume::{Phase, Volume};
-use ashlar_types::{ChunkIndex, Instant, Lsn, SlotIndex, SlotSet};
+use ashlar_types::{ChunkIndex, FloorRange, Instant, Lsn, SlotIndex, SlotSet};
 use ashlar_wire::{Refusal, Reply, Request, Status};
 use std::collections::VecDeque;
 
@@ -29,6 +30,8 @@ pub(super) struct Job {
     /// Replicas to be made equal to the source, with their own prefixes; the last is worked on.
     pub(super) targets: Vec<(MemberIndex, Lsn)>,
     pub(super) stage: JobStage,
+    /// Bands to be marked, or copied; the first is worked on.
+    pub(super) bands: VecDeque<FloorRange>,
     pub(super) slots: VecDeque<SlotIndex>,
     pub(super) copies_inflight: usize,
 }
@@ -42,6 +45,10 @@ impl Job {
     pub(super) fn target(&self) -> MemberIndex {
         self.targets.last().expect("a job has a target").0
     }
+
+    fn band(&self) -> FloorRange {
+        *self.bands.front().expect("a job works on a band")
+    }
 }
 
 impl Volume {
@@ -53,9 +60,9 @@ impl Volume {
             JobStage::Voiding => (source, Request::VoidStale { chunk }),
             JobStage::Listing => {
                 let until = ChunkIndex(chunk.0 + 1);
-                (source, Request::ListChanged { from: chunk, until, after: job.after() })
+                (source, Request::ListChanged { from: chunk, until, after: job.after(), floors: job.band() })
             }
-            JobStage::Finding => (job.target(), Request::ListStale { from: chunk }),
+            JobStage::Finding => (job.target(), Request::ListStale { from: chunk, floors: job.band() }),
             JobStage::Completing | JobStage::NotHeld => (job.target(), Request::CompleteChunk { chunk, prefix }),
             JobStage::Marking | JobStage::Copying => return,
         };
@@ -63,6 +70,7 @@ impl Volume {
     }
 
     pub(crate) fn job_answered(&mut self, now: Instant, id: usize, reply: Reply, out: &mut Vec<Action>) {
+        let all_bands = self.bands(Lsn::ZERO);
         let Phase::Reconciling(reconcile) = &mut self.phase else { return };
         let Some(job) = reconcile.jobs.get_mut(&id) else { return };
         match (job.stage, reply) {
@@ -70,12 +78,17 @@ impl Volume {
             (JobStage::Listing, Reply::Changed { entries, .. }) => {
                 let found = entries.iter().find(|entry| entry.chunk == job.chunk);
                 let slots = found.map_or(SlotSet::EMPTY, |entry| entry.slots);
-                let (chunk, after, target) = (job.chunk, job.after(), job.target());
+                let (chunk, after, target, floors) = (job.chunk, job.after(), job.target(), job.band());
                 job.stage = JobStage::Marking;
-                self.send(now, target, Purpose::Job(id), Request::MarkStale { chunk, after, slots }, out);
+                let request = Request::MarkStale { chunk, after, floors, into: floors.from, slots };
+                self.send(now, target, Purpose::Job(id), request, out);
             }
             (JobStage::Marking, Reply::Done) => {
-                job.stage = JobStage::Finding;
+                job.bands.pop_front();
+                job.stage = if job.bands.is_empty() { JobStage::Finding } else { JobStage::Listing };
+                if job.bands.is_empty() {
+                    job.bands = all_bands;
+                }
                 self.job_ask(now, id, out);
             }
             (JobStage::Finding, Reply::Changed { entries, .. }) => {
@@ -116,13 +129,16 @@ impl Volume {
 
     pub(super) fn next_target(&mut self, now: Instant, id: usize, out: &mut Vec<Action>) {
         let reconcile = self.reconcile();
-        let job = reconcile.jobs.get_mut(&id).expect("the caller looked");
-        if job.targets.is_empty() {
+        if reconcile.jobs[&id].targets.is_empty() {
             reconcile.jobs.remove(&id);
-        } else {
-            job.stage = JobStage::Listing;
-            self.job_ask(now, id, out);
+            return;
         }
+        let after = reconcile.jobs[&id].after();
+        let bands = self.bands(after);
+        let job = self.reconcile().jobs.get_mut(&id).expect("looked up above");
+        job.bands = bands;
+        job.stage = JobStage::Listing;
+        self.job_ask(now, id, out);
     }
 
     pub(super) fn job_copy(&mut self, now: Instant, id: usize, out: &mut Vec<Action>) {
@@ -135,12 +151,13 @@ impl Volume {
             }
             let Some(slot) = job.slots.pop_front() else { break };
             job.copies_inflight += 1;
-            let what = CopyWhat { chunk: job.chunk, slot, target: job.target() };
+            let what = CopyWhat { chunk: job.chunk, slot, floors: job.band(), target: job.target() };
             self.start_copy(now, Owner::Job(id), what, out);
         }
         let job = self.reconcile().jobs.get_mut(&id).expect("looked up in the loop");
         if job.copies_inflight == 0 {
-            job.stage = JobStage::Completing;
+            job.bands.pop_front();
+            job.stage = if job.bands.is_empty() { JobStage::Completing } else { JobStage::Finding };
             self.job_ask(now, id, out);
         }
     }

@@ -82,8 +82,8 @@ fn the_longest_complete_prefix_wins() {
     for (block, lsn, byte) in [(5, 100, 2), (600, 101, 3), (700, 102, 4)] {
         bench.replicas[0].had(0, block, lsn, byte);
     }
-    bench.replicas[0].stale.insert((ChunkIndex(0), 5));
-    bench.replicas[0].blocks.remove(&(ChunkIndex(0), 5));
+    bench.replicas[0].stale.insert((ChunkIndex(0), 5, Lsn::ZERO));
+    bench.replicas[0].blocks.remove(&(ChunkIndex(0), 5, Lsn::ZERO));
     bench.replicas[0].chunk(ChunkIndex(0)).complete = false;
     bench.start();
     assert!(bench.volume.status().serving);
@@ -98,7 +98,7 @@ fn where_none_is_complete_the_marks_are_voided() {
     for replica in &mut bench.replicas {
         replica.had(0, 5, 100, 2);
         replica.chunk(ChunkIndex(0)).complete = false;
-        replica.stale.insert((ChunkIndex(0), 5));
+        replica.stale.insert((ChunkIndex(0), 5, Lsn::ZERO));
     }
     bench.start();
     assert!(bench.volume.status().serving && same(&bench));
@@ -220,7 +220,7 @@ fn what_it_has_of_a_chunk_that_it_does_not_hold_keeps_nobody_waiting() {
     let chunks = vec![run(0, vec![0, 1, 2]), run(1, vec![0, 1])];
     let mut bench = Bench::new(VolumeRecord { chunks, ..record(&[IN; 3]) });
     bench.replicas[2].distrust();
-    bench.replicas[2].stale.insert((ChunkIndex(1), 7));
+    bench.replicas[2].stale.insert((ChunkIndex(1), 7, Lsn::ZERO));
     bench.start();
     assert!(bench.volume.status().serving, "{:?}", bench.volume.status().blocked);
 }
@@ -246,7 +246,7 @@ fn what_was_durable_on_an_incomplete_replica_is_missed_on_a_complete_one() {
     bench.replicas[1].had(0, 5, 100, 2);
     bench.replicas[1].commit = Lsn::from_raw(100);
     bench.replicas[1].chunk(ChunkIndex(0)).complete = false;
-    bench.replicas[1].stale.insert((ChunkIndex(0), 5));
+    bench.replicas[1].stale.insert((ChunkIndex(0), 5, Lsn::ZERO));
     bench.start();
     bench.advance(Duration::from_secs(3));
     assert!(bench.volume.status().serving, "{:?}", bench.volume.status().blocked);

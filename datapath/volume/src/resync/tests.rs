@@ -391,3 +391,22 @@ fn pages_that_lead_nowhere_end_the_return() {
     bench.advance(Duration::from_secs(10));
     assert_eq!(bench.state(2), IN);
 }
+
+/// A return of hours is not thrown away because somebody gave up a snapshot.
+#[test]
+fn a_join_that_is_refused_for_its_version_is_proposed_again() {
+    let mut bench = Bench::serving(&[IN; 3]);
+    bench.kill(2);
+    bench.write(0, 1, 1);
+    bench.advance(Duration::from_secs(2));
+    bench.withheld = Some("Join");
+    bench.come_back(2);
+    bench.settle();
+    assert!(matches!(bench.state(2), MemberState::Syncing { .. }));
+    (bench.catalog.version, bench.catalog.last_change) = (bench.catalog.version + 1, None);
+    bench.withheld = None;
+    bench.settle();
+    assert_eq!(bench.state(2), IN);
+    let abandoned = |notice: &Notice| matches!(notice, Notice::ReturnAbandoned { .. });
+    assert!(!bench.notices.iter().any(abandoned), "{:?}", bench.notices);
+}

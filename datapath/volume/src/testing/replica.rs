@@ -13,6 +13,8 @@ pub(crate) struct Chunk {
 }
 
 type Block = (ChunkIndex, u64);
+/// A block under a floor.
+pub(crate) type Version = (ChunkIndex, u64, Lsn);
 
 #[derive(Clone, Default)]
 pub(crate) struct Replica {
@@ -28,10 +30,14 @@ pub(crate) struct Replica {
     /// Part of its journal was lost, and nothing has made up for it.
     pub(crate) distrusted: bool,
     pub(crate) chunks: BTreeMap<ChunkIndex, Chunk>,
-    pub(crate) blocks: BTreeMap<Block, Bytes>,
-    pub(crate) stamps: BTreeMap<(ChunkIndex, SlotIndex), Lsn>,
-    pub(crate) stale: BTreeSet<Block>,
-    fresh: BTreeSet<Block>,
+    /// `None`: zeros.
+    pub(crate) blocks: BTreeMap<Version, Option<Bytes>>,
+    pub(crate) stamps: BTreeMap<(ChunkIndex, SlotIndex, Lsn), Lsn>,
+    pub(crate) stale: BTreeSet<Version>,
+    fresh: BTreeSet<Version>,
+    /// Highest of a write.
+    pub(crate) floor: Lsn,
+    pub(crate) kept: Option<Kept>,
     /// Content and checksum differ.
     pub(crate) bad: BTreeSet<Block>,
     /// Refuses the next request of this kind, by the name in its `Debug`.
@@ -75,26 +81,28 @@ impl Replica {
                 self.promised = Some(epoch);
                 let agreed = self.agreed;
                 let session_before = std::mem::replace(&mut self.opened_in, session);
-                let (commit, floor, syncing) = (self.commit, Lsn::ZERO, self.syncing || self.distrusted);
+                let (commit, floor, syncing) = (self.commit, self.floor, self.syncing || self.distrusted);
                 let last = self.chunks.values().map(|chunk| chunk.prefix).max().unwrap_or(Lsn::ZERO);
                 Reply::Opened(Opened { commit, floor, syncing, last, agreed, session_before })
             }
             Request::Report { .. } => self.report(),
-            Request::Write { range, lsn, blocks, .. } => self.change(range, lsn, Some(blocks.data)),
-            Request::Discard { range, lsn, .. } => self.change(range, lsn, None),
-            Request::Read { range } => self.read(range),
+            Request::Write { range, lsn, floor, blocks } => self.change(range, lsn, floor, Some(blocks.data)),
+            Request::Discard { range, lsn, floor } => self.change(range, lsn, floor, None),
+            Request::Read { range, below } => self.read(range, below),
             Request::Repair { range, .. } => {
                 self.bad.retain(|block| !covers(range, *block));
                 Reply::Done
             }
-            Request::ListChanged { from, until, after } => self.changed(from, until, after),
-            Request::MarkStale { chunk, after, slots } => self.mark_stale(chunk, after, slots),
-            Request::ListStale { from } => self.list_stale(from),
-            Request::ReadSlot { chunk, slot } => self.read_slot(chunk, slot),
-            Request::Fill { chunk, slot, content } => self.fill(chunk, slot, content),
+            Request::ListChanged { from, until, after, floors } => self.changed(from, until, after, floors),
+            Request::MarkStale { chunk, after, floors, into, slots } => {
+                self.mark_stale(chunk, after, floors, into, slots)
+            }
+            Request::ListStale { from, floors } => self.list_stale(from, floors),
+            Request::ReadSlot { chunk, slot, floors } => self.read_slot(chunk, slot, floors),
+            Request::Fill { chunk, slot, floors, into, content } => self.fill(chunk, slot, floors, into, content),
             Request::CompleteChunk { chunk, prefix } => self.complete(chunk, prefix),
             Request::VoidStale { chunk } => {
-                self.stale.retain(|block| block.0 != chunk);
+                self.stale.retain(|version| version.0 != chunk);
                 self.chunk(chunk).complete = true;
                 Reply::Done
             }
@@ -105,8 +113,13 @@ impl Replica {
                 Reply::Done
             }
             Request::FinishSync => self.finish_sync(),
+            Request::Keep(kept) => {
+                self.kept = Some(kept);
+                Reply::Done
+            }
             Request::Ping | Request::Grow { .. } => Reply::Done,
-            Request::Observe(_) => unreachable!("a writer does not observe"),
+            Request::Usage => Reply::Held(vec![]),
+            Request::Observe(_) | Request::ListBlocks { .. } => unreachable!("a writer does not observe"),
         }
     }
 
@@ -117,13 +130,32 @@ impl Replica {
 
     /// The byte that the block is full of.
     pub(crate) fn byte(&self, chunk: u32, block: u64) -> u8 {
-        self.blocks.get(&(ChunkIndex(chunk), block)).map_or(0, |data| data[0])
+        self.byte_below(chunk, block, Lsn::MAX)
+    }
+
+    pub(crate) fn byte_below(&self, chunk: u32, block: u64, below: Lsn) -> u8 {
+        self.newest((ChunkIndex(chunk), block), FloorRange { from: Lsn::ZERO, below })
+            .and_then(|version| self.blocks[&version].as_ref())
+            .map_or(0, |data| data[0])
+    }
+
+    fn newest(&self, (chunk, block): Block, floors: FloorRange) -> Option<Version> {
+        let range = (chunk, block, floors.from)..(chunk, block, floors.below);
+        self.blocks.range(range).next_back().map(|(&version, _)| version)
+    }
+
+    /// Versions of a block of which something is said, be it that it is stale.
+    fn versions(&self, (chunk, block): Block, floors: FloorRange) -> Vec<Version> {
+        let range = || (chunk, block, floors.from)..(chunk, block, floors.below);
+        let said: BTreeSet<Version> =
+            self.blocks.range(range()).map(|(&version, _)| version).chain(self.stale.range(range()).copied()).collect();
+        said.into_iter().collect()
     }
 
     /// As if written by an earlier writer.
     pub(crate) fn had(&mut self, chunk: u32, block: u64, lsn: u64, byte: u8) {
         let range = ChunkRange { chunk: ChunkIndex(chunk), start: BlockIndex(block), count: BlockCount(1) };
-        self.change(range, Lsn::from_raw(lsn), Some(Bytes::from(vec![byte; BLOCK_BYTES as usize])));
+        self.change(range, Lsn::from_raw(lsn), Lsn::ZERO, Some(Bytes::from(vec![byte; BLOCK_BYTES as usize])));
     }
 
     /// Its journal was damaged: it cannot say what it has.
@@ -146,33 +178,35 @@ impl Replica {
         Reply::Reported { entries: self.chunks.iter().map(report).collect(), next: None }
     }
 
-    fn change(&mut self, range: ChunkRange, lsn: Lsn, data: Option<Bytes>) -> Reply {
+    fn change(&mut self, range: ChunkRange, lsn: Lsn, floor: Lsn, data: Option<Bytes>) -> Reply {
         if lsn <= self.chunk(range.chunk).prefix {
             return Reply::Done;
         }
         for at in 0..u64::from(range.count.0) {
             let index = BlockIndex(range.start.0 + at);
-            let block = (range.chunk, index.0);
-            match &data {
-                Some(data) => {
-                    let bytes = data.slice((at * BLOCK_BYTES) as usize..((at + 1) * BLOCK_BYTES) as usize);
-                    self.blocks.insert(block, bytes);
-                }
-                None => drop(self.blocks.remove(&block)),
-            }
-            self.bad.remove(&block);
-            self.stale.remove(&block);
+            let version = (range.chunk, index.0, floor);
+            let slice = (at * BLOCK_BYTES) as usize..((at + 1) * BLOCK_BYTES) as usize;
+            self.blocks.insert(version, data.as_ref().map(|data| data.slice(slice)));
+            self.bad.remove(&(range.chunk, index.0));
+            self.stale.remove(&version);
             if self.syncing {
-                self.fresh.insert(block);
+                self.fresh.insert(version);
             }
-            self.stamps.insert((range.chunk, index.slot()), lsn);
+            self.stamps.insert((range.chunk, index.slot(), floor), lsn);
         }
         self.chunk(range.chunk).prefix = lsn;
+        self.floor = self.floor.max(floor);
         Reply::Done
     }
 
-    fn read(&self, range: ChunkRange) -> Reply {
-        if self.stale.iter().any(|block| covers(range, *block)) {
+    /// Awaits a copy: nothing newer among the floors stands before the stale one.
+    fn is_stale(&self, block: Block, floors: FloorRange) -> bool {
+        self.versions(block, floors).last().is_some_and(|version| self.stale.contains(version))
+    }
+
+    fn read(&self, range: ChunkRange, below: Lsn) -> Reply {
+        let floors = FloorRange { from: Lsn::ZERO, below };
+        if (range.start.0..range.end().0).any(|block| self.is_stale((range.chunk, block), floors)) {
             return refuse(Status::Stale);
         }
         if self.bad.iter().any(|block| covers(range, *block)) {
@@ -180,7 +214,8 @@ impl Replica {
         }
         let mut data = BytesMut::new();
         for at in range.start.0..range.end().0 {
-            match self.blocks.get(&(range.chunk, at)) {
+            let version = self.newest((range.chunk, at), floors);
+            match version.and_then(|version| self.blocks[&version].as_ref()) {
                 Some(bytes) => data.extend_from_slice(bytes),
                 None => data.extend_from_slice(&[0; BLOCK_BYTES as usize]),
             }
@@ -188,11 +223,13 @@ impl Replica {
         Reply::Data(BlockData::seal(data.freeze()))
     }
 
-    fn changed(&self, from: ChunkIndex, until: ChunkIndex, after: Lsn) -> Reply {
+    fn changed(&self, from: ChunkIndex, until: ChunkIndex, after: Lsn, floors: FloorRange) -> Reply {
         let mut entries = vec![];
         for (&chunk, entry) in self.chunks.range(from..until) {
-            let here = self.stamps.iter().filter(|((at, _), stamp)| *at == chunk && **stamp > after);
-            let slots: SlotSet = here.map(|((_, slot), _)| *slot).collect();
+            let is_changed = |((at, _, floor), stamp): &(&(ChunkIndex, SlotIndex, Lsn), &Lsn)| {
+                *at == chunk && **stamp > after && floors.contains(*floor)
+            };
+            let slots: SlotSet = self.stamps.iter().filter(is_changed).map(|((_, slot, _), _)| *slot).collect();
             if !slots.is_empty() || entry.prefix > after {
                 entries.push(ChangedSlots { chunk, prefix: entry.prefix, slots });
             }
@@ -200,25 +237,40 @@ impl Replica {
         Reply::Changed { entries, next: None }
     }
 
-    fn mark_stale(&mut self, chunk: ChunkIndex, after: Lsn, slots: SlotSet) -> Reply {
+    fn mark_stale(&mut self, chunk: ChunkIndex, after: Lsn, floors: FloorRange, into: Lsn, slots: SlotSet) -> Reply {
         let in_a_return = self.syncing;
         let entry = self.chunk(chunk);
         entry.complete = false;
         if !in_a_return {
             entry.prefix = entry.prefix.min(after);
         }
-        let own = self.stamps.iter().filter(|((at, _), stamp)| *at == chunk && **stamp > after);
-        let own: SlotSet = own.map(|((_, slot), _)| *slot).collect();
-        for slot in slots.union(&own).iter() {
-            let blocks = blocks_of(chunk, slot).filter(|block| !self.fresh.contains(block)).collect::<Vec<_>>();
-            self.stale.extend(blocks);
+        for slot in slots.iter() {
+            self.stamps.entry((chunk, slot, into)).or_insert(Lsn::ZERO);
+            let named = self.stamps.range((chunk, slot, floors.from)..(chunk, slot, floors.below));
+            let named: Vec<Lsn> = named.map(|((_, _, floor), _)| *floor).collect();
+            named.into_iter().for_each(|floor| self.mark_version(chunk, slot, floor));
         }
+        self.mark_own(Some(chunk), after);
         Reply::Done
     }
 
-    fn list_stale(&self, from: ChunkIndex) -> Reply {
+    fn mark_own(&mut self, only: Option<ChunkIndex>, after: Lsn) {
+        let is_own = |((chunk, _, _), stamp): &(&(ChunkIndex, SlotIndex, Lsn), &Lsn)| {
+            only.is_none_or(|only| only == *chunk) && **stamp > after
+        };
+        let own: Vec<_> = self.stamps.iter().filter(is_own).map(|(version, _)| *version).collect();
+        own.into_iter().for_each(|(chunk, slot, floor)| self.mark_version(chunk, slot, floor));
+    }
+
+    fn mark_version(&mut self, chunk: ChunkIndex, slot: SlotIndex, floor: Lsn) {
+        let versions = blocks_of(chunk, slot).map(|(chunk, block)| (chunk, block, floor));
+        let awaited: Vec<Version> = versions.filter(|version| !self.fresh.contains(version)).collect();
+        self.stale.extend(awaited);
+    }
+
+    fn list_stale(&self, from: ChunkIndex, floors: FloorRange) -> Reply {
         let mut chunks: BTreeMap<ChunkIndex, SlotSet> = BTreeMap::new();
-        for &(chunk, block) in self.stale.iter().filter(|block| block.0 >= from) {
+        for &(chunk, block, _) in self.stale.iter().filter(|version| version.0 >= from && floors.contains(version.2)) {
             chunks.entry(chunk).or_default().insert(BlockIndex(block).slot());
         }
         let entry = |(chunk, slots)| ChangedSlots { chunk, prefix: Lsn::ZERO, slots };
@@ -226,41 +278,55 @@ impl Replica {
         Reply::Changed { entries: chunks.into_iter().map(entry).collect(), next }
     }
 
-    fn read_slot(&self, chunk: ChunkIndex, slot: SlotIndex) -> Reply {
-        let (mut valid, mut data) = (0, BytesMut::new());
+    fn read_slot(&self, chunk: ChunkIndex, slot: SlotIndex, floors: FloorRange) -> Reply {
+        let (mut set, mut valid, mut data) = (0, 0, BytesMut::new());
         for (at, block) in blocks_of(chunk, slot).enumerate() {
             if self.bad.contains(&block) {
                 return refuse(Status::BadBlock);
             }
-            if let Some(bytes) = self.blocks.get(&block) {
+            if self.is_stale(block, floors) {
+                return refuse(Status::Stale);
+            }
+            let Some(version) = self.newest(block, floors) else { continue };
+            set |= 1 << at;
+            if let Some(bytes) = &self.blocks[&version] {
                 valid |= 1 << at;
                 data.extend_from_slice(bytes);
             }
         }
-        let stamp = self.stamps.get(&(chunk, slot)).copied().unwrap_or(Lsn::ZERO);
-        Reply::Slot(SlotContent { stamp, valid, blocks: BlockData::seal(data.freeze()) })
+        let stamps = self.stamps.range((chunk, slot, floors.from)..(chunk, slot, floors.below));
+        let stamp = stamps.map(|(_, stamp)| *stamp).max().unwrap_or(Lsn::ZERO);
+        Reply::Slot(SlotContent { stamp, set, valid, blocks: BlockData::seal(data.freeze()) })
     }
 
-    fn fill(&mut self, chunk: ChunkIndex, slot: SlotIndex, content: SlotContent) -> Reply {
+    fn fill(
+        &mut self,
+        chunk: ChunkIndex,
+        slot: SlotIndex,
+        floors: FloorRange,
+        into: Lsn,
+        content: SlotContent,
+    ) -> Reply {
         let mut given = content.blocks.data.chunks(BLOCK_BYTES as usize);
         let mut any_fresh = false;
         for (at, block) in blocks_of(chunk, slot).enumerate() {
             let bytes = (content.valid & 1 << at != 0).then(|| Bytes::copy_from_slice(given.next().unwrap()));
-            any_fresh |= self.fresh.contains(&block);
-            if self.stale.remove(&block) {
-                match bytes {
-                    Some(bytes) => drop(self.blocks.insert(block, bytes)),
-                    None => drop(self.blocks.remove(&block)),
-                }
+            let (fresh, old): (Vec<Version>, Vec<Version>) =
+                self.versions(block, floors).into_iter().partition(|version| self.fresh.contains(version));
+            any_fresh |= !fresh.is_empty();
+            let awaited: Vec<Version> = old.into_iter().filter(|version| self.stale.remove(version)).collect();
+            awaited.iter().for_each(|version| drop(self.blocks.remove(version)));
+            if !awaited.is_empty() && fresh.is_empty() && content.set & 1 << at != 0 {
+                self.blocks.insert((block.0, block.1, into), bytes);
             }
         }
-        let stamp = self.stamps.entry((chunk, slot)).or_insert(Lsn::ZERO);
+        let stamp = self.stamps.entry((chunk, slot, into)).or_insert(Lsn::ZERO);
         *stamp = if any_fresh { content.stamp.max(*stamp) } else { content.stamp };
         Reply::Done
     }
 
     fn complete(&mut self, chunk: ChunkIndex, prefix: Lsn) -> Reply {
-        if self.stale.iter().any(|block| block.0 == chunk) {
+        if self.stale.iter().any(|version| version.0 == chunk) {
             return refuse(Status::Incomplete);
         }
         let entry = self.chunk(chunk);
@@ -278,10 +344,7 @@ impl Replica {
         for chunk in self.chunks.values_mut() {
             *chunk = Chunk { prefix: chunk.prefix.min(after), adopted: Lsn::ZERO, complete: false };
         }
-        let own: Vec<_> = self.stamps.iter().filter(|(_, stamp)| **stamp > after).map(|(slot, _)| *slot).collect();
-        for (chunk, slot) in own {
-            self.stale.extend(blocks_of(chunk, slot));
-        }
+        self.mark_own(None, after);
         Reply::Done
     }
 

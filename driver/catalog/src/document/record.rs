@@ -1,16 +1,19 @@
 //! The membership record as it is kept: `record/<id>` holds everything but the chunk table, which is in pages of its
 //! own, so that a change of membership writes one small value whatever the volume's size (C2).
 
-use super::text;
-use crate::{CatalogError, CatalogErrorKind};
+use super::{decode_as, encode_as, text};
+use crate::{CatalogError, CatalogErrorKind, KeyValue};
 use ashlar_types::{
     ByteCount, Change, ChunkIndex, ChunkRun, ClusterId, DiskId, Epoch, Geometry, Lsn, Member, MemberState, NodeName,
-    VolumeId, VolumeRecord, ZoneName,
+    Snapshot, SnapshotId, VolumeId, VolumeRecord, ZoneName,
 };
 use serde::{Deserialize, Serialize};
 
 /// Runs of one page of a chunk table.
 pub(crate) const RUNS_PER_PAGE: usize = 1024;
+
+/// 2 has `snapshots`.
+const RECORD_FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,6 +33,9 @@ pub(crate) struct RecordDocument {
     members: Vec<MemberDocument>,
     #[serde(with = "text::list")]
     declared_lost: Vec<DiskId>,
+    /// Records that were written before there were snapshots have none.
+    #[serde(default)]
+    snapshots: Vec<SnapshotDocument>,
     last_change: Option<ChangeDocument>,
 }
 
@@ -76,6 +82,15 @@ enum ChangeDocument {
     },
     CloseClean,
     OpenDirty,
+    Snapshot(SnapshotDocument),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SnapshotDocument {
+    #[serde(with = "text")]
+    snapshot: SnapshotId,
+    point_lsn: u64,
 }
 
 /// Chunks `first`.. with the same members.
@@ -88,6 +103,14 @@ pub(crate) struct RunDocument {
 }
 
 impl RecordDocument {
+    pub(crate) fn encoded(&self) -> Vec<u8> {
+        encode_as(RECORD_FORMAT, self)
+    }
+
+    pub(crate) fn decoded(stored: &KeyValue) -> Result<RecordDocument, CatalogError> {
+        decode_as(RECORD_FORMAT, stored)
+    }
+
     pub(crate) fn of(record: &VolumeRecord) -> RecordDocument {
         RecordDocument {
             cluster: record.cluster,
@@ -101,8 +124,17 @@ impl RecordDocument {
             min_replicas: record.min_replicas,
             members: record.members.iter().map(MemberDocument::of).collect(),
             declared_lost: record.declared_lost.clone(),
+            snapshots: record.snapshots.iter().map(SnapshotDocument::of).collect(),
             last_change: record.last_change.as_ref().map(ChangeDocument::of),
         }
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(crate) fn is_held_by(&self, node: &NodeName) -> bool {
+        self.holder.as_ref() == Some(node)
     }
 
     /// The record with its chunk table. What does not fit together is corruption.
@@ -123,6 +155,7 @@ impl RecordDocument {
             members: self.members.into_iter().map(MemberDocument::into_member).collect(),
             chunks: runs.into_iter().map(RunDocument::into_run).collect(),
             declared_lost: self.declared_lost,
+            snapshots: self.snapshots.into_iter().map(SnapshotDocument::into_snapshot).collect(),
             last_change: self.last_change.map(ChangeDocument::into_change),
         };
         let geometry = Geometry::new(record.size).map_err(|_| corrupt("size is not valid"))?;
@@ -172,6 +205,16 @@ impl MemberDocument {
     }
 }
 
+impl SnapshotDocument {
+    fn of(snapshot: &Snapshot) -> SnapshotDocument {
+        SnapshotDocument { snapshot: snapshot.id, point_lsn: snapshot.point.raw() }
+    }
+
+    fn into_snapshot(self) -> Snapshot {
+        Snapshot { id: self.snapshot, point: Lsn::from_raw(self.point_lsn) }
+    }
+}
+
 impl ChangeDocument {
     fn of(change: &Change) -> ChangeDocument {
         match change {
@@ -183,6 +226,7 @@ impl ChangeDocument {
             &Change::AbandonReturn { disk } => ChangeDocument::AbandonReturn { disk },
             Change::CloseClean => ChangeDocument::CloseClean,
             Change::OpenDirty => ChangeDocument::OpenDirty,
+            Change::Snapshot(snapshot) => ChangeDocument::Snapshot(SnapshotDocument::of(snapshot)),
         }
     }
 
@@ -196,6 +240,7 @@ impl ChangeDocument {
             ChangeDocument::AbandonReturn { disk } => Change::AbandonReturn { disk },
             ChangeDocument::CloseClean => Change::CloseClean,
             ChangeDocument::OpenDirty => Change::OpenDirty,
+            ChangeDocument::Snapshot(snapshot) => Change::Snapshot(snapshot.into_snapshot()),
         }
     }
 }

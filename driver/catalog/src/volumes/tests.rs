@@ -1,8 +1,8 @@
 //! Volumes in the catalog: nothing is lost between writing and reading, and every change is compared.
 
 use super::*;
-use crate::{MetaStore, RocksStore};
-use ashlar_types::{Change, ChunkIndex, ChunkRun, ClusterId, Epoch, Lsn, Member, MemberState};
+use crate::{Class, Limit, MetaStore, RocksStore};
+use ashlar_types::{Change, ChunkIndex, ChunkRun, ClusterId, Epoch, Lsn, Member, MemberState, Snapshot, SnapshotId};
 use std::path::Path;
 
 const CLUSTER: ClusterId = ClusterId::from_u128(1);
@@ -30,6 +30,13 @@ fn volume(id: u128, name: &str) -> Volume {
         use_state: UseState::Blank,
         fs_type: String::new(),
         created_ms: 5,
+        settings: Settings {
+            version: 0,
+            class: Class::High,
+            operations: Some(Limit { per_second: 500, burst: None }),
+            bytes: Some(Limit { per_second: 1 << 20, burst: Some(1 << 30) }),
+        },
+        published_read_only: false,
         record: VolumeRecord {
             cluster: CLUSTER,
             volume: VolumeId::from_u128(id),
@@ -43,6 +50,7 @@ fn volume(id: u128, name: &str) -> Volume {
             members: [1, 2, 3].map(member).to_vec(),
             chunks: vec![ChunkRun { first: ChunkIndex(0), count: 16, members: vec![0, 1, 2] }],
             declared_lost: Vec::new(),
+            snapshots: vec![Snapshot { id: SnapshotId::from_u128(4), point: Lsn::from_raw(77) }],
             last_change: None,
         },
     }
@@ -193,4 +201,124 @@ async fn a_chunk_table_with_a_gap_is_corrupt() {
     let gone = Transaction::default().delete(keys::chunk_page(seen.volume.id(), 0));
     catalog.store().commit(gone).await.unwrap();
     assert_eq!(catalog.volume(seen.volume.id()).await.unwrap_err().kind(), CatalogErrorKind::Corrupt);
+}
+
+/// As `volume/<id>` was written before there were settings.
+const VOLUME_OF_FORMAT_1: &str = r#"{"format":1,"body":{"name":"a","parameters":{"replicas":"3"},
+    "allowed_nodes":["n1"],"use":"used","fs_type":"ext4","created_ms":5}}"#;
+
+#[tokio::test]
+async fn a_volume_from_before_there_were_settings_has_the_usual_ones_and_can_get_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let catalog = open(directory.path()).await;
+    let id = create(&catalog, &volume(1, "a")).await.volume.id();
+    let old = Transaction::default().put(keys::volume(id), VOLUME_OF_FORMAT_1.as_bytes().to_vec());
+    catalog.store().commit(old).await.unwrap();
+    let seen = catalog.volume(id).await.unwrap().unwrap();
+    assert_eq!((seen.volume.settings, seen.volume.fs_type.as_str()), (Settings::default(), "ext4"));
+    let low = Settings { version: 1, class: Class::Low, ..Settings::default() };
+    let changed = catalog.change_settings(&seen, low, None, vec![event()]).await.unwrap();
+    assert_eq!(catalog.volume(id).await.unwrap().unwrap(), changed);
+    assert_eq!(changed.volume, Volume { settings: low, ..seen.volume });
+}
+
+#[tokio::test]
+async fn a_volume_of_a_newer_program_is_told_apart_from_a_damaged_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let catalog = open(directory.path()).await;
+    let id = create(&catalog, &volume(1, "a")).await.volume.id();
+    for (value, kind) in [
+        (r#"{"format":3,"body":{"mood":1}}"#, CatalogErrorKind::Newer),
+        (r#"{"format":2,"body":{"mood":1}}"#, CatalogErrorKind::Corrupt),
+    ] {
+        let put = Transaction::default().put(keys::volume(id), value.as_bytes().to_vec());
+        catalog.store().commit(put).await.unwrap();
+        assert_eq!(catalog.volume(id).await.unwrap_err().kind(), kind);
+        let settings = catalog.settings(&[id]).await.unwrap().remove(0).1;
+        assert_eq!(settings.unwrap_err().kind(), kind);
+    }
+}
+
+#[tokio::test]
+async fn settings_and_record_change_together_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let catalog = open(directory.path()).await;
+    let seen = create(&catalog, &volume(1, "a")).await;
+    let settings = Settings { version: 1, ..Settings::default() };
+    let next = VolumeRecord { version: 2, min_replicas: 1, ..seen.volume.record.clone() };
+    let other = VolumeRecord { version: 2, ..seen.volume.record.clone() };
+    let moved = catalog.change_record(&seen, other, vec![]).await.unwrap();
+    let late = catalog.change_settings(&seen, settings, Some(next.clone()), vec![event()]).await.unwrap_err();
+    assert_eq!(late.kind(), CatalogErrorKind::Conflict);
+    assert_eq!(catalog.volume(seen.volume.id()).await.unwrap().unwrap(), moved, "nothing of it was kept");
+    let next = VolumeRecord { version: 3, ..next };
+    let changed = catalog.change_settings(&moved, settings, Some(next), vec![event()]).await.unwrap();
+    assert_eq!(catalog.volume(seen.volume.id()).await.unwrap().unwrap(), changed);
+    assert_eq!((changed.volume.settings, changed.volume.record.min_replicas), (settings, 1));
+}
+
+#[tokio::test]
+async fn settings_of_many_volumes_are_read_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let catalog = open(directory.path()).await;
+    let a = create(&catalog, &volume(1, "a")).await.volume;
+    let b = create(&catalog, &volume(300, "b")).await.volume;
+    let all: Vec<VolumeId> = (1..=300).map(VolumeId::from_u128).collect();
+    let found = catalog.settings(&all).await.unwrap();
+    let found: Vec<_> = found.into_iter().map(|(id, settings)| (id, settings.unwrap())).collect();
+    assert_eq!(found, [(a.id(), a.settings), (b.id(), b.settings)]);
+}
+
+#[tokio::test]
+async fn a_volume_grows_with_its_chunks_and_claims_in_one_transaction() {
+    let directory = tempfile::tempdir().unwrap();
+    let catalog = open(directory.path()).await;
+    let mut wide = volume(1, "a");
+    let runs = RUNS_PER_PAGE as u32 + 5;
+    wide.record.size = ByteCount(u64::from(runs) * ashlar_types::CHUNK_BYTES);
+    let run = |i: u32| ChunkRun { first: ChunkIndex(i), count: 1, members: vec![(i % 3) as u16] };
+    wide.record.chunks = (0..runs).map(run).collect();
+    let seen = create(&catalog, &wide).await;
+    let mut next = VolumeRecord { version: 2, ..seen.volume.record.clone() };
+    next.size = ByteCount(next.size.0 + 3 * ashlar_types::CHUNK_BYTES);
+    next.chunks.last_mut().unwrap().count = 4;
+    let stale = crate::Claims::default();
+    let raced = catalog.grow_volume(&seen, next.clone(), &stale, vec![event()]).await.unwrap_err();
+    assert_eq!(raced.kind(), CatalogErrorKind::Conflict, "the room was judged by older claims");
+    let claims = catalog.claims().await.unwrap();
+    let grown = catalog.grow_volume(&seen, next.clone(), &claims, vec![event()]).await.unwrap();
+    let claims = catalog.claims().await.unwrap();
+    let late = catalog.grow_volume(&seen, next.clone(), &claims, vec![event()]).await.unwrap_err();
+    assert_eq!(late.kind(), CatalogErrorKind::Conflict);
+    drop(catalog);
+    let catalog = open(directory.path()).await;
+    assert_eq!(catalog.volume(wide.id()).await.unwrap().unwrap(), grown);
+    assert_eq!(grown.volume.record, next);
+    assert_eq!([1, 2, 3].map(|number| claims.of(disk(number))), [next.size; 3]);
+    let gone = catalog.delete_volume(&grown, event()).await.unwrap();
+    for tombstone in &gone {
+        catalog.drop_tombstone(tombstone).await.unwrap();
+    }
+    assert_eq!(catalog.claims().await.unwrap().of(disk(1)), ByteCount(0), "what was claimed is given back");
+}
+
+#[tokio::test]
+async fn what_a_volume_is_published_for_is_kept_with_its_holder() {
+    let directory = tempfile::tempdir().unwrap();
+    let catalog = open(directory.path()).await;
+    let seen = create(&catalog, &volume(1, "a")).await;
+    create(&catalog, &volume(2, "b")).await;
+    let n1 = "n1".parse().unwrap();
+    let next = VolumeRecord { version: 2, holder: Some("n1".parse().unwrap()), ..seen.volume.record.clone() };
+    let published = catalog.publish(&seen, next.clone(), true, vec![event()]).await.unwrap();
+    let late = catalog.publish(&seen, next, false, vec![event()]).await.unwrap_err();
+    assert_eq!(late.kind(), CatalogErrorKind::Conflict);
+    assert_eq!((catalog.held_by(&n1).await.unwrap(), catalog.held_by(&"n2".parse().unwrap()).await.unwrap()), (1, 0));
+    drop(catalog);
+    let catalog = open(directory.path()).await;
+    let found = catalog.volume(VolumeId::from_u128(1)).await.unwrap().unwrap();
+    assert!(found == published && found.volume.published_read_only);
+    let unpublished = catalog.unpublish(&found).await.unwrap();
+    assert!(!unpublished.volume.published_read_only);
+    assert_eq!(catalog.volume(VolumeId::from_u128(1)).await.unwrap().unwrap(), unpublished);
 }

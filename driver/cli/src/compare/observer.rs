@@ -3,7 +3,8 @@
 
 use anyhow::{Context, bail, ensure};
 use ashlar_types::{
-    BLOCK_BYTES, BlockCount, ChunkIndex, ChunkRange, Crc32, DiskId, Epoch, Lsn, RequestId, SessionId, VolumeRecord,
+    BLOCK_BYTES, BlockCount, ChunkIndex, ChunkRange, Crc32, DiskId, Epoch, FloorRange, Lsn, RequestId, SessionId,
+    VolumeRecord,
 };
 use ashlar_wire::{
     BlockData, ChangedSlots, Frame, FrameHeader, Open, Refusal, Reply, Request, Status, decode_reply, encode_request,
@@ -19,6 +20,8 @@ pub(super) struct Observer {
     stream: TcpStream,
     session: SessionId,
     next_request: u64,
+    /// What is read: the present (`Lsn::MAX`), or a snapshot with this point.
+    view: Lsn,
 }
 
 impl Observer {
@@ -29,7 +32,7 @@ impl Observer {
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         let session = SessionId(uuid::Uuid::new_v4().as_u128() as u64);
-        let mut observer = Observer { stream, session, next_request: 1 };
+        let mut observer = Observer { stream, session, next_request: 1, view: Lsn::MAX };
         let served = Epoch::NONE;
         let open = Open { cluster: record.cluster, disk, volume: record.volume, size: record.size, served };
         match observer.ask(Request::Observe(open))? {
@@ -39,12 +42,17 @@ impl Observer {
         }
     }
 
-    /// Every slot that was ever written in the chunks `from..until`.
+    pub(super) fn look_at(&mut self, view: Lsn) {
+        self.view = view;
+    }
+
+    /// Every slot of the view that was ever written in the chunks `from..until`.
     pub(super) fn written_slots(&mut self, from: ChunkIndex, until: ChunkIndex) -> anyhow::Result<Vec<ChangedSlots>> {
+        let floors = FloorRange { from: Lsn::ZERO, below: self.view };
         let mut written = vec![];
         let mut next = Some(from);
         while let Some(from) = next {
-            match self.ask(Request::ListChanged { from, until, after: Lsn::ZERO })? {
+            match self.ask(Request::ListChanged { from, until, after: Lsn::ZERO, floors })? {
                 Reply::Changed { entries, next: following } => {
                     ensure!(following.is_none_or(|following| following > from), "the chunkserver lists in circles");
                     written.extend(entries);
@@ -58,7 +66,7 @@ impl Observer {
 
     /// Asks for blocks; [`Observer::content`] takes the answer.
     pub(super) fn ask_for(&mut self, range: ChunkRange) -> anyhow::Result<()> {
-        self.send(Request::Read { range })
+        self.send(Request::Read { range, below: self.view })
     }
 
     /// The answer to the last [`Observer::ask_for`]. If a block cannot be read, each is asked for on its own.
@@ -74,7 +82,7 @@ impl Observer {
         let mut content = Content { blocks: Vec::with_capacity(range.count.0 as usize) };
         for at in 0..range.count.0 {
             let one = ChunkRange { start: range.start.offset_by(BlockCount(at)), count: BlockCount(1), ..range };
-            match self.ask(Request::Read { range: one })? {
+            match self.ask(Request::Read { range: one, below: self.view })? {
                 Reply::Data(blocks) => content.blocks.extend(checked(blocks, one.count)?.blocks),
                 Reply::Refused(Refusal { status: Status::BadBlock | Status::Stale, .. }) => content.blocks.push(None),
                 other => return Err(unexpected(other)),
@@ -161,6 +169,8 @@ fn name_of(reply: &Reply) -> &'static str {
         Reply::Data(_) => "Data",
         Reply::Changed { .. } => "Changed",
         Reply::Slot(_) => "Slot",
+        Reply::Held(_) => "Held",
+        Reply::Blocks(_) => "Blocks",
         Reply::Done => "Done",
         Reply::Refused(_) => "Refused",
     }

@@ -12,7 +12,7 @@ fn node(name: &str) -> NodeName {
     name.parse().unwrap()
 }
 
-fn volume() -> VolumeRecord {
+pub(crate) fn volume() -> VolumeRecord {
     let member = |disk| Member { disk, node: node("n"), zone: None, state: MemberState::InSync };
     VolumeRecord {
         cluster: ClusterId::from_u128(1),
@@ -27,6 +27,7 @@ fn volume() -> VolumeRecord {
         members: [A, B, C].map(member).to_vec(),
         chunks: vec![ChunkRun { first: ChunkIndex(0), count: 16, members: vec![0, 1, 2] }],
         declared_lost: vec![],
+        snapshots: vec![],
         last_change: None,
     }
 }
@@ -182,4 +183,46 @@ fn a_volume_grows_and_never_shrinks() {
     assert_eq!(grown.members_of(ChunkIndex(47)), [0, 1, 2]);
     assert!(matches!(grow(&grown, ByteCount(1 << 30)), Err(Refusal::Size { .. })));
     assert!(matches!(grow(&grown, ByteCount(5)), Err(Refusal::Size { .. })));
+}
+
+#[test]
+fn min_replicas_changes_only_between_two_writers_the_last_of_which_closed() {
+    let fresh = volume();
+    assert_eq!(set_min_replicas(&fresh, 2), Ok(fresh.clone()), "as it is");
+    let one = set_min_replicas(&fresh, 1).unwrap();
+    assert_eq!((one.min_replicas, one.version, one.epoch), (1, fresh.version + 1, fresh.epoch));
+    assert_eq!(set_min_replicas(&one, 3).unwrap().min_replicas, 3);
+    for min in [0, 4, u8::MAX] {
+        assert_eq!(set_min_replicas(&fresh, min), Err(Refusal::MinReplicas { min, replicas: 3 }));
+    }
+
+    let held = grant(&fresh, &node("a")).unwrap();
+    assert_eq!(set_min_replicas(&held, 1), Err(Refusal::MinReplicasInUse));
+    assert_eq!(set_min_replicas(&held, 2), Ok(held.clone()), "no change is no change of a writer's rules");
+    let open = applied(apply(&held, held.epoch, held.version, &Change::OpenDirty));
+    let taken = release_by_force(&open);
+    for min in [1, 3] {
+        assert_eq!(set_min_replicas(&taken, min), Err(Refusal::MinReplicasUnclean));
+    }
+    let closed = applied(apply(&open, open.epoch, open.version, &Change::CloseClean));
+    assert_eq!(set_min_replicas(&closed, 1).unwrap().min_replicas, 1);
+}
+
+/// It was taken away before it opened, and may open still: then it learns of the change first.
+#[test]
+fn a_writer_that_opens_after_min_replicas_has_changed_knows_of_it() {
+    let held = grant(&volume(), &node("a")).unwrap();
+    let next = set_min_replicas(&release_by_force(&held), 1).unwrap();
+    match apply(&next, held.epoch, held.version, &Change::OpenDirty) {
+        ChangeAnswer::Refused { record, .. } => assert_eq!(record.min_replicas, 1),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn min_replicas_never_rises_above_what_is_in_sync() {
+    let record = grant(&volume(), &node("a")).unwrap();
+    let two = applied(apply(&record, record.epoch, record.version, &eject_change(&[C])));
+    let closed = applied(apply(&two, two.epoch, two.version, &Change::CloseClean));
+    assert_eq!(set_min_replicas(&closed, 3), Err(Refusal::BelowMinReplicas { in_sync: 2, min: 3 }));
 }

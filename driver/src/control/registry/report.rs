@@ -86,6 +86,26 @@ impl Report {
         Ok(Report { node, zone, daemon, events })
     }
 
+    /// By which settings the datapath serves each of its volumes.
+    pub(crate) fn settings_versions(&self) -> BTreeMap<VolumeId, u64> {
+        match &self.daemon {
+            DaemonReport::Chunkserver { .. } => BTreeMap::new(),
+            DaemonReport::Datapath { volumes, .. } => {
+                volumes.iter().map(|(&id, attached)| (id, attached.settings_version)).collect()
+            }
+        }
+    }
+
+    /// Of which record the writer of each of the datapath's volumes knows.
+    pub(crate) fn record_versions(&self) -> BTreeMap<VolumeId, u64> {
+        match &self.daemon {
+            DaemonReport::Chunkserver { .. } => BTreeMap::new(),
+            DaemonReport::Datapath { volumes, .. } => {
+                volumes.iter().map(|(&id, attached)| (id, attached.record_version)).collect()
+            }
+        }
+    }
+
     fn daemon(&self) -> Daemon {
         match self.daemon {
             DaemonReport::Chunkserver { .. } => Daemon::Chunkserver,

@@ -1,13 +1,8 @@
 //! Who holds a volume, and what happens when the holder does not answer.
 
 use super::*;
-use crate::control::attachment::{Detached, Show};
+use crate::control::attachment::Detached;
 use ashlar_catalog::UseState;
-use ashlar_rpc::control::Frontend;
-
-fn shown(frontend: Frontend) -> Show {
-    Show { frontend, read_only: false, keeps_use: false }
-}
 
 #[tokio::test]
 async fn a_second_node_is_refused_with_the_name_of_the_holder() {
@@ -94,11 +89,11 @@ async fn one_operation_on_a_volume_at_a_time() {
     let world = World::with_nodes(3).await;
     let id = world.create("a").await.volume.id();
     let permit = world.control.in_flight.begin(id).unwrap();
-    let busy = world.control.attach(id, &node("n1"), Show::NOTHING).await.unwrap_err();
+    let busy = world.control.attach(id, &node("n1"), shown(Frontend::Unspecified)).await.unwrap_err();
     assert_eq!(busy.kind, ErrorKind::Busy);
     assert_eq!(world.control.delete_volume(id).await.unwrap_err().kind, ErrorKind::Busy);
     drop(permit);
-    world.control.attach(id, &node("n1"), Show::NOTHING).await.unwrap();
+    world.control.attach(id, &node("n1"), shown(Frontend::Unspecified)).await.unwrap();
 }
 
 /// P8: what was written through such a device lies anywhere, and no probe would find it.

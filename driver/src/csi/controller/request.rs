@@ -5,10 +5,12 @@ use super::super::{TOPOLOGY_NODE, TOPOLOGY_ZONE};
 use crate::control::volumes::{NewVolume, SizeRange};
 use crate::csi::params;
 use crate::error::{Error, ErrorKind, Result};
+use crate::mount::{FsType, Group, MountOptions};
 use ashlar_catalog::Node;
 use ashlar_rpc::csi::volume_capability::{AccessType, access_mode::Mode};
-use ashlar_rpc::csi::{CreateVolumeRequest, Topology, TopologyRequirement, VolumeCapability};
-use ashlar_types::NodeName;
+use ashlar_rpc::csi::{CapacityRange, CreateVolumeRequest, Topology, TopologyRequirement, VolumeCapability};
+use ashlar_types::{BLOCK_BYTES, NodeName, VolumeName};
+use std::collections::HashMap;
 
 const FILESYSTEMS: [&str; 2] = ["ext4", "xfs"];
 /// Longest part of a caller's text that is repeated in a message.
@@ -18,13 +20,70 @@ pub(super) fn shown(text: &str) -> String {
     text.chars().take(SHOWN_CHARS_MAX).collect()
 }
 
-pub(super) fn required(field: &str, text: &str) -> Result<()> {
-    if text.is_empty() { Err(Error::invalid(format!("{field} is missing"))) } else { Ok(()) }
+/// Longest texts that CSI allows.
+const TEXT_BYTES_MAX: usize = 128;
+const NODE_ID_BYTES_MAX: usize = 256;
+const ESCAPED_PREFIX: &str = "csi.";
+/// Of all keys and values of a map together, by CSI.
+const MAP_BYTES_MAX: usize = 4096;
+
+pub(super) fn volume_id(text: &str) -> Result<()> {
+    required("volume_id", text, TEXT_BYTES_MAX)
+}
+
+pub(super) fn node_id(text: &str) -> Result<()> {
+    required("node_id", text, NODE_ID_BYTES_MAX)
+}
+
+fn required(field: &str, text: &str, bytes_max: usize) -> Result<()> {
+    match text.len() {
+        0 => Err(Error::invalid(format!("{field} is missing"))),
+        length if length > bytes_max => {
+            Err(Error::invalid(format!("{field} has {length} bytes, at most {bytes_max} are allowed")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// CSI lets a name hold nearly every character; ours is a key. One that holds others, or looks like the result, is
+/// escaped byte by byte, so that two names never become one.
+fn volume_name(text: &str) -> Result<VolumeName> {
+    required("name", text, TEXT_BYTES_MAX)?;
+    let banned = |c: &char| c.is_control() && !matches!(c, '\t' | '\n' | '\r');
+    if let Some(found) = text.chars().find(banned) {
+        return Err(Error::invalid(format!("name contains the control character {found:?}")));
+    }
+    let plain = Some(text).filter(|text| !text.starts_with(ESCAPED_PREFIX)).and_then(|text| text.parse().ok());
+    if let Some(plain) = plain {
+        return Ok(plain);
+    }
+    let mut escaped = ESCAPED_PREFIX.to_owned();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' => escaped.push(char::from(byte)),
+            other => escaped.push_str(&format!("_{other:02x}")),
+        }
+    }
+    escaped.parse().map_err(|error| Error::invalid(format!("name, written as {ESCAPED_PREFIX}...: {error}")))
+}
+
+pub(super) fn map_fault(field: &str, map: &HashMap<String, String>) -> Option<String> {
+    let bytes: usize = map.iter().map(|(key, value)| key.len() + value.len()).sum();
+    (bytes > MAP_BYTES_MAX).then(|| format!("{field} has {bytes} bytes, at most {MAP_BYTES_MAX} are allowed"))
+}
+
+/// The size that a volume is to have after it was expanded. Without `required_bytes` any size up to the limit will do.
+pub(super) fn size_after(range: &CapacityRange) -> Result<SizeRange> {
+    match (range.required_bytes, range.limit_bytes) {
+        (0, 0) => Err(Error::invalid("capacity_range has neither required_bytes nor limit_bytes")),
+        (0, limit) => SizeRange::between(BLOCK_BYTES as i64, limit),
+        (required, limit) => SizeRange::between(required, limit),
+    }
 }
 
 pub(super) fn new_volume(request: CreateVolumeRequest, known_nodes: &[Node]) -> Result<NewVolume> {
     let mut faults = Vec::new();
-    let name = request.name.parse().map_err(|error| faults.push(format!("name: {error}"))).ok();
+    let name = volume_name(&request.name).map_err(|fault| faults.push(fault.message)).ok();
     let range = request.capacity_range.unwrap_or_default();
     let size = match SizeRange::between(range.required_bytes, range.limit_bytes) {
         Err(error) if error.kind == ErrorKind::InvalidArgument => {
@@ -37,10 +96,10 @@ pub(super) fn new_volume(request: CreateVolumeRequest, known_nodes: &[Node]) -> 
         faults.push("volume_capabilities is empty".to_owned());
     }
     faults.extend(capability_faults(&request.volume_capabilities));
-    let params = params::parse(&request.parameters).map_err(|more| faults.extend(more)).ok();
-    faults.extend(
-        request.mutable_parameters.keys().map(|key| format!("mutable parameter {:?} is not known", shown(key))),
-    );
+    faults.extend(map_fault("parameters", &request.parameters));
+    faults.extend(map_fault("mutable_parameters", &request.mutable_parameters));
+    let params = params::parse_with(&request.parameters, &request.mutable_parameters);
+    let params = params.map_err(|more| faults.extend(more)).ok();
     if request.volume_content_source.is_some() {
         faults.push("volume_content_source is not offered".to_owned());
     }
@@ -60,7 +119,7 @@ pub(super) fn new_volume(request: CreateVolumeRequest, known_nodes: &[Node]) -> 
         return Err(Error::invalid_all(&faults));
     };
     let Places { first_nodes, allowed_nodes } = places?;
-    let parameters = request.parameters.into_iter().collect();
+    let parameters = request.parameters.into_iter().chain(request.mutable_parameters).collect();
     Ok(NewVolume { name, size: size?, params, parameters, first_nodes, allowed_nodes })
 }
 
@@ -130,12 +189,30 @@ fn faults_of(capability: &VolumeCapability) -> Vec<String> {
                     FILESYSTEMS.join(" and ")
                 ));
             }
+            // CSI's limit is on all flags together.
+            let flags: usize = mount.mount_flags.iter().map(String::len).sum();
+            if flags > MAP_BYTES_MAX {
+                faults.push(format!("mount_flags have {flags} bytes, at most {MAP_BYTES_MAX} are allowed"));
+            }
+            let fs_type = mount.fs_type.parse().unwrap_or(FsType::DEFAULT);
+            faults.extend(MountOptions::parse(fs_type, &mount.mount_flags).err().map(|fault| fault.to_string()));
+            if !mount.volume_mount_group.is_empty() {
+                faults.extend(mount.volume_mount_group.parse::<Group>().err().map(|fault| fault.to_string()));
+            }
         }
     }
     match capability.access_mode.as_ref().map(|access| access.mode()) {
-        Some(Mode::SingleNodeWriter | Mode::SingleNodeReaderOnly) => {}
+        Some(
+            Mode::SingleNodeWriter
+            | Mode::SingleNodeReaderOnly
+            | Mode::SingleNodeSingleWriter
+            | Mode::SingleNodeMultiWriter,
+        ) => {}
         None | Some(Mode::Unknown) => faults.push("access_mode is missing".to_owned()),
-        Some(other) => faults.push(format!("access mode {} is not offered", other.as_str_name())),
+        Some(other) => faults.push(format!(
+            "access mode {} is not offered: one node uses a volume at a time, ask for a SINGLE_NODE mode",
+            other.as_str_name()
+        )),
     }
     faults
 }
@@ -143,7 +220,6 @@ fn faults_of(capability: &VolumeCapability) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
 
     fn node(name: &str, zone: &str) -> Node {
         let address = String::new();
@@ -162,6 +238,19 @@ mod tests {
 
     fn names(nodes: &[NodeName]) -> Vec<&str> {
         nodes.iter().map(NodeName::as_str).collect()
+    }
+
+    #[test]
+    fn every_name_that_csi_allows_becomes_one_of_ours_and_no_two_the_same() {
+        let name = |text: &str| volume_name(text).map(|name| name.to_string());
+        assert_eq!(name("pvc-1").unwrap(), "pvc-1");
+        assert_eq!(name("a+1").unwrap(), "csi.a_2b1");
+        assert_eq!(name("é/..").unwrap(), "csi._c3_a9_2f..");
+        assert_eq!(name("csi.a_2b1").unwrap(), "csi.csi.a_5f2b1", "what looks escaped is escaped again");
+        for bad in ["", "a\0b", "a\u{7f}", "a\u{9f}", &"x".repeat(129), &"é".repeat(64)] {
+            let fault = name(bad).unwrap_err();
+            assert!(fault.kind == ErrorKind::InvalidArgument && fault.message.starts_with("name"), "{bad:?}: {fault}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The codes and the idempotency that CSI asks for.
 
+mod changes;
+
 use super::*;
 use crate::control::tests::{GIB, World};
 use ashlar_rpc::csi::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume, access_mode::Mode};
@@ -72,7 +74,7 @@ async fn create_is_idempotent_by_name_within_the_capacity_range() {
 async fn everything_wrong_with_a_creation_is_named() {
     let (_world, service) = controller(3).await;
     let request = CreateVolumeRequest {
-        name: "a/..".to_owned(),
+        name: "a\u{1}".to_owned(),
         capacity_range: Some(CapacityRange { required_bytes: -1, limit_bytes: 0 }),
         volume_capabilities: vec![mount("zfs", Mode::MultiNodeMultiWriter), VolumeCapability::default()],
         parameters: [("speed".to_owned(), "9".to_owned())].into(),
@@ -139,8 +141,10 @@ async fn publish_has_the_codes_of_the_specification() {
     assert_eq!(code_of(answer(ControllerPublishVolumeRequest::default()).await), Code::InvalidArgument);
     let missing = ControllerPublishVolumeRequest { volume_capability: None, ..publish(&id, "n1") };
     assert_eq!(code_of(answer(missing).await), Code::InvalidArgument);
-    let readonly = ControllerPublishVolumeRequest { readonly: true, ..publish(&id, "n1") };
-    assert_eq!(code_of(answer(readonly).await), Code::InvalidArgument);
+    let long = publish(&"v".repeat(129), &"n".repeat(257));
+    let status = answer(long).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("volume_id has 129") && status.message().contains("node_id has 257"));
     assert_eq!(code_of(answer(publish("no such volume", "n1")).await), Code::NotFound);
     assert_eq!(code_of(answer(publish("00000000-0000-0000-0000-000000000001", "n1")).await), Code::NotFound);
     assert_eq!(code_of(answer(publish(&id, "n9")).await), Code::NotFound);
@@ -248,6 +252,91 @@ async fn capacity_is_what_can_be_created() {
     assert_eq!(capacity(GetCapacityRequest::default()).await.maximum_volume_size, Some(0));
 }
 
+fn modify(volume_id: &str, mutable: &[(&str, &str)]) -> Request<ControllerModifyVolumeRequest> {
+    let mutable_parameters = mutable.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+    Request::new(ControllerModifyVolumeRequest {
+        volume_id: volume_id.to_owned(),
+        mutable_parameters,
+        ..Default::default()
+    })
+}
+
+#[tokio::test]
+async fn a_volume_is_modified_by_all_of_the_parameters_or_none() {
+    let (world, service) = controller(3).await;
+    let id = created(&service, "a").await.volume_id;
+    let settings = || async { world.control.volume(id.parse().unwrap()).await.unwrap().volume.settings };
+    let given = [("class", "critical"), ("bandwidthLimit", "200Mi"), ("minReplicas", "1")];
+    for _ in 0..2 {
+        service.controller_modify_volume(modify(&id, &given)).await.unwrap();
+    }
+    let modified = settings().await;
+    assert_eq!((modified.version, modified.class.name()), (1, "critical"), "asked again, it changes nothing");
+    assert_eq!(modified.bytes.map(|limit| limit.per_second), Some(200 << 20));
+    assert_eq!(world.control.volume(id.parse().unwrap()).await.unwrap().volume.record.min_replicas, 1);
+
+    let wrong = [("class", "gold"), ("replicas", "2"), ("iopsLimit", "0"), ("speed", "9")];
+    let status = service.controller_modify_volume(modify(&id, &wrong)).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    for part in ["class", "replicas is fixed", "iopsLimit", "\"speed\" is not known"] {
+        assert!(status.message().contains(part), "{part}: {}", status.message());
+    }
+    let in_part = [("class", "low"), ("iopsBurst", "9")];
+    assert_eq!(code_of(service.controller_modify_volume(modify(&id, &in_part)).await), Code::InvalidArgument);
+    assert_eq!(settings().await, modified);
+    assert_eq!(code_of(service.controller_modify_volume(modify("", &[])).await), Code::InvalidArgument);
+    assert_eq!(code_of(service.controller_modify_volume(modify("nobody", &[])).await), Code::NotFound);
+}
+
+#[tokio::test]
+async fn mutable_parameters_of_a_creation_count_before_the_others_and_the_request_is_known_again() {
+    let (world, service) = controller(3).await;
+    let text = |given: &[(&str, &str)]| given.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
+    let request = CreateVolumeRequest {
+        parameters: text(&[("class", "low"), ("replicas", "2")]),
+        mutable_parameters: text(&[("class", "high"), ("iopsLimit", "50")]),
+        ..create("a", GIB as i64, 0)
+    };
+    let create = || service.create_volume(Request::new(request.clone()));
+    let id = create().await.unwrap().into_inner().volume.unwrap().volume_id;
+    let made = world.control.volume(id.parse().unwrap()).await.unwrap().volume;
+    assert_eq!((made.settings.class.name(), made.settings.operations.unwrap().per_second), ("high", 50));
+    service.controller_modify_volume(modify(&id, &[("iopsLimit", "none")])).await.unwrap();
+    assert_eq!(create().await.unwrap().into_inner().volume.unwrap().volume_id, id, "a change makes it no other volume");
+    let other = CreateVolumeRequest { mutable_parameters: text(&[("iopsLimit", "51")]), ..request.clone() };
+    assert_eq!(code_of(service.create_volume(Request::new(other)).await), Code::AlreadyExists);
+}
+
+#[tokio::test]
+async fn min_replicas_of_a_volume_in_use_is_no_matter_of_a_modification() {
+    let (_world, service) = controller(3).await;
+    let id = created(&service, "a").await.volume_id;
+    service.controller_publish_volume(Request::new(publish(&id, "n1"))).await.unwrap();
+    let status =
+        service.controller_modify_volume(modify(&id, &[("minReplicas", "1"), ("class", "low")])).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("detached"), "{}", status.message());
+    service.controller_modify_volume(modify(&id, &[("minReplicas", "2"), ("class", "low")])).await.unwrap();
+}
+
+#[tokio::test]
+async fn validation_looks_at_mutable_parameters_as_a_creation_does() {
+    let (_world, service) = controller(3).await;
+    let volume_id = created(&service, "a").await.volume_id;
+    let validate = |value: &str| {
+        service.validate_volume_capabilities(Request::new(ValidateVolumeCapabilitiesRequest {
+            volume_id: volume_id.clone(),
+            volume_capabilities: vec![block()],
+            mutable_parameters: [("bandwidthLimit".to_owned(), value.to_owned())].into(),
+            ..Default::default()
+        }))
+    };
+    let confirmed = validate("200Mi").await.unwrap().into_inner().confirmed.unwrap();
+    assert_eq!(confirmed.mutable_parameters["bandwidthLimit"], "200Mi");
+    let refused = validate("fast").await.unwrap().into_inner();
+    assert!(refused.confirmed.is_none() && refused.message.contains("bandwidthLimit"), "{}", refused.message);
+}
+
 #[tokio::test]
 async fn what_is_not_advertised_is_unimplemented() {
     let (_world, service) = controller(0).await;
@@ -258,9 +347,6 @@ async fn what_is_not_advertised_is_unimplemented() {
         code_of(service.delete_snapshot(Request::new(DeleteSnapshotRequest::default())).await),
         code_of(service.list_snapshots(Request::new(ListSnapshotsRequest::default())).await),
         code_of(service.get_snapshot(Request::new(GetSnapshotRequest::default())).await),
-        code_of(service.controller_expand_volume(Request::new(ControllerExpandVolumeRequest::default())).await),
-        code_of(service.controller_get_volume(Request::new(ControllerGetVolumeRequest::default())).await),
-        code_of(service.controller_modify_volume(Request::new(ControllerModifyVolumeRequest::default())).await),
     ];
-    assert_eq!(codes, [Code::Unimplemented; 7]);
+    assert_eq!(codes, [Code::Unimplemented; 4]);
 }

@@ -5,8 +5,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mount::FsType;
 use crate::mount::usage::Use;
 use ashlar_rpc::control::{
-    self, AttachVolumeRequest, DatapathDetachRequest, DatapathListRequest, Frontend, ListNodesRequest, SetUseRequest,
-    VolumeRef, cluster_client::ClusterClient, datapath_client::DatapathClient,
+    self, AttachVolumeRequest, DatapathDetachRequest, DatapathExpandRequest, DatapathListRequest, Frontend,
+    ListNodesRequest, SetUseRequest, VolumeRef, cluster_client::ClusterClient, datapath_client::DatapathClient,
 };
 use ashlar_types::{NodeName, VolumeId};
 use std::path::PathBuf;
@@ -32,6 +32,9 @@ pub(super) struct VolumeState {
     pub(super) recorded: Use,
     /// Node that holds it; empty: nobody.
     pub(super) holder: String,
+    /// The controller published it for reading only.
+    pub(super) published_read_only: bool,
+    pub(super) condition: control::VolumeCondition,
 }
 
 impl Cluster {
@@ -94,6 +97,14 @@ impl Cluster {
         let volumes = answer.map_err(|status| explain("list the node's devices", status))?.into_inner().volumes;
         let volume = volumes.into_iter().find(|volume| volume.volume == id.to_string());
         Ok(volume.and_then(|volume| volume.device).map(|device| PathBuf::from(device.path)))
+    }
+
+    /// Makes the device as large as the volume is in the catalog.
+    pub(super) async fn expand(&self, id: VolumeId) -> Result<u64> {
+        let mut datapath = self.datapath().await?;
+        let request = within(CALL_TIMEOUT, DatapathExpandRequest { volume: id.to_string() });
+        let answer = datapath.expand(request).await.map_err(|status| explain("expand the device", status))?;
+        Ok(answer.into_inner().size_bytes)
     }
 
     /// Drains and closes the device. Not having one is fine.
@@ -165,7 +176,13 @@ fn state(volume: control::Volume) -> Result<VolumeState> {
         }
     };
     let holder = volume.record.map(|record| record.holder).unwrap_or_default();
-    Ok(VolumeState { size_bytes: volume.size_bytes, recorded, holder })
+    Ok(VolumeState {
+        size_bytes: volume.size_bytes,
+        recorded,
+        holder,
+        published_read_only: volume.published_read_only,
+        condition: volume.condition.unwrap_or_default(),
+    })
 }
 
 /// A refusal keeps its kind; what is about the connection, or nobody's fault but a daemon's, becomes one that a

@@ -1,7 +1,7 @@
 //! NodePublishVolume and NodeUnpublishVolume: a staged volume is shown to a pod, by a bind mount.
 
 use super::request::{Access, Publish, Unpublish};
-use super::stage::check_holder;
+use super::stage::{check_holder, give_to};
 use super::{Shared, blocking};
 use crate::error::{Error, Result};
 use crate::mount::attach_points::{self, Found};
@@ -11,11 +11,12 @@ use ashlar_rpc::control;
 use ashlar_rpc::csi::{NodePublishVolumeResponse, NodeUnpublishVolumeResponse};
 use std::sync::Arc;
 
-pub(super) async fn publish(shared: Arc<Shared>, request: Publish) -> Result<NodePublishVolumeResponse> {
+pub(super) async fn publish(shared: Arc<Shared>, mut request: Publish) -> Result<NodePublishVolumeResponse> {
     let target = shared.kubelet.place("target_path", &request.target_path)?;
     let staging = shared.kubelet.place("staging_target_path", &request.staging_path)?;
     let state = shared.cluster.volume(request.volume).await?;
     check_holder(&shared, &state)?;
+    request.read_only |= state.published_read_only;
     let Some(path) = shared.cluster.device(request.volume).await? else {
         return Err(Error::precondition("the volume has no device on this node: it must be staged first"));
     };
@@ -31,6 +32,9 @@ pub(super) async fn publish(shared: Arc<Shared>, request: Publish) -> Result<Nod
     }
     blocking(move || {
         let device = BlockDevice::open(&path)?;
+        if request.capability.exclusive {
+            check_alone(&device, &staging, &target)?;
+        }
         match request.capability.access {
             Access::Block => publish_device(&shared, &device, &target, request.read_only),
             Access::Mount { .. } => publish_directory(&shared, &device, &staging, &target, &request),
@@ -57,7 +61,22 @@ fn publish_directory(
         return check_same(target, mount.is_read_only(), options.is_read_only());
     }
     let source = staging.open()?.filter(|opened| opened.is_dir()).ok_or_else(not_staged)?;
+    if !options.is_read_only() && !staged.is_read_only() {
+        give_to(request.capability.access.group(), staging)?;
+    }
     attach_points::bind_directory(&source, device.number, &options, target)
+}
+
+/// SINGLE_NODE_SINGLE_WRITER: no other path shows the volume.
+fn check_alone(device: &BlockDevice, staging: &Place, target: &Place) -> std::result::Result<(), MountError> {
+    let known = [staging.real(), target.real()];
+    match attach_points::other_use(device, &known)? {
+        None => Ok(()),
+        Some(used) => Err(MountError::Refused(format!(
+            "the volume has access mode SINGLE_NODE_SINGLE_WRITER and is published at {} already: unpublish it there",
+            used.point.display()
+        ))),
+    }
 }
 
 /// Read-only is a property of the device and not of its node, so all who share it must agree.
@@ -72,7 +91,7 @@ fn publish_device(
         return check_same(target, is_read_only, read_only);
     }
     if is_read_only != read_only {
-        if let Some(used) = attach_points::other_use(device, target.real())? {
+        if let Some(used) = attach_points::other_use(device, &[target.real()])? {
             let text = format!("the device is published at {} with other access", used.point.display());
             return Err(MountError::Refused(text));
         }

@@ -13,8 +13,9 @@ use super::request::{Access, Stage, Unstage};
 use super::{Shared, blocking};
 use crate::error::{Error, Result};
 use crate::mount::attach_points::{self, Found};
+use crate::mount::paths::Opened;
 use crate::mount::usage::{self, Plan, Step, Use};
-use crate::mount::{BlockDevice, FsType, Mount, MountError, MountOptions, Place, filesystem, probe};
+use crate::mount::{BlockDevice, FsType, Group, Mount, MountError, MountOptions, Place, filesystem, probe};
 use ashlar_rpc::control;
 use ashlar_rpc::csi::{NodeStageVolumeResponse, NodeUnstageVolumeResponse};
 use ashlar_types::VolumeId;
@@ -26,14 +27,16 @@ pub(super) async fn stage(shared: Arc<Shared>, request: Stage) -> Result<NodeSta
     let place = shared.kubelet.place("staging_target_path", &staging_path)?;
     let state = shared.cluster.volume(volume).await?;
     check_holder(&shared, &state)?;
-    let Access::Mount { fs_type: asked, .. } = &capability.access else {
-        shared.attached(volume, &state, capability.read_only).await?;
+    let read_only = capability.read_only || state.published_read_only;
+    let Access::Mount { fs_type: asked, group, .. } = &capability.access else {
+        shared.attached(volume, &state, read_only).await?;
         return Ok(NodeStageVolumeResponse {});
     };
-    let plan = usage::plan(&state.recorded, *asked, capability.read_only)?;
+    let (asked, group) = (*asked, *group);
+    let plan = usage::plan(&state.recorded, asked, read_only)?;
     let (Plan::Prepare(fs_type) | Plan::Mount(fs_type)) = plan;
-    let options = capability.access.mount_options(fs_type, capability.read_only)?;
-    let device = shared.attached(volume, &state, capability.read_only).await?;
+    let options = capability.access.mount_options(fs_type, read_only)?;
+    let device = shared.attached(volume, &state, read_only).await?;
     // This process may have been stopped since it read the state.
     let now = shared.cluster.volume(volume).await?;
     check_holder(&shared, &now)?;
@@ -55,10 +58,17 @@ pub(super) async fn stage(shared: Arc<Shared>, request: Stage) -> Result<NodeSta
         if !options.is_read_only() {
             filesystem::check(fs_type, &device)?;
         }
-        attach_points::mount_filesystem(&device, fs_type, &options, &place)
+        attach_points::mount_filesystem(&device, fs_type, &options, &place)?;
+        if options.is_read_only() { Ok(()) } else { give_to(group, &place) }
     })
     .await?;
     Ok(NodeStageVolumeResponse {})
+}
+
+/// Gives what is mounted at the place to the group that is to have it.
+pub(super) fn give_to(group: Option<Group>, place: &Place) -> std::result::Result<(), MountError> {
+    let (Some(group), Some(root)) = (group, place.open()?.filter(Opened::is_dir)) else { return Ok(()) };
+    group.take_over(root.fd())
 }
 
 /// A volume that nobody holds is taken by attaching it: Kubernetes stages again without publishing again when a pod
@@ -90,11 +100,19 @@ fn check_same(mount: &Mount, fs_type: FsType, options: &MountOptions) -> std::re
     )))
 }
 
+pub(super) async fn device_size(path: PathBuf) -> Result<u64> {
+    blocking(move || BlockDevice::open(&path)?.size_bytes()).await
+}
+
 impl Shared {
     /// Attaches the volume here and makes sure that the device is the volume's.
     async fn attached(&self, volume: VolumeId, state: &VolumeState, read_only: bool) -> Result<BlockDevice> {
         let path = self.cluster.attach(volume, read_only).await?;
         let expected = state.size_bytes;
+        if device_size(path.clone()).await? < expected {
+            // The volume has grown while this device was up.
+            self.cluster.expand(volume).await?;
+        }
         blocking(move || {
             let device = BlockDevice::open(&path)?;
             let size = device.size_bytes()?;
@@ -151,7 +169,7 @@ fn unmount(place: Option<Place>, device: Option<PathBuf>) -> std::result::Result
     let staging = place.as_ref().map(|place| place.real().to_owned()).unwrap_or_default();
     if let Some(path) = device.filter(|path| path.starts_with("/dev")) {
         let device = BlockDevice::open(&path)?;
-        if let Some(used) = attach_points::other_use(&device, &staging)? {
+        if let Some(used) = attach_points::other_use(&device, &[&staging])? {
             return Err(MountError::Refused(format!("the volume is still published at {}", used.point.display())));
         }
     }

@@ -5,7 +5,8 @@ use super::{Shared, blocking};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mount::attach_points::shown_device;
 use crate::mount::{BlockDevice, MountError, MountTable, Place};
-use ashlar_rpc::csi::{NodeGetVolumeStatsResponse, VolumeUsage, volume_usage::Unit};
+use ashlar_rpc::control::VolumeCondition as ControlCondition;
+use ashlar_rpc::csi::{NodeGetVolumeStatsResponse, VolumeCondition, VolumeUsage, volume_usage::Unit};
 use nix::sys::statvfs::{Statvfs, fstatvfs};
 use std::sync::Arc;
 
@@ -20,10 +21,11 @@ pub(super) async fn stats(shared: Arc<Shared>, request: Stats) -> Result<NodeGet
         Err(MountError::Absent { .. } | MountError::Path { .. }) => return Err(absent()),
         Err(error) => return Err(error.into()),
     };
-    shared.cluster.volume(request.volume).await?;
+    let state = shared.cluster.volume(request.volume).await?;
     let path = shared.cluster.device(request.volume).await?.ok_or_else(absent)?;
     let usage = blocking(move || measure(&place, &BlockDevice::open(&path)?)).await?.ok_or_else(absent)?;
-    Ok(NodeGetVolumeStatsResponse { usage, volume_condition: None })
+    let ControlCondition { abnormal, message } = state.condition;
+    Ok(NodeGetVolumeStatsResponse { usage, volume_condition: Some(VolumeCondition { abnormal, message }) })
 }
 
 /// `None`: the device is not at the place.

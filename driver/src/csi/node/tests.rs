@@ -1,11 +1,11 @@
 //! Requests as they are read and refused, and the service as far as it goes without a cluster.
 
-use super::request::{Access, Capability, Publish, Stage, Stats, Unpublish, Unstage};
+use super::request::{Access, Capability, Expand, Publish, Stage, Stats, Unpublish, Unstage};
 use super::*;
 use crate::mount::FsType;
 use ashlar_rpc::csi::node_server::Node;
 use ashlar_rpc::csi::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume, access_mode::Mode};
-use ashlar_rpc::csi::{VolumeCapability, node_service_capability::Type};
+use ashlar_rpc::csi::{CapacityRange, VolumeCapability, node_service_capability::Type};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::oneshot;
 
@@ -61,13 +61,20 @@ fn kind<T: std::fmt::Debug>(outcome: Result<T>) -> ErrorKind {
 #[test]
 fn requests_are_read_as_they_are_meant() {
     let stage = stage_with(|_| {}).unwrap();
-    let expected = Access::Mount { fs_type: Some(FsType::Ext4), flags: Vec::new() };
-    assert_eq!(stage.capability, Capability { access: expected, read_only: false });
+    let expected = Access::Mount { fs_type: Some(FsType::Ext4), flags: Vec::new(), group: None };
+    assert_eq!(stage.capability, Capability { access: expected, read_only: false, exclusive: false });
     let publish = publish_with(|request| request.readonly = true).unwrap();
     assert_eq!((publish.capability.access, publish.read_only), (Access::Block, true));
     let reader = capability(Mode::SingleNodeReaderOnly, Some(AccessType::Mount(mount(""))));
     let publish = publish_with(|request| request.volume_capability = reader).unwrap();
     assert!(publish.read_only && publish.capability.read_only);
+    let group = MountVolume { volume_mount_group: "1000".to_owned(), ..mount("xfs") };
+    let alone = capability(Mode::SingleNodeSingleWriter, Some(AccessType::Mount(group)));
+    let publish = publish_with(|request| request.volume_capability = alone).unwrap();
+    assert!(publish.capability.exclusive && !publish.read_only);
+    assert_eq!(publish.capability.access.group(), Some("1000".parse().unwrap()));
+    let shared = capability(Mode::SingleNodeMultiWriter, Some(AccessType::Block(BlockVolume {})));
+    assert!(!publish_with(|request| request.volume_capability = shared).unwrap().capability.exclusive);
 }
 
 #[test]
@@ -84,16 +91,59 @@ fn what_is_missing_is_an_invalid_argument() {
         kind(Unstage::check(NodeUnstageVolumeRequest::default())),
         kind(Unpublish::check(NodeUnpublishVolumeRequest::default())),
         kind(Stats::check(NodeGetVolumeStatsRequest::default())),
+        kind(Expand::check(NodeExpandVolumeRequest::default())),
     ];
-    assert_eq!(invalid, [ErrorKind::InvalidArgument; 11]);
+    assert_eq!(invalid, [ErrorKind::InvalidArgument; 12]);
     // CSI asks for another code where the staging path is missing in a publish.
     assert_eq!(kind(publish_with(|request| request.staging_target_path.clear())), ErrorKind::FailedPrecondition);
+}
+
+#[test]
+fn everything_wrong_with_a_request_is_named_at_once() {
+    let bad = MountVolume {
+        fs_type: "zfs".to_owned(),
+        volume_mount_group: "wheel".to_owned(),
+        mount_flags: vec!["suid".to_owned()],
+    };
+    let request = NodePublishVolumeRequest {
+        volume_id: "x".repeat(129),
+        target_path: String::new(),
+        volume_capability: capability(Mode::MultiNodeMultiWriter, Some(AccessType::Mount(bad))),
+        secrets: [("key".to_owned(), "canary-secret".to_owned())].into(),
+        ..publish_request()
+    };
+    let fault = Publish::check(request).unwrap_err();
+    assert_eq!(fault.kind, ErrorKind::InvalidArgument);
+    let parts = ["volume_id has 129", "target_path", "zfs", "wheel", "suid", "MULTI_NODE_MULTI_WRITER"];
+    for part in parts {
+        assert!(fault.message.contains(part), "{part}: {fault}");
+    }
+    assert!(!fault.message.contains("canary"), "{fault}");
+}
+
+#[test]
+fn an_expansion_has_a_range_that_makes_sense() {
+    let with = |required_bytes, limit_bytes| {
+        let request = NodeExpandVolumeRequest {
+            volume_id: ID.to_owned(),
+            volume_path: "/k/target".to_owned(),
+            capacity_range: Some(CapacityRange { required_bytes, limit_bytes }),
+            ..NodeExpandVolumeRequest::default()
+        };
+        Expand::check(request)
+    };
+    let negative = with(-1, -1).unwrap_err();
+    assert_eq!(negative.kind, ErrorKind::InvalidArgument);
+    assert!(negative.message.contains("required_bytes") && negative.message.contains("limit_bytes"), "{negative}");
+    assert_eq!(kind(with(8192, 4096)), ErrorKind::OutOfRange);
+    let asked = with(4096, 0).unwrap();
+    assert_eq!((asked.required_bytes, asked.limit_bytes), (4096, 0));
 }
 
 /// T8: an id that the control plane did not make names nothing, whatever is in it.
 #[test]
 fn hostile_ids_name_no_volume() {
-    for id in ["../../etc", "a/b", "x\0y", "%2e%2e", &"9".repeat(4096), "6b1f7c2e,ro"] {
+    for id in ["../../etc", "a/b", "x\0y", "%2e%2e", &"9".repeat(128), "6b1f7c2e,ro"] {
         assert_eq!(kind(stage_with(|request| request.volume_id = id.to_owned())), ErrorKind::NotFound, "{id:?}");
     }
     let long = NodeUnstageVolumeRequest { volume_id: "x".repeat(4096), staging_target_path: "/k/s".to_owned() };
@@ -111,13 +161,7 @@ fn two_spellings_of_an_id_are_one_volume() {
 
 #[test]
 fn access_that_is_not_offered_is_refused() {
-    let modes = [
-        Mode::MultiNodeMultiWriter,
-        Mode::MultiNodeReaderOnly,
-        Mode::MultiNodeSingleWriter,
-        Mode::SingleNodeMultiWriter,
-        Mode::SingleNodeSingleWriter,
-    ];
+    let modes = [Mode::MultiNodeMultiWriter, Mode::MultiNodeReaderOnly, Mode::MultiNodeSingleWriter];
     for mode in modes {
         let asked = capability(mode, Some(AccessType::Block(BlockVolume {})));
         assert_eq!(
@@ -126,8 +170,9 @@ fn access_that_is_not_offered_is_refused() {
             "{mode:?}"
         );
     }
-    let group = MountVolume { volume_mount_group: "1000".to_owned(), ..mount("ext4") };
-    for access in [mount("btrfs"), mount("ext4 -F"), group] {
+    let group = MountVolume { volume_mount_group: "postgres".to_owned(), ..mount("ext4") };
+    let flags = MountVolume { mount_flags: vec!["nobarrier".to_owned()], ..mount("ext4") };
+    for access in [mount("btrfs"), mount("ext4 -F"), group, flags] {
         let asked = writer(AccessType::Mount(access));
         assert_eq!(kind(stage_with(|request| request.volume_capability = asked)), ErrorKind::InvalidArgument);
     }
@@ -153,7 +198,7 @@ async fn info_tells_the_place_of_the_node() {
         (info.node_id.as_str(), segments[TOPOLOGY_NODE].as_str(), segments[TOPOLOGY_ZONE].as_str()),
         ("n1", "n1", "z1")
     );
-    assert!(info.max_volumes_per_node > 0);
+    assert_eq!(info.max_volumes_per_node, NODE_VOLUMES_MAX as i64);
 }
 
 #[tokio::test]
@@ -170,9 +215,15 @@ async fn nothing_is_offered_that_is_not_there() {
             None => "",
         })
         .collect();
-    assert_eq!(offered, ["STAGE_UNSTAGE_VOLUME", "GET_VOLUME_STATS"]);
-    let expand = service.node_expand_volume(Request::new(NodeExpandVolumeRequest::default())).await.unwrap_err();
-    assert_eq!(expand.code(), Code::Unimplemented);
+    let expected = [
+        "STAGE_UNSTAGE_VOLUME",
+        "GET_VOLUME_STATS",
+        "EXPAND_VOLUME",
+        "VOLUME_CONDITION",
+        "SINGLE_NODE_MULTI_WRITER",
+        "VOLUME_MOUNT_GROUP",
+    ];
+    assert_eq!(offered, expected);
 }
 
 #[tokio::test]

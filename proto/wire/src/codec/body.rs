@@ -4,8 +4,8 @@ use crate::error::WireError;
 use crate::limits::{BLOCKS_PER_FRAME_MAX, HEADER_BYTES, LIST_ENTRIES_MAX};
 use crate::message::BlockData;
 use ashlar_types::{
-    BLOCK_BYTES, BlockCount, BlockIndex, ChunkIndex, ChunkRange, Crc32, Epoch, Lsn, SLOTS_PER_CHUNK, Slip, SlotIndex,
-    SlotSet, VOLUME_BYTES_MAX,
+    BLOCK_BYTES, BlockCount, BlockIndex, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Lsn, SLOTS_PER_CHUNK, Slip,
+    SlotIndex, SlotSet, VOLUME_BYTES_MAX,
 };
 use bytes::Bytes;
 
@@ -51,6 +51,13 @@ impl Writer {
 
     pub(super) fn lsn(&mut self, lsn: Lsn) {
         self.u64(lsn.raw());
+    }
+
+    /// from u64 · below u64
+    pub(super) fn floors(&mut self, floors: FloorRange) {
+        assert!(floors.is_valid(), "{floors:?}");
+        self.lsn(floors.from);
+        self.lsn(floors.below);
     }
 
     /// chunk u32 · first block u32 · count u32
@@ -133,6 +140,11 @@ impl<'a> Reader<'a> {
 
     pub(super) fn lsn(&mut self) -> Result<Lsn, WireError> {
         self.u64().map(Lsn::from_raw)
+    }
+
+    pub(super) fn floors(&mut self) -> Result<FloorRange, WireError> {
+        let floors = FloorRange { from: self.lsn()?, below: self.lsn()? };
+        if floors.is_valid() { Ok(floors) } else { Err(WireError::Field("floors")) }
     }
 
     pub(super) fn epoch(&mut self) -> Result<Epoch, WireError> {

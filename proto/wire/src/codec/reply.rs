@@ -4,10 +4,10 @@ use super::body::{Reader, Writer};
 use super::request::{decode_slot, encode_slot};
 use super::wrong_direction;
 use crate::error::WireError;
-use crate::limits::{LIST_ENTRIES_MAX, REASON_BYTES_MAX};
-use crate::message::{ChangedSlots, ChunkReport, Opened, Refusal, Reply, Status};
+use crate::limits::{HELD_ENTRIES_MAX, LIST_ENTRIES_MAX, REASON_BYTES_MAX};
+use crate::message::{ChangedSlots, ChunkReport, Held, Opened, Refusal, Reply, SlotBlocks, Status};
 use crate::opcode::Opcode;
-use ashlar_types::{BLOCKS_PER_CHUNK, BlockIndex, SessionId};
+use ashlar_types::{BLOCKS_PER_CHUNK, BlockIndex, SLOTS_PER_CHUNK, SessionId};
 use bytes::Bytes;
 
 pub(super) fn encode(reply: &Reply, body: &mut Writer) -> (Opcode, Bytes) {
@@ -46,6 +46,25 @@ pub(super) fn encode(reply: &Reply, body: &mut Writer) -> (Opcode, Bytes) {
             (Opcode::Changed, none)
         }
         Reply::Slot(content) => (Opcode::Slot, encode_slot(content, body)),
+        Reply::Held(entries) => {
+            assert!(entries.len() <= HELD_ENTRIES_MAX);
+            body.u32(entries.len() as u32);
+            for entry in entries {
+                body.lsn(entry.floor);
+                body.u64(entry.slots);
+            }
+            (Opcode::Held, none)
+        }
+        Reply::Blocks(entries) => {
+            assert!(entries.len() <= SLOTS_PER_CHUNK as usize);
+            body.u32(entries.len() as u32);
+            for entry in entries {
+                body.u16(entry.slot.0);
+                body.u16(entry.set);
+                body.u16(entry.valid);
+            }
+            (Opcode::Blocks, none)
+        }
         Reply::Done => (Opcode::Done, none),
         Reply::Refused(refusal) => {
             encode_refusal(refusal, body);
@@ -94,10 +113,30 @@ pub(super) fn decode(opcode: Opcode, body: &mut Reader<'_>) -> Result<Reply, Wir
             Reply::Changed { entries: (0..length).map(|_| changed(body)).collect::<Result<_, _>>()?, next }
         }
         Opcode::Slot => Reply::Slot(decode_slot(body)?),
+        Opcode::Held => {
+            let count = body.u32()? as usize;
+            if count > HELD_ENTRIES_MAX {
+                return Err(WireError::Field("entries"));
+            }
+            let held = |_| Ok(Held { floor: body.lsn()?, slots: body.u64()? });
+            Reply::Held((0..count).map(held).collect::<Result<_, WireError>>()?)
+        }
+        Opcode::Blocks => {
+            let count = body.u32()?;
+            if count > SLOTS_PER_CHUNK {
+                return Err(WireError::Field("entries"));
+            }
+            Reply::Blocks((0..count).map(|_| decode_blocks(body)).collect::<Result<_, _>>()?)
+        }
         Opcode::Done => Reply::Done,
         Opcode::Refused => Reply::Refused(decode_refusal(body)?),
         request => return Err(wrong_direction(request)),
     })
+}
+
+fn decode_blocks(body: &mut Reader<'_>) -> Result<SlotBlocks, WireError> {
+    let blocks = SlotBlocks { slot: body.slot()?, set: body.u16()?, valid: body.u16()? };
+    if blocks.valid & !blocks.set == 0 { Ok(blocks) } else { Err(WireError::Field("valid")) }
 }
 
 fn decode_refusal(body: &mut Reader<'_>) -> Result<Refusal, WireError> {

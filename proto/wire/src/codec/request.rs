@@ -6,7 +6,9 @@ use crate::error::WireError;
 use crate::limits::BLOCKS_PER_FRAME_MAX;
 use crate::message::{Open, Request, SlotContent};
 use crate::opcode::Opcode;
-use ashlar_types::{ByteCount, ChunkRange, ClusterId, DiskId, Geometry, VolumeId};
+use ashlar_types::{
+    ByteCount, ChunkRange, ClusterId, DiskId, FloorRange, Geometry, Kept, Lsn, SNAPSHOTS_MAX, VolumeId,
+};
 use bytes::Bytes;
 
 pub(super) fn encode(request: &Request, body: &mut Writer) -> (Opcode, Bytes) {
@@ -31,19 +33,22 @@ pub(super) fn encode(request: &Request, body: &mut Writer) -> (Opcode, Bytes) {
             body.lsn(*floor);
             (Opcode::Discard, none)
         }
-        Request::Read { range } => {
+        Request::Read { range, below } => {
             body.range(*range);
+            body.lsn(*below);
             (Opcode::Read, none)
         }
-        Request::Repair { range, blocks } => {
+        Request::Repair { range, below, blocks } => {
             assert_eq!(range.count.0 as usize, blocks.crcs.len());
             body.range(*range);
+            body.lsn(*below);
             (Opcode::Repair, body.blocks(blocks))
         }
-        Request::ListChanged { from, until, after } => {
+        Request::ListChanged { from, until, after, floors } => {
             body.u32(from.0);
             body.u32(until.0);
             body.lsn(*after);
+            body.floors(*floors);
             (Opcode::ListChanged, none)
         }
         other => encode_copying(other, body),
@@ -54,24 +59,30 @@ pub(super) fn encode(request: &Request, body: &mut Writer) -> (Opcode, Bytes) {
 fn encode_copying(request: &Request, body: &mut Writer) -> (Opcode, Bytes) {
     let none = Bytes::new();
     match request {
-        Request::MarkStale { chunk, after, slots } => {
+        Request::MarkStale { chunk, after, floors, into, slots } => {
             body.u32(chunk.0);
             body.lsn(*after);
+            body.floors(*floors);
+            body.lsn(*into);
             body.raw(&slots.to_bytes());
             (Opcode::MarkStale, none)
         }
-        Request::ListStale { from } => {
+        Request::ListStale { from, floors } => {
             body.u32(from.0);
+            body.floors(*floors);
             (Opcode::ListStale, none)
         }
-        Request::ReadSlot { chunk, slot } => {
+        Request::ReadSlot { chunk, slot, floors } => {
             body.u32(chunk.0);
             body.u16(slot.0);
+            body.floors(*floors);
             (Opcode::ReadSlot, none)
         }
-        Request::Fill { chunk, slot, content } => {
+        Request::Fill { chunk, slot, floors, into, content } => {
             body.u32(chunk.0);
             body.u16(slot.0);
+            body.floors(*floors);
+            body.lsn(*into);
             (Opcode::Fill, encode_slot(content, body))
         }
         Request::CompleteChunk { chunk, prefix } => {
@@ -97,6 +108,16 @@ fn encode_copying(request: &Request, body: &mut Writer) -> (Opcode, Bytes) {
             body.u64(size.0);
             (Opcode::Grow, none)
         }
+        Request::Keep(kept) => {
+            encode_kept(kept, body);
+            (Opcode::Keep, none)
+        }
+        Request::Usage => (Opcode::Usage, none),
+        Request::ListBlocks { chunk, floors } => {
+            body.u32(chunk.0);
+            body.floors(*floors);
+            (Opcode::ListBlocks, none)
+        }
         Request::Ping => (Opcode::Ping, none),
         _ => unreachable!("encode handles the others"),
     }
@@ -112,10 +133,30 @@ fn encode_open(open: &Open, body: &mut Writer) -> Bytes {
     Bytes::new()
 }
 
-/// stamp u64 · valid u16 · checksums; one block for each bit of `valid`
+/// until u64 · number u16 · each point u64
+fn encode_kept(kept: &Kept, body: &mut Writer) {
+    assert!(kept.is_valid());
+    body.lsn(kept.until);
+    body.u16(kept.live.len() as u16);
+    for point in &kept.live {
+        body.lsn(*point);
+    }
+}
+
+fn decode_kept(body: &mut Reader<'_>) -> Result<Kept, WireError> {
+    let (until, count) = (body.lsn()?, usize::from(body.u16()?));
+    if count > SNAPSHOTS_MAX {
+        return Err(WireError::Field("points"));
+    }
+    let kept = Kept { live: (0..count).map(|_| body.lsn()).collect::<Result<_, _>>()?, until };
+    if kept.is_valid() { Ok(kept) } else { Err(WireError::Field("points")) }
+}
+
+/// stamp u64 · set u16 · valid u16 · checksums; one block for each bit of `valid`
 pub(super) fn encode_slot(content: &SlotContent, body: &mut Writer) -> Bytes {
     assert_eq!(content.valid.count_ones() as usize, content.blocks.crcs.len());
     body.lsn(content.stamp);
+    body.u16(content.set);
     body.u16(content.valid);
     body.blocks(&content.blocks)
 }
@@ -130,24 +171,34 @@ pub(super) fn decode(opcode: Opcode, body: &mut Reader<'_>) -> Result<Request, W
             Request::Write { range, lsn, floor, blocks: body.blocks_of(range.count.0)? }
         }
         Opcode::Discard => Request::Discard { range: body.range()?, lsn: body.lsn()?, floor: body.lsn()? },
-        Opcode::Read => Request::Read { range: data_range(body)? },
+        Opcode::Read => Request::Read { range: data_range(body)?, below: body.lsn()? },
         Opcode::Repair => {
-            let range = data_range(body)?;
-            Request::Repair { range, blocks: body.blocks_of(range.count.0)? }
+            let (range, below) = (data_range(body)?, body.lsn()?);
+            Request::Repair { range, below, blocks: body.blocks_of(range.count.0)? }
         }
         Opcode::ListChanged => {
-            Request::ListChanged { from: body.chunk()?, until: body.chunk_end()?, after: body.lsn()? }
+            let (from, until, after) = (body.chunk()?, body.chunk_end()?, body.lsn()?);
+            Request::ListChanged { from, until, after, floors: body.floors()? }
         }
-        Opcode::MarkStale => Request::MarkStale { chunk: body.chunk()?, after: body.lsn()?, slots: body.slots()? },
-        Opcode::ListStale => Request::ListStale { from: body.chunk()? },
-        Opcode::ReadSlot => Request::ReadSlot { chunk: body.chunk()?, slot: body.slot()? },
-        Opcode::Fill => Request::Fill { chunk: body.chunk()?, slot: body.slot()?, content: decode_slot(body)? },
+        Opcode::MarkStale => {
+            let (chunk, after, floors) = (body.chunk()?, body.lsn()?, body.floors()?);
+            Request::MarkStale { chunk, after, floors, into: into(body, floors)?, slots: body.slots()? }
+        }
+        Opcode::ListStale => Request::ListStale { from: body.chunk()?, floors: body.floors()? },
+        Opcode::ReadSlot => Request::ReadSlot { chunk: body.chunk()?, slot: body.slot()?, floors: body.floors()? },
+        Opcode::Fill => {
+            let (chunk, slot, floors) = (body.chunk()?, body.slot()?, body.floors()?);
+            Request::Fill { chunk, slot, floors, into: into(body, floors)?, content: decode_slot(body)? }
+        }
         Opcode::CompleteChunk => Request::CompleteChunk { chunk: body.chunk()?, prefix: body.lsn()? },
         Opcode::VoidStale => Request::VoidStale { chunk: body.chunk()? },
         Opcode::BeginSync => Request::BeginSync { after: body.lsn()? },
         Opcode::AdoptPrefix => Request::AdoptPrefix { chunk: body.chunk()?, prefix: body.lsn()? },
         Opcode::FinishSync => Request::FinishSync,
         Opcode::Grow => Request::Grow { size: ByteCount(body.u64()?) },
+        Opcode::Keep => Request::Keep(decode_kept(body)?),
+        Opcode::Usage => Request::Usage,
+        Opcode::ListBlocks => Request::ListBlocks { chunk: body.chunk()?, floors: body.floors()? },
         Opcode::Ping => Request::Ping,
         reply => return Err(wrong_direction(reply)),
     })
@@ -165,6 +216,12 @@ fn decode_open(body: &mut Reader<'_>) -> Result<Open, WireError> {
     Ok(open)
 }
 
+/// A version among the floors that go before it.
+fn into(body: &mut Reader<'_>, floors: FloorRange) -> Result<Lsn, WireError> {
+    let into = body.lsn()?;
+    if floors.contains(into) { Ok(into) } else { Err(WireError::Field("into")) }
+}
+
 /// A range whose blocks fit one frame.
 fn data_range(body: &mut Reader<'_>) -> Result<ChunkRange, WireError> {
     let range = body.range()?;
@@ -172,6 +229,9 @@ fn data_range(body: &mut Reader<'_>) -> Result<ChunkRange, WireError> {
 }
 
 pub(super) fn decode_slot(body: &mut Reader<'_>) -> Result<SlotContent, WireError> {
-    let (stamp, valid) = (body.lsn()?, body.u16()?);
-    Ok(SlotContent { stamp, valid, blocks: body.blocks_of(valid.count_ones())? })
+    let (stamp, set, valid) = (body.lsn()?, body.u16()?, body.u16()?);
+    if valid & !set != 0 {
+        return Err(WireError::Field("valid"));
+    }
+    Ok(SlotContent { stamp, set, valid, blocks: body.blocks_of(valid.count_ones())? })
 }

@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::message::{
-    BlockData, ChangedSlots, ChunkReport, Open, Opened, Refusal, Reply, Request, SlotContent, Status,
+    BlockData, ChangedSlots, ChunkReport, Held, Open, Opened, Refusal, Reply, Request, SlotBlocks, SlotContent, Status,
 };
 use ashlar_types::{
-    BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, DiskId, Epoch, Lsn, RequestId, SessionId,
-    SlotIndex, SlotSet, VolumeId,
+    BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, DiskId, Epoch, FloorRange, Kept, Lsn,
+    RequestId, SessionId, SlotIndex, SlotSet, VolumeId,
 };
 use proptest::prelude::*;
 
@@ -39,10 +39,25 @@ fn blocks(count: u32, fill: u8) -> BlockData {
 }
 
 fn content() -> impl Strategy<Value = SlotContent> {
-    (lsn(), any::<u16>(), any::<u8>()).prop_map(|(stamp, valid, fill)| SlotContent {
+    (lsn(), any::<u16>(), any::<u16>(), any::<u8>()).prop_map(|(stamp, set, valid, fill)| SlotContent {
         stamp,
-        valid,
-        blocks: blocks(valid.count_ones(), fill),
+        set,
+        valid: valid & set,
+        blocks: blocks((valid & set).count_ones(), fill),
+    })
+}
+
+fn floors() -> impl Strategy<Value = FloorRange> {
+    (any::<u64>(), any::<u64>()).prop_filter_map("an empty range", |(one, other)| {
+        let floors = FloorRange { from: Lsn::from_raw(one.min(other)), below: Lsn::from_raw(one.max(other)) };
+        floors.is_valid().then_some(floors)
+    })
+}
+
+fn kept() -> impl Strategy<Value = Kept> {
+    (proptest::collection::btree_set(1u64..1 << 40, 0..20), 0u64..1 << 20).prop_map(|(live, more)| {
+        let until = live.last().copied().unwrap_or(0) + more;
+        Kept { live: live.into_iter().map(Lsn::from_raw).collect(), until: Lsn::from_raw(until) }
     })
 }
 
@@ -68,19 +83,43 @@ fn request() -> impl Strategy<Value = Request> {
             blocks: blocks(range.count.0, fill)
         }),
         (range(), lsn(), lsn()).prop_map(|(range, lsn, floor)| Request::Discard { range, lsn, floor }),
-        range().prop_map(|range| Request::Read { range }),
-        (range(), any::<u8>()).prop_map(|(range, fill)| Request::Repair { range, blocks: blocks(range.count.0, fill) }),
-        (chunk(), chunk(), lsn()).prop_map(|(from, until, after)| Request::ListChanged { from, until, after }),
-        (chunk(), lsn(), slots()).prop_map(|(chunk, after, slots)| Request::MarkStale { chunk, after, slots }),
-        chunk().prop_map(|from| Request::ListStale { from }),
-        (chunk(), slot()).prop_map(|(chunk, slot)| Request::ReadSlot { chunk, slot }),
-        (chunk(), slot(), content()).prop_map(|(chunk, slot, content)| Request::Fill { chunk, slot, content }),
+        (range(), lsn()).prop_map(|(range, below)| Request::Read { range, below }),
+        (range(), lsn(), any::<u8>()).prop_map(|(range, below, fill)| Request::Repair {
+            range,
+            below,
+            blocks: blocks(range.count.0, fill)
+        }),
+        (chunk(), chunk(), lsn(), floors()).prop_map(|(from, until, after, floors)| Request::ListChanged {
+            from,
+            until,
+            after,
+            floors
+        }),
+        (chunk(), lsn(), floors(), slots()).prop_map(|(chunk, after, floors, slots)| Request::MarkStale {
+            chunk,
+            after,
+            floors,
+            into: floors.from,
+            slots
+        }),
+        (chunk(), floors()).prop_map(|(from, floors)| Request::ListStale { from, floors }),
+        (chunk(), slot(), floors()).prop_map(|(chunk, slot, floors)| Request::ReadSlot { chunk, slot, floors }),
+        (chunk(), slot(), floors(), content()).prop_map(|(chunk, slot, floors, content)| Request::Fill {
+            chunk,
+            slot,
+            floors,
+            into: Lsn::from_raw(floors.below.raw() - 1),
+            content
+        }),
         (chunk(), lsn()).prop_map(|(chunk, prefix)| Request::CompleteChunk { chunk, prefix }),
         chunk().prop_map(|chunk| Request::VoidStale { chunk }),
         lsn().prop_map(|after| Request::BeginSync { after }),
         (chunk(), lsn()).prop_map(|(chunk, prefix)| Request::AdoptPrefix { chunk, prefix }),
         Just(Request::FinishSync),
         any::<u64>().prop_map(|size| Request::Grow { size: ByteCount(size) }),
+        kept().prop_map(Request::Keep),
+        Just(Request::Usage),
+        (chunk(), floors()).prop_map(|(chunk, floors)| Request::ListBlocks { chunk, floors }),
         Just(Request::Ping),
     ]
 }
@@ -100,6 +139,14 @@ fn reply() -> impl Strategy<Value = Reply> {
         (proptest::collection::vec(changed, 0..20), proptest::option::of(chunk()))
             .prop_map(|(entries, next)| Reply::Changed { entries, next }),
         content().prop_map(Reply::Slot),
+        proptest::collection::btree_map(any::<u64>(), any::<u64>(), 0..9).prop_map(|held| {
+            let held = held.into_iter().map(|(floor, slots)| Held { floor: Lsn::from_raw(floor), slots });
+            Reply::Held(held.collect())
+        }),
+        proptest::collection::vec((slot(), any::<u16>(), any::<u16>()), 0..9).prop_map(|blocks| {
+            let blocks = blocks.into_iter().map(|(slot, set, valid)| SlotBlocks { slot, set, valid: set & valid });
+            Reply::Blocks(blocks.collect())
+        }),
         Just(Reply::Done),
         (proptest::sample::select(Status::ALL), 0u64..16_384, "[a-zé]{0,200}").prop_map(
             |(status, block, mut reason)| {

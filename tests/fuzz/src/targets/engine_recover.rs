@@ -14,21 +14,25 @@ use crate::draw::Draw;
 use crate::reach;
 use crate::site::{CLUSTER, DISK, JOURNAL_BYTES, Site, superblock};
 use ashlar_engine::LinkId;
-use ashlar_types::{BLOCK_BYTES, ByteCount, CHUNK_BYTES, Epoch, Instant, Lsn, RequestId, SessionId, VolumeId};
+use ashlar_types::{
+    BLOCK_BYTES, ByteCount, CHUNK_BYTES, Epoch, FloorRange, Instant, Kept, Lsn, RequestId, SessionId, VolumeId,
+};
 use ashlar_wire::{Frame, Open, Request};
 use bytes::Bytes;
 
 /// Pages that one input brings.
 const GIVEN_PAGES_MAX: usize = 64;
-/// Pages of the ring, and of four slots.
-const PAGES: u16 = (JOURNAL_BYTES / BLOCK_BYTES) as u16 + 64;
+/// Rows of the index that one input brings, and one more.
+const GIVEN_ROWS: u8 = 32;
+/// Pages of the ring, and of sixteen slots.
+const PAGES: u16 = (JOURNAL_BYTES / BLOCK_BYTES) as u16 + 256;
 const FILLED: u16 = 0xC000;
 const _: () = assert!(FILLED > PAGES);
 
 pub(crate) fn run(input: &[u8]) {
     let mut draw = Draw::new(input);
     let mut disk = SparseDisk::default();
-    for _ in 0..draw.byte() % 16 {
+    for _ in 0..draw.byte() % GIVEN_ROWS {
         let (key_bytes, value_bytes) = (draw.below(64), draw.below(128));
         let (key, mut value) = (draw.bytes(key_bytes).to_vec(), draw.bytes(value_bytes).to_vec());
         seal_value(&key, &mut value);
@@ -72,13 +76,21 @@ fn put_page(draw: &mut Draw, disk: &mut SparseDisk) {
 fn serve(site: &mut Site) {
     let requests = [
         Request::Report { from: ashlar_types::ChunkIndex(0) },
-        Request::ListStale { from: ashlar_types::ChunkIndex(0) },
+        Request::ListStale { from: ashlar_types::ChunkIndex(0), floors: FloorRange::ALL },
         Request::ListChanged {
             from: ashlar_types::ChunkIndex(0),
             until: ashlar_types::ChunkIndex(u32::MAX >> 12),
             after: Lsn::ZERO,
+            floors: FloorRange::ALL,
         },
-        Request::ReadSlot { chunk: ashlar_types::ChunkIndex(0), slot: ashlar_types::SlotIndex(0) },
+        Request::ReadSlot {
+            chunk: ashlar_types::ChunkIndex(0),
+            slot: ashlar_types::SlotIndex(0),
+            floors: FloorRange::ALL,
+        },
+        Request::Usage,
+        Request::ListBlocks { chunk: ashlar_types::ChunkIndex(0), floors: FloorRange::ALL },
+        Request::Keep(Kept::default()),
         Request::FinishSync,
     ];
     for volume in site.engine.status().replicas.iter().map(|replica| replica.volume).chain([VolumeId::from_u128(0)]) {
@@ -98,7 +110,7 @@ fn serve(site: &mut Site) {
 
 /// The input that makes this disk; `None` if it has what an input cannot say.
 pub(crate) fn input_of(disk: &SparseDisk) -> Option<Vec<u8>> {
-    let mut input = vec![u8::try_from(disk.index.len()).ok().filter(|rows| *rows < 16)?];
+    let mut input = vec![u8::try_from(disk.index.len()).ok().filter(|rows| *rows < GIVEN_ROWS)?];
     for (key, value) in &disk.index {
         let body = value.split_last_chunk::<4>()?.0;
         input.extend([key.len() as u8, body.len() as u8]);

@@ -25,7 +25,7 @@ pub(crate) fn run(input: &[u8]) {
 /// Version and checksum as they must be.
 pub(crate) fn seal_value(key: &[u8], value: &mut Vec<u8>) {
     if let Some(version) = value.first_mut() {
-        *version = 1;
+        *version = fuzz::INDEX_VERSION;
     }
     let crc = Crc32::of_parts(&[key, value]);
     value.extend_from_slice(&crc.0.to_le_bytes());

@@ -36,7 +36,7 @@ pub(crate) fn run(input: &[u8]) {
 /// Magic, version, disk and checksum as they must be.
 pub(crate) fn seal_page(page: &mut [u8], disk: DiskId) {
     page[..8].copy_from_slice(b"ASHLBTCH");
-    page[8..10].copy_from_slice(&1u16.to_le_bytes());
+    page[8..10].copy_from_slice(&fuzz::BATCH_VERSION.to_le_bytes());
     page[16..32].copy_from_slice(&disk.as_u128().to_le_bytes());
     let crc = Crc32::of_parts(&[&page[..60], &page[RECORDS_AT..]]);
     page[60..64].copy_from_slice(&crc.0.to_le_bytes());

@@ -5,7 +5,8 @@ use crate::attachment::{Attachment, CHUNKS, Link, MEMBERS, MEMBERS_MAX, disk, me
 use crate::draw::Draw;
 use ashlar_types::{
     BLOCK_BYTES, BLOCKS_PER_CHUNK, BLOCKS_PER_SLOT, BlockCount, BlockIndex, CHUNK_BYTES, Change, ChangeAnswer,
-    ChunkIndex, DiskId, Duration, Epoch, Instant, Lsn, MemberState, RequestId, SessionId, VolumeRecord,
+    ChunkIndex, DiskId, Duration, Epoch, Instant, Lsn, MemberState, RequestId, SessionId, Snapshot, SnapshotId,
+    VolumeRecord,
 };
 use ashlar_volume::{Config, Event, GuestOp, ProposalId};
 use ashlar_wire::{BlockData, ChangedSlots, ChunkReport, Frame, Reply, ReplyFrame, Request, RequestFrame, SlotContent};
@@ -45,8 +46,14 @@ fn step(draw: &mut Draw, volume: &mut Attachment) {
             volume.event(Event::Record(record));
         }
         15 if draw.once_in(8) => volume.event(Event::Detach),
+        15 if draw.once_in(2) => volume.snapshot(snapshot_id(draw), draw.once_in(4)),
+        15 if draw.once_in(4) => volume.hold(snapshot_id(draw), Duration::from_millis(u64::from(draw.byte()) * 10)),
         _ => stray_link(draw, volume),
     }
+}
+
+fn snapshot_id(draw: &mut Draw) -> SnapshotId {
+    SnapshotId::from_u128(u128::from(draw.byte() % 8))
 }
 
 fn state(draw: &mut Draw) -> MemberState {
@@ -68,7 +75,7 @@ fn guest_op(draw: &mut Draw) -> GuestOp {
     let start = BlockIndex(start);
     let count = if draw.once_in(16) { u32::from(draw.byte()) * 3 } else { u32::from(draw.byte() % 20) };
     match draw.byte() % 8 {
-        0..=2 => GuestOp::Read { start, count: BlockCount(count) },
+        0..=2 => GuestOp::Read { start, count: BlockCount(count), below: draw.view() },
         3..=5 => GuestOp::Write { start, data: vec![draw.byte(); count as usize * BLOCK_BYTES as usize].into() },
         6 => GuestOp::Discard { start, count: BlockCount(if draw.once_in(4) { draw.wide() as u32 } else { count }) },
         _ => GuestOp::Flush,
@@ -118,7 +125,7 @@ fn fitting_reply(draw: &mut Draw, frame: &RequestFrame) -> Reply {
             let entries = (from.0..CHUNKS).map(ChunkIndex).map(report).collect();
             Reply::Reported { entries, next: None }
         }
-        Request::Read { range } => Reply::Data(data(range.count.0)),
+        Request::Read { range, .. } => Reply::Data(data(range.count.0)),
         Request::ListChanged { from, until, .. } => {
             let changed = |chunk| ChangedSlots { chunk, prefix: draw.lsn(), slots: draw.slots() };
             let entries = (from.0..until.0.min(from.0 + CHUNKS)).map(ChunkIndex).map(changed).collect();
@@ -130,9 +137,12 @@ fn fitting_reply(draw: &mut Draw, frame: &RequestFrame) -> Reply {
             let entries = (0..chunks).map(ChunkIndex).map(changed).collect();
             Reply::Changed { entries, next: None }
         }
-        Request::ReadSlot { .. } => {
-            Reply::Slot(SlotContent { stamp: draw.lsn(), valid: u16::MAX, blocks: data(BLOCKS_PER_SLOT) })
-        }
+        Request::ReadSlot { .. } => Reply::Slot(SlotContent {
+            stamp: draw.lsn(),
+            set: u16::MAX,
+            valid: u16::MAX,
+            blocks: data(BLOCKS_PER_SLOT),
+        }),
         _ => Reply::Done,
     }
 }
@@ -215,6 +225,9 @@ fn apply(record: &mut VolumeRecord, change: &Change) {
         Change::OpenDirty => false,
         _ => record.clean,
     };
+    if let Change::Snapshot(snapshot) = change {
+        record.snapshots.push(*snapshot);
+    }
     record.last_change = Some(change.clone());
 }
 
@@ -250,7 +263,7 @@ fn drawn_record(draw: &mut Draw, volume: &mut Attachment) -> VolumeRecord {
 
 fn change_record(draw: &mut Draw, record: &mut VolumeRecord) {
     let count = record.members.len();
-    match draw.byte() % 13 {
+    match draw.byte() % 15 {
         0 => record.clean ^= true,
         1 => record.min_replicas = draw.byte() % 5,
         2 => record.epoch = if draw.once_in(4) { draw.epoch() } else { Epoch::new(5).expect("small") },
@@ -258,6 +271,14 @@ fn change_record(draw: &mut Draw, record: &mut VolumeRecord) {
         4 if draw.once_in(4) => record.members.truncate(draw.below(MEMBERS)),
         5 => record.version = draw.wide(),
         6 => record.declared_lost.push(disk(draw.below(MEMBERS))),
+        13 => drop(record.snapshots.pop()),
+        14 => {
+            let last = record.snapshots.last().map_or(Lsn::ZERO, |snapshot| snapshot.point);
+            let (id, point) = (SnapshotId::from_u128(u128::from(draw.byte() % 16)), draw.lsn().max(last));
+            if point > Lsn::ZERO {
+                record.snapshots.push(Snapshot { id, point });
+            }
+        }
         7 if count < MEMBERS_MAX => record.members.push(member(count, state(draw))),
         8 if record.size.0 < 8 * CHUNK_BYTES => {
             record.size.0 += CHUNK_BYTES;

@@ -1,0 +1,100 @@
+//! Condition of a volume: whether it is as it should be, and if not, what is wrong and what a person can do about it.
+//! The same words for the CSI services, the CLI and the health of the cluster.
+
+use super::Control;
+use super::registry::{DiskHealth, DiskView};
+use ashlar_catalog::{StoredVolume, Volume};
+use ashlar_rpc::control::AttachedVolume;
+use ashlar_types::{DiskId, Member, MemberState};
+use std::collections::BTreeMap;
+
+/// Phases in which a datapath tells that requests do not go on.
+const PHASE_FENCED: &str = "fenced";
+const PHASE_BELOW_MIN_REPLICAS: &str = "below minReplicas";
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Condition {
+    pub(crate) abnormal: bool,
+    pub(crate) message: String,
+}
+
+/// Disks by id, as they are now.
+pub(crate) type Disks = BTreeMap<DiskId, DiskView>;
+
+impl Control {
+    pub(crate) async fn disks_by_id(&self) -> Disks {
+        self.registry.disks().await.into_iter().map(|view| (view.disk.id, view)).collect()
+    }
+
+    /// To be asked with one reading of the disks for many volumes.
+    pub(crate) async fn condition(&self, seen: &StoredVolume, disks: &Disks) -> Condition {
+        let record = &seen.volume.record;
+        let attached = self.registry.attached(record.volume, record.holder.as_ref()).await;
+        judge(&seen.volume, disks, attached.as_ref())
+    }
+}
+
+fn judge(volume: &Volume, disks: &Disks, attached: Option<&AttachedVolume>) -> Condition {
+    let record = &volume.record;
+    let is_online = |disk: &DiskId| disks.get(disk).is_some_and(|view| view.health == DiskHealth::Online);
+    let dead: Vec<DiskId> = record.in_sync().map(|member| member.disk).filter(|disk| !is_online(disk)).collect();
+    let live = record.fewest_in_sync_without(&dead);
+    let replicas = record.chunks.iter().map(|run| run.members.len()).max().unwrap_or(0);
+    // One whose chunks another disk has got is of no concern any more.
+    let holds = |index: usize| record.chunks.iter().any(|run| run.members.contains(&(index as u16)));
+    let members = record.members.iter().enumerate().filter(|&(index, _)| holds(index));
+    let faults: Vec<String> = members.filter_map(|(_, member)| fault_of(member, disks)).collect();
+    let writer = attached.and_then(|attached| fault_of_writer(volume, attached));
+    if faults.is_empty() && writer.is_none() {
+        let text = format!("{live} of {replicas} replicas are in-sync and alive");
+        return Condition { abnormal: false, message: text };
+    }
+    let min = record.min_replicas;
+    let effect = match () {
+        () if live < min => {
+            format!("writes wait: {live} of {replicas} replicas are in-sync and alive, minReplicas is {min}")
+        }
+        () => format!("{live} of {replicas} replicas are in-sync and alive, I/O goes on"),
+    };
+    let message = std::iter::once(effect).chain(writer).chain(faults).collect::<Vec<_>>().join("; ");
+    Condition { abnormal: true, message }
+}
+
+/// What the node that holds the volume tells, and the next step.
+fn fault_of_writer(volume: &Volume, attached: &AttachedVolume) -> Option<String> {
+    let node = volume.record.holder.as_ref()?;
+    match attached.phase.as_str() {
+        PHASE_FENCED => Some(format!(
+            "its device on node {node} was taken over by a newer writer and gives errors: restart the pod"
+        )),
+        PHASE_BELOW_MIN_REPLICAS => Some(format!(
+            "node {node} reaches fewer replicas than minReplicas, its writes wait: look at the links to the others"
+        )),
+        _ => None,
+    }
+}
+
+/// What is wrong with one replica, and the next step.
+fn fault_of(member: &Member, disks: &Disks) -> Option<String> {
+    let (disk, node) = (member.disk, &member.node);
+    let health = disks.get(&disk).map(|view| view.health);
+    let text = match (health, member.state) {
+        (Some(DiskHealth::Online), MemberState::InSync) => return None,
+        (Some(DiskHealth::Online), MemberState::Syncing { .. }) => {
+            format!("disk {disk} of node {node} is copying what it missed: wait")
+        }
+        (Some(DiskHealth::Online), MemberState::Out { .. }) => {
+            format!("disk {disk} of node {node} is out and comes back while the volume is attached: wait, or attach it")
+        }
+        (Some(DiskHealth::Failed), _) => format!("disk {disk} of node {node} failed: replace it"),
+        (Some(DiskHealth::Lost), _) => format!("disk {disk} of node {node} is declared lost"),
+        (Some(DiskHealth::Silent) | None, _) => format!(
+            "the chunkserver of node {node} with disk {disk} is silent: start it, or if it is gone for good, \
+             `ashlar disk declare-lost {disk}`"
+        ),
+    };
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests;
