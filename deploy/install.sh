@@ -3,7 +3,7 @@
 # Installs the Debian packages that a make target needs and that are not there yet, and says which. Root, or sudo.
 set -euo pipefail
 
-build=(build-essential clang libclang-dev pkg-config protobuf-compiler)
+build=(build-essential clang libclang-dev pkg-config protobuf-compiler libprotobuf-dev)
 mounts=(e2fsprogs fuse3 mount util-linux xfsprogs)
 clients=(fio libnbd-bin qemu-utils)
 network=(iproute2 iptables)
