@@ -50,6 +50,14 @@ struct Spec {
 #[serde(rename_all = "PascalCase")]
 struct Failure {
     message: String,
+    location: Location,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Location {
+    file_name: String,
+    line_number: u32,
 }
 
 #[derive(Deserialize)]
@@ -70,7 +78,7 @@ fn suite() -> Result<PathBuf> {
     Ok(built)
 }
 
-/// Runs the suite on node n1 and gives its report. A failure has all that it printed.
+/// Runs the suite on node n1 and gives its report. A failure has what failed, then all that the suite printed.
 fn check(scene: &Scene, name: &str, size_bytes: u64, more: &[&str]) -> Result<Vec<Spec>> {
     let socket = |daemon: &str| -> Result<String> {
         let sockets = scene.cluster.daemon(daemon)?.sockets;
@@ -90,10 +98,23 @@ fn check(scene: &Scene, name: &str, size_bytes: u64, more: &[&str]) -> Result<Ve
     ];
     arguments.extend(more.iter().map(|&argument| argument.to_owned()));
     let output = run(suite()?, &arguments)?;
-    ensure!(output.success, "csi-sanity failed:\n{}{}", output.stdout, output.stderr);
-    let text = fs::read_to_string(&report).context("read the suite's report")?;
+    let text = fs::read_to_string(&report);
+    let text =
+        text.with_context(|| format!("read the suite's report; it said:\n{}{}", output.stdout, output.stderr))?;
     let reports: Vec<Report> = serde_json::from_str(&text).context("understand the suite's report")?;
-    Ok(reports.into_iter().flat_map(|report| report.spec_reports).collect())
+    let specs: Vec<Spec> = reports.into_iter().flat_map(|report| report.spec_reports).collect();
+    let failed: String = specs.iter().filter_map(Spec::fault).collect();
+    ensure!(output.success, "csi-sanity failed:\n{failed}{}{}", output.stderr, output.stdout);
+    Ok(specs)
+}
+
+impl Spec {
+    /// What went wrong, for a person.
+    fn fault(&self) -> Option<String> {
+        let failure = self.failure.as_ref().filter(|_| self.state != "skipped")?;
+        let Location { file_name, line_number } = &failure.location;
+        Some(format!("{:?}, {file_name}:{line_number}: {}\n", self.leaf_node_text, failure.message))
+    }
 }
 
 fn passed(specs: &[Spec]) -> usize {

@@ -63,7 +63,8 @@ fn play(dir: &ScratchDir, scene: Scene, test: impl FnOnce(&Scene) -> Result<()>)
 
 fn play_to_the_end(scene: Scene, test: impl FnOnce(&Scene) -> Result<()>) -> Result<()> {
     if let Err(error) = test(&scene) {
-        eprintln!("{}", scene.cluster.log_tails());
+        // First what is wrong: of a long output the end may be cut off.
+        eprintln!("{error:#}\n{}", scene.cluster.log_tails());
         return Err(error);
     }
     scene.cluster.down().context("stop the cluster")

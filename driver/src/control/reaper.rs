@@ -71,6 +71,15 @@ impl Control {
         Ok(left)
     }
 
+    /// Gives back what space can be given back at once, for somebody who waits.
+    pub(super) async fn reap_now(&self) -> Result<()> {
+        match tokio::time::timeout(CALL_TIMEOUT, self.reap_all()).await {
+            Ok(reaped) => reaped.map(drop),
+            // The rest goes in the background.
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Volumes whose replicas the node's disks should no longer hold.
     pub(crate) async fn replicas_to_delete(&self, node: &NodeName) -> Result<Vec<String>> {
         let tombstones = self.tombstones().await?;

@@ -73,6 +73,20 @@ async fn space_is_never_promised_twice() {
 }
 
 #[tokio::test]
+async fn the_space_of_a_volume_that_was_just_deleted_may_be_had() {
+    let world = World::with_nodes(3).await;
+    let mut chunkservers = Vec::new();
+    for number in 1..=3 {
+        chunkservers.push(world.play_chunkserver(number, 0).await);
+    }
+    let first = world.control.create_volume(wish("first", 90 * GIB)).await.unwrap();
+    world.control.delete_volume(first.volume.id()).await.unwrap();
+    world.control.create_volume(wish("second", 90 * GIB)).await.unwrap();
+    let error = world.control.create_volume(wish("third", 90 * GIB)).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Exhausted);
+}
+
+#[tokio::test]
 async fn too_few_nodes_are_told_with_reasons() {
     let world = World::with_nodes(2).await;
     let error = world.control.create_volume(wish("a", GIB)).await.unwrap_err();
