@@ -341,6 +341,8 @@ mod tests {
             chunks: vec![],
             declared_lost: vec![],
             snapshots: vec![],
+            clones: Vec::new(),
+            origin: None,
             last_change: None,
         };
         assert_eq!(fault_of_grant(&good), None);

@@ -26,6 +26,8 @@ pub(super) fn record(epoch: u32) -> VolumeRecord {
         chunks: vec![ChunkRun { first: ChunkIndex(0), count: 1, members: vec![0, 1] }],
         declared_lost: vec![],
         snapshots: vec![],
+        clones: Vec::new(),
+        origin: None,
         last_change: None,
     }
 }

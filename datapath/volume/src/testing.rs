@@ -65,6 +65,8 @@ pub(crate) fn record(states: &[MemberState]) -> VolumeRecord {
         chunks: vec![ChunkRun { first: ChunkIndex(0), count: 2, members: (0..states.len() as u16).collect() }],
         declared_lost: vec![],
         snapshots: vec![],
+        clones: Vec::new(),
+        origin: None,
         last_change: None,
     }
 }

@@ -19,6 +19,8 @@ use ashlar_types::{
 pub enum Refusal {
     #[error("volume is held by node {holder}")]
     Held { holder: NodeName },
+    #[error("the clone's replicas are still being made: ask again")]
+    NotMade,
     #[error("the epochs of the volume are used up")]
     EpochsUsedUp,
     #[error("disk {disk} is not a member of the volume")]
@@ -44,6 +46,7 @@ pub enum Refusal {
 /// Reserves the volume for `node`. Repeating it for the same node changes nothing.
 pub fn reserve(record: &VolumeRecord, node: &NodeName) -> Result<VolumeRecord, Refusal> {
     match &record.holder {
+        _ if record.origin.is_some_and(|origin| !origin.is_made) => Err(Refusal::NotMade),
         Some(holder) if holder != node => Err(Refusal::Held { holder: holder.clone() }),
         Some(_) => Ok(record.clone()),
         None => Ok(changed(record, |record| record.holder = Some(node.clone()))),

@@ -15,7 +15,7 @@ pub enum Refusal {
     Held { holder: NodeName },
     #[error("the last writer did not close the volume: it must be attached once before a snapshot is taken")]
     NotClosed,
-    #[error("the volume has {SNAPSHOTS_MAX} snapshots already")]
+    #[error("the volume has {SNAPSHOTS_MAX} snapshots already, those that clones still read from among them")]
     TooMany,
     #[error("snapshot {id} was taken already")]
     Taken { id: SnapshotId },
@@ -31,7 +31,7 @@ pub(crate) fn take(record: &VolumeRecord, snapshot: Snapshot) -> Result<VolumeRe
     if record.snapshot(id).is_some() {
         return Err(Refusal::Taken { id });
     }
-    let is_later = record.snapshots.last().is_none_or(|last| last.point < point);
+    let is_later = record.points().last().is_none_or(|&last| last < point);
     if !is_later || point.epoch() != record.epoch {
         return Err(Refusal::Point { point });
     }
@@ -58,7 +58,7 @@ pub fn take_detached(record: &VolumeRecord, id: SnapshotId) -> Result<VolumeReco
 }
 
 fn with(record: &VolumeRecord, snapshot: Snapshot) -> Result<VolumeRecord, Refusal> {
-    if record.snapshots.len() >= SNAPSHOTS_MAX {
+    if record.snapshots.len() + record.clones.len() >= SNAPSHOTS_MAX {
         return Err(Refusal::TooMany);
     }
     Ok(changed(record, |record| record.snapshots.push(snapshot)))

@@ -129,6 +129,8 @@ impl Control {
             chunks: vec![ChunkRun { first: ChunkIndex(0), count: geometry.chunk_count(), members: all }],
             declared_lost: Vec::new(),
             snapshots: Vec::new(),
+            clones: Vec::new(),
+            origin: None,
             last_change: None,
         };
         Ok(Volume {

@@ -2,8 +2,8 @@
 
 use crate::control;
 use ashlar_types::{
-    ByteCount, Change, ChangeAnswer, ChunkIndex, ChunkRun, DiskId, Epoch, Geometry, Lsn, Member, MemberState,
-    SNAPSHOTS_MAX, Slip, Snapshot, VolumeRecord,
+    Base, ByteCount, Change, ChangeAnswer, ChunkIndex, ChunkRun, ClonePoint, DiskId, Epoch, Geometry, Lsn, Member,
+    MemberState, Origin, SNAPSHOTS_MAX, Slip, Snapshot, VolumeRecord,
 };
 use std::str::FromStr;
 
@@ -50,6 +50,8 @@ pub fn record_to_proto(record: &VolumeRecord, address_of: impl Fn(DiskId) -> Str
         io_timeout_ms: 0,
         cluster: record.cluster.to_string(),
         snapshots: record.snapshots.iter().map(snapshot_to_proto).collect(),
+        clones: record.clones.iter().map(clone_to_proto).collect(),
+        origin: record.origin.as_ref().map(origin_to_proto),
         settings: None,
     }
 }
@@ -60,6 +62,24 @@ fn snapshot_to_proto(snapshot: &Snapshot) -> control::SnapshotPoint {
 
 fn snapshot_from_proto(message: &control::SnapshotPoint) -> Result<Snapshot, ConvertError> {
     Ok(Snapshot { id: parse("snapshot", &message.snapshot)?, point: Lsn::from_raw(message.point_lsn) })
+}
+
+fn clone_to_proto(clone: &ClonePoint) -> control::ClonePoint {
+    control::ClonePoint { clone: clone.clone.to_string(), point_lsn: clone.point.raw() }
+}
+
+fn clone_from_proto(message: &control::ClonePoint) -> Result<ClonePoint, ConvertError> {
+    Ok(ClonePoint { clone: parse("clone", &message.clone)?, point: Lsn::from_raw(message.point_lsn) })
+}
+
+fn origin_to_proto(origin: &Origin) -> control::Origin {
+    let Base { volume, point } = origin.base;
+    control::Origin { volume: volume.to_string(), point_lsn: point.raw(), made: origin.is_made }
+}
+
+fn origin_from_proto(message: &control::Origin) -> Result<Origin, ConvertError> {
+    let base = Base { volume: parse("origin volume", &message.volume)?, point: Lsn::from_raw(message.point_lsn) };
+    Ok(Origin { base, is_made: message.made })
 }
 
 fn member_to_proto(member: &Member, address: String) -> control::Member {
@@ -100,6 +120,8 @@ pub fn record_from_proto(message: &control::VolumeRecord) -> Result<VolumeRecord
         chunks: message.chunks.iter().map(run_from_proto).collect::<Result<_, _>>()?,
         declared_lost: disks(&message.declared_lost)?,
         snapshots: message.snapshots.iter().map(snapshot_from_proto).collect::<Result<_, _>>()?,
+        clones: message.clones.iter().map(clone_from_proto).collect::<Result<_, _>>()?,
+        origin: message.origin.as_ref().map(origin_from_proto).transpose()?,
         last_change: None,
     };
     check_chunks(&record)?;
@@ -163,10 +185,13 @@ fn check_chunks(record: &VolumeRecord) -> Result<(), ConvertError> {
 /// Their points are read as ascending ones.
 fn check_snapshots(record: &VolumeRecord) -> Result<(), ConvertError> {
     let bad = |reason: String| Err(ConvertError::Field { field: "snapshots", reason });
-    if record.snapshots.len() > SNAPSHOTS_MAX {
-        return bad(format!("{} of them, at most {SNAPSHOTS_MAX} are allowed", record.snapshots.len()));
+    let count = record.snapshots.len() + record.clones.len();
+    if count > SNAPSHOTS_MAX {
+        return bad(format!("{count} of them and of clones, at most {SNAPSHOTS_MAX} are allowed"));
     }
-    if !record.snapshots.is_sorted_by_key(|snapshot| snapshot.point) || record.points().contains(&Lsn::ZERO) {
+    let ascend = record.snapshots.is_sorted_by_key(|snapshot| snapshot.point)
+        && record.clones.is_sorted_by_key(|clone| clone.point);
+    if !ascend || record.points().contains(&Lsn::ZERO) {
         return bad("their points do not ascend".to_owned());
     }
     Ok(())

@@ -38,7 +38,9 @@ pub use ids::{
 };
 pub use lsn::Lsn;
 pub use mutant::Mutant;
-pub use record::{Change, ChangeAnswer, ChunkRun, Member, MemberState, Snapshot, VolumeRecord};
+pub use record::{
+    Base, Change, ChangeAnswer, ChunkRun, ClonePoint, Member, MemberState, Origin, Snapshot, VolumeRecord,
+};
 pub use slip::Slip;
 pub use slots::SlotSet;
 pub use time::{Duration, Instant};

@@ -51,6 +51,28 @@ pub struct Snapshot {
     pub point: Lsn,
 }
 
+/// A clone that reads what was written before `point`, for as long as it is not flat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClonePoint {
+    pub clone: VolumeId,
+    pub point: Lsn,
+}
+
+/// What a clone shows where it has nothing of its own: another volume's content before `point`, on the same disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Base {
+    pub volume: VolumeId,
+    pub point: Lsn,
+}
+
+/// How far a clone is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub base: Base,
+    /// Its replicas exist; before that nobody attaches it.
+    pub is_made: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeRecord {
     pub cluster: ClusterId,
@@ -74,6 +96,10 @@ pub struct VolumeRecord {
     pub declared_lost: Vec<DiskId>,
     /// Ascending by point; several may have the same one.
     pub snapshots: Vec<Snapshot>,
+    /// Clones that read from this volume. Ascending by point; several may have the same one.
+    pub clones: Vec<ClonePoint>,
+    /// Of a clone, until each of its replicas has everything itself.
+    pub origin: Option<Origin>,
     /// The change that made this version, if a writer proposed it: lets a proposal be asked again after its answer
     /// was lost.
     pub last_change: Option<Change>,
@@ -92,9 +118,11 @@ impl VolumeRecord {
         self.snapshots.iter().find(|snapshot| snapshot.id == id)
     }
 
-    /// The points of all snapshots, ascending, each once.
+    /// The points of all snapshots and clones, ascending, each once.
     pub fn points(&self) -> Vec<Lsn> {
-        let mut points: Vec<Lsn> = self.snapshots.iter().map(|snapshot| snapshot.point).collect();
+        let of_snapshots = self.snapshots.iter().map(|snapshot| snapshot.point);
+        let mut points: Vec<Lsn> = of_snapshots.chain(self.clones.iter().map(|clone| clone.point)).collect();
+        points.sort_unstable();
         points.dedup();
         points
     }
@@ -179,6 +207,8 @@ mod tests {
             chunks: runs.iter().map(run).collect(),
             declared_lost: vec![],
             snapshots: vec![],
+            clones: vec![],
+            origin: None,
             last_change: None,
         }
     }

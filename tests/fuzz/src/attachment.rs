@@ -72,6 +72,8 @@ pub(crate) fn record(states: [MemberState; MEMBERS], min_replicas: u8, clean: bo
         ],
         declared_lost: vec![],
         snapshots: vec![],
+        clones: Vec::new(),
+        origin: None,
         last_change: None,
     }
 }

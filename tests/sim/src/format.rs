@@ -85,6 +85,8 @@ pub fn new_record(volume: Vol, disks: u16, min_replicas: u8, rng: &mut Rng) -> V
         chunks: runs,
         declared_lost: Vec::new(),
         snapshots: Vec::new(),
+        clones: Vec::new(),
+        origin: None,
         last_change: None,
     }
 }

@@ -4,16 +4,16 @@
 use super::{decode_as, encode_as, text};
 use crate::{CatalogError, CatalogErrorKind, KeyValue};
 use ashlar_types::{
-    ByteCount, Change, ChunkIndex, ChunkRun, ClusterId, DiskId, Epoch, Geometry, Lsn, Member, MemberState, NodeName,
-    Snapshot, SnapshotId, VolumeId, VolumeRecord, ZoneName,
+    Base, ByteCount, Change, ChunkIndex, ChunkRun, ClonePoint, ClusterId, DiskId, Epoch, Geometry, Lsn, Member,
+    MemberState, NodeName, Origin, Snapshot, SnapshotId, VolumeId, VolumeRecord, ZoneName,
 };
 use serde::{Deserialize, Serialize};
 
 /// Runs of one page of a chunk table.
 pub(crate) const RUNS_PER_PAGE: usize = 1024;
 
-/// 2 has `snapshots`.
-const RECORD_FORMAT: u32 = 2;
+/// 2 has `snapshots`, 3 has clones.
+const RECORD_FORMAT: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +36,10 @@ pub(crate) struct RecordDocument {
     /// Records that were written before there were snapshots have none.
     #[serde(default)]
     snapshots: Vec<SnapshotDocument>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    clones: Vec<CloneDocument>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<OriginDocument>,
     last_change: Option<ChangeDocument>,
 }
 
@@ -93,6 +97,23 @@ struct SnapshotDocument {
     point_lsn: u64,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CloneDocument {
+    #[serde(with = "text")]
+    clone: VolumeId,
+    point_lsn: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OriginDocument {
+    #[serde(with = "text")]
+    volume: VolumeId,
+    point_lsn: u64,
+    made: bool,
+}
+
 /// Chunks `first`.. with the same members.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,6 +146,8 @@ impl RecordDocument {
             members: record.members.iter().map(MemberDocument::of).collect(),
             declared_lost: record.declared_lost.clone(),
             snapshots: record.snapshots.iter().map(SnapshotDocument::of).collect(),
+            clones: record.clones.iter().map(CloneDocument::of).collect(),
+            origin: record.origin.as_ref().map(OriginDocument::of),
             last_change: record.last_change.as_ref().map(ChangeDocument::of),
         }
     }
@@ -156,6 +179,8 @@ impl RecordDocument {
             chunks: runs.into_iter().map(RunDocument::into_run).collect(),
             declared_lost: self.declared_lost,
             snapshots: self.snapshots.into_iter().map(SnapshotDocument::into_snapshot).collect(),
+            clones: self.clones.into_iter().map(CloneDocument::into_clone).collect(),
+            origin: self.origin.map(OriginDocument::into_origin),
             last_change: self.last_change.map(ChangeDocument::into_change),
         };
         let geometry = Geometry::new(record.size).map_err(|_| corrupt("size is not valid"))?;
@@ -212,6 +237,28 @@ impl SnapshotDocument {
 
     fn into_snapshot(self) -> Snapshot {
         Snapshot { id: self.snapshot, point: Lsn::from_raw(self.point_lsn) }
+    }
+}
+
+impl CloneDocument {
+    fn of(clone: &ClonePoint) -> CloneDocument {
+        CloneDocument { clone: clone.clone, point_lsn: clone.point.raw() }
+    }
+
+    fn into_clone(self) -> ClonePoint {
+        ClonePoint { clone: self.clone, point: Lsn::from_raw(self.point_lsn) }
+    }
+}
+
+impl OriginDocument {
+    fn of(origin: &Origin) -> OriginDocument {
+        let Base { volume, point } = origin.base;
+        OriginDocument { volume, point_lsn: point.raw(), made: origin.is_made }
+    }
+
+    fn into_origin(self) -> Origin {
+        let base = Base { volume: self.volume, point: Lsn::from_raw(self.point_lsn) };
+        Origin { base, is_made: self.made }
     }
 }
 

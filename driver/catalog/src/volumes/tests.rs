@@ -51,6 +51,8 @@ fn volume(id: u128, name: &str) -> Volume {
             chunks: vec![ChunkRun { first: ChunkIndex(0), count: 16, members: vec![0, 1, 2] }],
             declared_lost: Vec::new(),
             snapshots: vec![Snapshot { id: SnapshotId::from_u128(4), point: Lsn::from_raw(77) }],
+            clones: Vec::new(),
+            origin: None,
             last_change: None,
         },
     }

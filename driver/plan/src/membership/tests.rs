@@ -28,6 +28,8 @@ pub(crate) fn volume() -> VolumeRecord {
         chunks: vec![ChunkRun { first: ChunkIndex(0), count: 16, members: vec![0, 1, 2] }],
         declared_lost: vec![],
         snapshots: vec![],
+        clones: Vec::new(),
+        origin: None,
         last_change: None,
     }
 }

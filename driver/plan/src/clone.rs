@@ -1,0 +1,121 @@
+//! Clones: a volume that shows what another one held at a snapshot's point, at once, and is written on its own.
+//!
+//! ```text
+//!   source   ──begin: keeps the point under the clone's name──► ... ──release──► point gone
+//!   clone    ──begin: origin, not made──► made ──► attached, written ──► flat: no origin any more
+//! ```
+//! Invariants of records that went through here:
+//! - from before any disk is asked until the clone is flat or gone, the source's record has the clone's point, or the
+//!   source is gone and its replicas keep what their clones read;
+//! - a clone's replicas lie where the source's in-sync replicas lie; whoever was not in-sync there, or could not make
+//!   one, is out with commit point zero, and gets everything when it returns;
+//! - every lsn that the clone's writers give is above the point: it goes on with the source's epochs;
+//! - the clone goes on with the source's history (`served`, not clean): its first writer compares the replicas, so a
+//!   disk that lacks something of the source is noticed as it would be there.
+
+use crate::membership::changed;
+use ashlar_types::{
+    Base, ByteCount, ChunkIndex, ChunkRun, ClonePoint, DiskId, Geometry, Lsn, Member, MemberState, Origin,
+    SNAPSHOTS_MAX, SnapshotId, VolumeId, VolumeRecord,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("snapshot {id} is not in the record of its volume")]
+    NoSnapshot { id: SnapshotId },
+    #[error("the volume has {SNAPSHOTS_MAX} snapshots already, those that clones still read from among them")]
+    TooMany,
+    #[error("the source is a clone whose replicas are still being made: ask again")]
+    NotMade,
+    #[error("{size} is no size for a clone: {reason}")]
+    Size { size: ByteCount, reason: String },
+    #[error("{made} replicas of the clone could be made, minReplicas is {min}")]
+    TooFew { made: u8, min: u8 },
+}
+
+/// The source's record, with the point that the clone reads by, and the clone's, of which no replica exists yet. The
+/// caller has compared `size` with the snapshot's.
+pub fn begin(
+    source: &VolumeRecord,
+    snapshot: SnapshotId,
+    clone: VolumeId,
+    size: ByteCount,
+) -> Result<(VolumeRecord, VolumeRecord), Refusal> {
+    let taken = source.snapshot(snapshot).ok_or(Refusal::NoSnapshot { id: snapshot })?;
+    if source.origin.is_some_and(|origin| !origin.is_made) {
+        return Err(Refusal::NotMade);
+    }
+    if source.snapshots.len() + source.clones.len() >= SNAPSHOTS_MAX {
+        return Err(Refusal::TooMany);
+    }
+    let geometry = Geometry::new(size).map_err(|error| Refusal::Size { size, reason: error.to_string() })?;
+    let point = taken.point;
+    let kept = changed(source, |source| {
+        source.clones.push(ClonePoint { clone, point });
+        source.clones.sort_by_key(|clone| clone.point);
+    });
+    let record = VolumeRecord {
+        volume: clone,
+        size,
+        version: 1,
+        holder: None,
+        clean: false,
+        members: source.members.iter().map(member_of_clone).collect(),
+        chunks: runs_for(&source.chunks, geometry.chunk_count()),
+        declared_lost: Vec::new(),
+        snapshots: Vec::new(),
+        clones: Vec::new(),
+        origin: Some(Origin { base: Base { volume: source.volume, point }, is_made: false }),
+        last_change: None,
+        ..source.clone()
+    };
+    Ok((kept, record))
+}
+
+fn member_of_clone(of_source: &Member) -> Member {
+    let state = match of_source.state {
+        MemberState::InSync => MemberState::InSync,
+        MemberState::Syncing { .. } | MemberState::Out { .. } => MemberState::Out { commit: Lsn::ZERO },
+    };
+    Member { state, ..of_source.clone() }
+}
+
+/// The source's table for so many chunks: cut, or with the last run longer.
+fn runs_for(runs: &[ChunkRun], chunks: u32) -> Vec<ChunkRun> {
+    let mut kept: Vec<ChunkRun> = runs.iter().filter(|run| run.first < ChunkIndex(chunks)).cloned().collect();
+    let last = kept.last_mut().expect("a volume has a chunk");
+    last.count = chunks - last.first.0;
+    kept
+}
+
+/// These disks have made their replicas; the others in-sync have not, and are out. Repeating it changes nothing.
+pub fn made(clone: &VolumeRecord, disks: &[DiskId]) -> Result<VolumeRecord, Refusal> {
+    let Some(origin) = clone.origin.filter(|origin| !origin.is_made) else { return Ok(clone.clone()) };
+    let next = changed(clone, |clone| {
+        clone.origin = Some(Origin { is_made: true, ..origin });
+        for member in clone.members.iter_mut().filter(|member| !disks.contains(&member.disk)) {
+            member.state = MemberState::Out { commit: Lsn::ZERO };
+        }
+    });
+    let made = next.fewest_in_sync_without(&[]);
+    if made < next.min_replicas { Err(Refusal::TooFew { made, min: next.min_replicas }) } else { Ok(next) }
+}
+
+/// Each replica has everything itself. Repeating it changes nothing.
+pub fn flat(clone: &VolumeRecord) -> VolumeRecord {
+    if clone.origin.is_none() {
+        return clone.clone();
+    }
+    changed(clone, |clone| clone.origin = None)
+}
+
+/// The clone is flat or gone: its source need not keep the point for it. Repeating it changes nothing.
+pub fn release(source: &VolumeRecord, clone: VolumeId) -> VolumeRecord {
+    if source.clones.iter().all(|point| point.clone != clone) {
+        return source.clone();
+    }
+    changed(source, |source| source.clones.retain(|point| point.clone != clone))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! Each rule of clones by name.
+
+use super::*;
+use crate::membership::{self, grant, tests::volume};
+use crate::snapshot::{self, take_detached};
+use ashlar_types::NodeName;
+
+const SNAPSHOT: SnapshotId = SnapshotId::from_u128(7);
+const CLONE: VolumeId = VolumeId::from_u128(50);
+
+fn node() -> NodeName {
+    "n".parse().unwrap()
+}
+
+fn source() -> VolumeRecord {
+    take_detached(&volume(), SNAPSHOT).unwrap()
+}
+
+fn begun(source: &VolumeRecord) -> (VolumeRecord, VolumeRecord) {
+    begin(source, SNAPSHOT, CLONE, source.size).unwrap()
+}
+
+fn disks(record: &VolumeRecord) -> Vec<DiskId> {
+    record.members.iter().map(|member| member.disk).collect()
+}
+
+#[test]
+fn the_point_outlives_the_snapshot_until_the_clone_is_flat_or_gone() {
+    let (kept, clone) = begun(&source());
+    let point = clone.origin.unwrap().base.point;
+    let without = snapshot::forget(&kept, SNAPSHOT);
+    assert_eq!((without.snapshots.len(), without.points()), (0, vec![point]));
+    let released = release(&without, CLONE);
+    assert!(released.points().is_empty() && released.version > without.version);
+    assert_eq!(release(&released, CLONE), released);
+}
+
+#[test]
+fn nobody_attaches_a_clone_before_its_replicas_exist() {
+    let (_, clone) = begun(&source());
+    assert_eq!(grant(&clone, &node()), Err(membership::Refusal::NotMade));
+    let made = made(&clone, &disks(&clone)).unwrap();
+    assert!(grant(&made, &node()).is_ok());
+    assert_eq!(super::made(&made, &[]).unwrap(), made, "said once");
+}
+
+#[test]
+fn writes_of_the_clone_come_after_its_point() {
+    let source = source();
+    let (_, clone) = begun(&source);
+    let made = made(&clone, &disks(&clone)).unwrap();
+    let granted = grant(&made, &node()).unwrap();
+    let point = clone.origin.unwrap().base.point;
+    assert!(Lsn::start_of(granted.epoch) >= point && granted.epoch > source.epoch);
+    assert!(!clone.clean && clone.served == source.served, "the first writer compares");
+}
+
+#[test]
+fn a_disk_that_cannot_make_its_replica_is_out_and_too_few_are_refused() {
+    let (_, clone) = begun(&source());
+    let all = disks(&clone);
+    let two = made(&clone, &all[..2]).unwrap();
+    assert_eq!(two.member(all[2]).unwrap().state, MemberState::Out { commit: Lsn::ZERO });
+    assert_eq!(two.in_sync().count(), 2);
+    assert_eq!(made(&clone, &all[..1]), Err(Refusal::TooFew { made: 1, min: 2 }));
+}
+
+#[test]
+fn who_was_not_in_sync_at_the_source_gets_everything() {
+    let mut source = source();
+    source.members[0].state = MemberState::Out { commit: Lsn::from_raw(99) };
+    source.members[1].state = MemberState::Syncing { commit: Lsn::from_raw(99) };
+    let (_, clone) = begun(&source);
+    let out = MemberState::Out { commit: Lsn::ZERO };
+    assert_eq!(clone.members.iter().map(|member| member.state).collect::<Vec<_>>(), [out, out, MemberState::InSync]);
+}
+
+#[test]
+fn a_clone_may_be_larger_than_its_source() {
+    let source = source();
+    let size = ByteCount(source.size.0 * 2);
+    let (_, clone) = begin(&source, SNAPSHOT, CLONE, size).unwrap();
+    let chunks: u32 = clone.chunks.iter().map(|run| run.count).sum();
+    assert_eq!((clone.size, chunks), (size, Geometry::new(size).unwrap().chunk_count()));
+    let odd = begin(&source, SNAPSHOT, CLONE, ByteCount(5));
+    assert!(matches!(odd, Err(Refusal::Size { .. })));
+}
+
+#[test]
+fn what_is_refused() {
+    let source = source();
+    let unknown = SnapshotId::from_u128(8);
+    assert_eq!(begin(&source, unknown, CLONE, source.size), Err(Refusal::NoSnapshot { id: unknown }));
+    let (_, clone) = begun(&source);
+    let of_clone = take_detached(&clone, SNAPSHOT);
+    assert_eq!(of_clone, Err(snapshot::Refusal::NotClosed), "its replicas were never compared");
+    let full = (0..SNAPSHOTS_MAX as u128).fold(source.clone(), |source, at| {
+        begin(&source, SNAPSHOT, VolumeId::from_u128(100 + at), source.size).map_or(source, |(kept, _)| kept)
+    });
+    assert_eq!(full.snapshots.len() + full.clones.len(), SNAPSHOTS_MAX);
+    assert_eq!(begin(&full, SNAPSHOT, CLONE, full.size), Err(Refusal::TooMany));
+}
+
+#[test]
+fn a_flat_clone_is_a_volume_like_any_other() {
+    let (_, clone) = begun(&source());
+    let flat = super::flat(&made(&clone, &disks(&clone)).unwrap());
+    assert_eq!(flat.origin, None);
+    assert_eq!(super::flat(&flat), flat);
+}
