@@ -101,12 +101,17 @@ pub fn made(clone: &VolumeRecord, disks: &[DiskId]) -> Result<VolumeRecord, Refu
     if made < next.min_replicas { Err(Refusal::TooFew { made, min: next.min_replicas }) } else { Ok(next) }
 }
 
-/// Each replica has everything itself. Repeating it changes nothing.
+/// Each replica that is in-sync or returns has everything itself. Who is out gets everything when it returns: once the
+/// source forgets the point, what such a replica still reads there is worth nothing. Repeating it changes nothing.
 pub fn flat(clone: &VolumeRecord) -> VolumeRecord {
     if clone.origin.is_none() {
         return clone.clone();
     }
-    changed(clone, |clone| clone.origin = None)
+    changed(clone, |clone| {
+        clone.origin = None;
+        let out = clone.members.iter_mut().filter(|member| matches!(member.state, MemberState::Out { .. }));
+        out.for_each(|member| member.state = MemberState::Out { commit: Lsn::ZERO });
+    })
 }
 
 /// The clone is flat or gone: its source need not keep the point for it. Repeating it changes nothing.

@@ -108,3 +108,11 @@ fn a_flat_clone_is_a_volume_like_any_other() {
     assert_eq!(flat.origin, None);
     assert_eq!(super::flat(&flat), flat);
 }
+
+#[test]
+fn who_is_out_when_a_clone_becomes_flat_gets_everything() {
+    let (_, clone) = begun(&source());
+    let mut clone = made(&clone, &disks(&clone)).unwrap();
+    clone.members[2].state = MemberState::Out { commit: Lsn::from_raw(99) };
+    assert_eq!(super::flat(&clone).members[2].state, MemberState::Out { commit: Lsn::ZERO });
+}
