@@ -4,9 +4,11 @@ use crate::serve::{DeleteError, DiskSnapshot, HostGone, HostHandle};
 use ashlar_engine::ReplicaStatus;
 use ashlar_rpc::control::chunkserver_server::Chunkserver;
 use ashlar_rpc::control::{
-    self, ChunkserverStatus, ChunkserverStatusRequest, DeleteReplicaRequest, DeleteReplicaResponse, DiskState,
+    self, ChunkserverStatus, ChunkserverStatusRequest, CloneReplicaRequest, CloneReplicaResponse, DeleteReplicaRequest,
+    DeleteReplicaResponse, DiskState,
 };
 use ashlar_types::{DiskId, Epoch, NodeName, VolumeId};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -35,13 +37,22 @@ impl Chunkserver for ChunkserverService {
             DeleteError::Ending => Status::unavailable(error.to_string()),
         })?;
         tracing::info!(%disk, %volume, %epoch, "replica deleted");
-        Ok(Response::new(DeleteReplicaResponse {}))
+        Ok(Response::new(DeleteReplicaResponse { kept: false }))
     }
 
-    async fn status(&self, _: Request<ChunkserverStatusRequest>) -> Result<Response<ChunkserverStatus>, Status> {
+    async fn clone_replica(&self, _: Request<CloneReplicaRequest>) -> Result<Response<CloneReplicaResponse>, Status> {
+        Err(Status::unimplemented("the engine makes no clones yet"))
+    }
+
+    async fn status(&self, request: Request<ChunkserverStatusRequest>) -> Result<Response<ChunkserverStatus>, Status> {
+        let volumes = request.into_inner().volumes;
+        let asked: BTreeSet<VolumeId> =
+            volumes.iter().map(|volume| parse("volumes", volume)).collect::<Result<_, _>>()?;
         let snapshot = self.host.snapshot().await.map_err(|HostGone| Status::unavailable(HostGone.to_string()))?;
         let disks = snapshot.disks.iter().map(|disk| disk_to_proto(disk, &self.node, self.address)).collect();
-        let replicas = snapshot.disks.iter().flat_map(replicas_to_proto).collect();
+        let replicas = snapshot.disks.iter().flat_map(replicas_to_proto);
+        let replicas = replicas.filter(|(volume, _)| asked.is_empty() || asked.contains(volume));
+        let replicas = replicas.map(|(_, replica)| replica).collect();
         Ok(Response::new(ChunkserverStatus { node: self.node.to_string(), disks, replicas }))
     }
 }
@@ -63,11 +74,15 @@ pub(crate) fn disk_to_proto(disk: &DiskSnapshot, node: &NodeName, address: Socke
     }
 }
 
-fn replicas_to_proto(disk: &DiskSnapshot) -> impl Iterator<Item = control::ReplicaStatus> + '_ {
+fn replicas_to_proto(disk: &DiskSnapshot) -> impl Iterator<Item = (VolumeId, control::ReplicaStatus)> + '_ {
     let id = disk.id.map(|id| id.to_string()).unwrap_or_default();
     let replicas = disk.status.iter().flat_map(|status| &status.replicas).filter(|replica| !replica.deleted);
-    replicas.map(move |replica: &ReplicaStatus| control::ReplicaStatus {
-        disk: id.clone(),
+    replicas.map(move |replica| (replica.volume, replica_to_proto(id.clone(), replica)))
+}
+
+fn replica_to_proto(disk: String, replica: &ReplicaStatus) -> control::ReplicaStatus {
+    control::ReplicaStatus {
+        disk,
         volume: replica.volume.to_string(),
         promised_epoch: replica.promised.number(),
         commit_lsn: replica.commit.raw(),
@@ -75,7 +90,9 @@ fn replicas_to_proto(disk: &DiskSnapshot) -> impl Iterator<Item = control::Repli
         used_bytes: replica.used_bytes.0,
         chunks: replica.chunks,
         stale_slots: u32::try_from(replica.stale_slots).unwrap_or(u32::MAX),
-    })
+        base_volume: String::new(),
+        base_point_lsn: 0,
+    }
 }
 
 fn parse<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, Status> {

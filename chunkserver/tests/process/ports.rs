@@ -93,7 +93,7 @@ async fn a_deleted_replica_is_gone_and_its_writer_is_fenced() {
 }
 
 async fn status(control: &mut ChunkserverClient<tonic::transport::Channel>) -> ChunkserverStatus {
-    control.status(ChunkserverStatusRequest {}).await.unwrap().into_inner()
+    control.status(ChunkserverStatusRequest::default()).await.unwrap().into_inner()
 }
 
 /// A control plane that hears, and answers what it is told to.

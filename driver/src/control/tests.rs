@@ -288,8 +288,15 @@ impl Chunkserver for PlayedChunkserver {
         let _test_is_over = self.asked.send(request.into_inner());
         match self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
             Ok(_) => Err(Status::unavailable("not now")),
-            Err(_) => Ok(Response::new(proto::DeleteReplicaResponse {})),
+            Err(_) => Ok(Response::new(proto::DeleteReplicaResponse { kept: false })),
         }
+    }
+
+    async fn clone_replica(
+        &self,
+        _request: Request<proto::CloneReplicaRequest>,
+    ) -> std::result::Result<Response<proto::CloneReplicaResponse>, Status> {
+        Ok(Response::new(proto::CloneReplicaResponse {}))
     }
 
     async fn status(
