@@ -23,6 +23,34 @@ pub enum IndexEdit {
     },
 }
 
+/// What a deletion has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// Nothing but the promise.
+    Gone,
+    /// What clones on the disk read. It goes with the last of them; whoever wants to know asks again.
+    Kept,
+}
+
+/// Why there is no replica of a clone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CloneRefusal {
+    #[error("the source has no replica here, or has not kept what was written before the point")]
+    NotHere,
+    #[error("the source's replica lacks something")]
+    Incomplete,
+    #[error("the volume has, or had, a replica here that is no such clone")]
+    Exists,
+    #[error("the volume's size cannot be")]
+    Size,
+    #[error("the disk has too many replicas")]
+    TooMany,
+    #[error("the disk has failed")]
+    DiskFailed,
+    #[error("the disk is still recovering")]
+    Recovering,
+}
+
 #[derive(Clone, Debug)]
 pub enum Action {
     Reply {
@@ -59,7 +87,12 @@ pub enum Action {
     /// Answer to `Event::Delete`.
     Deleted {
         op: OpToken,
-        result: Result<(), String>,
+        result: Result<Deleted, String>,
+    },
+    /// Answer to `Event::Clone`: the replica is here, durably.
+    Cloned {
+        op: OpToken,
+        result: Result<(), CloneRefusal>,
     },
     /// Recovery ended: requests are served from now on (those that came before have waited).
     Recovered {

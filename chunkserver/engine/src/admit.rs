@@ -12,7 +12,7 @@ use crate::place::Place;
 use crate::queue::{Verdict, Waiting, Work};
 use crate::record::{Body, KEEP_BYTES_MAX, Piece, Record, SlotPart, slot_parts};
 use crate::replica::SlotAddress;
-use crate::store::{Move, Payload};
+use crate::store::{Flat, Flatness, Move, Payload};
 use ashlar_types::{
     BLOCK_BYTES, BlockCount, BlockIndex, ChunkIndex, ChunkRange, Epoch, FloorRange, Lsn, Mutant, SLOT_BYTES, VolumeId,
 };
@@ -58,6 +58,8 @@ impl Engine {
             Work::Fill { .. } => self.admit_fill(front, out),
             Work::Discard { .. } => self.admit_discard(front, out),
             Work::Merge { .. } => self.admit_merge(front, out),
+            Work::Flatten { .. } => self.admit_flatten(front, out),
+            Work::Flattened if !self.may_become_flat(front.volume) => Verdict::Nothing,
             _ => self.admit_plain(front, out),
         }
     }
@@ -223,14 +225,16 @@ impl Engine {
         if is_last { Verdict::Admitted } else { Verdict::More }
     }
 
-    /// The version that a block is read from, if there is content to repair, or content that was lost.
+    /// The version to repair a block in, if there is content, or content that was lost: the one that it is read from, or
+    /// the lowest one of a clone that reads it from its base.
     fn holder(&self, volume: VolumeId, chunk: ChunkIndex, block: BlockIndex, below: Lsn) -> Option<SlotAddress> {
         let bit = 1 << block.within_slot();
         let floors = FloorRange { from: Lsn::ZERO, below };
-        let mut versions = self.store.replica(volume)?.versions(chunk, block.slot(), floors).rev();
-        let (floor, version) = versions.find(|(_, slot)| (slot.set | slot.stale | slot.lost) & bit != 0)?;
-        let address = SlotAddress { volume, chunk, slot: block.slot(), floor };
-        (version.lost & bit != 0 || self.expected_place(address).is_some()).then_some(address)
+        let mut layers = self.store.layers(volume, chunk, block.slot(), floors);
+        let (address, version) = layers.find(|(_, slot)| (slot.set | slot.stale | slot.lost) & bit != 0)?;
+        let own = SlotAddress { volume, floor: Lsn::ZERO, ..address };
+        let holder = if address.volume == volume { address } else { own };
+        (version.lost & bit != 0 || self.expected_place(address).is_some()).then_some(holder)
     }
 
     /// The versions must still be what they were when the merge was planned, with nothing on its way to them.
@@ -255,6 +259,36 @@ impl Engine {
         self.add(front, body, payload, vec![pair.older(), pair.newer()], vec![], out)
     }
 
+    /// The slot must still lack what it lacked when that was read, with nothing on its way to it.
+    fn admit_flatten(&mut self, front: &Waiting, out: &mut Vec<Action>) -> Verdict {
+        let Work::Flatten { flat, blocks } = &front.work else { unreachable!("a slot to be made flat") };
+        let Flat { volume, chunk, slot, zeros, lost, stamp, ref from } = *flat;
+        let is_same = match self.store.flatness(volume, chunk, slot) {
+            Flatness::Lacks(now) => now == *flat,
+            Flatness::Flat | Flatness::Waits => false,
+        };
+        let is_quiet = self.pending.place(flat.target()).is_none() && self.may_become_flat(volume);
+        if !is_same || !is_quiet || !self.has_place_for(flat) {
+            return Verdict::Nothing;
+        }
+        let bits = |is_good: bool| {
+            let of = from.iter().zip(blocks).filter(move |(_, block)| block.is_some() == is_good);
+            of.fold(0u16, |bits, ((block, ..), _)| bits | 1 << block)
+        };
+        let (copied, bad) = (bits(true), bits(false));
+        if !self.journal.fits(record_bytes(0, copied.count_ones()), copied.count_ones()) {
+            return Verdict::Full;
+        }
+        let old = self.expected_place(flat.target());
+        let place = if copied == 0 { old } else { old.or_else(|| self.store.places.take()) };
+        self.pending.expect_place(flat.target(), place);
+        let good = from.iter().zip(blocks).filter(|(_, block)| block.is_some());
+        let crcs = good.map(|((_, _, crc), _)| *crc).collect();
+        let payload = blocks.iter().flatten().cloned().map(Some).collect();
+        let body = Body::Flatten { chunk, slot, zeros, copied, lost: lost | bad, place, stamp, crcs };
+        self.add(front, body, payload, vec![flat.target()], vec![], out)
+    }
+
     /// Records without payload and places.
     fn admit_plain(&mut self, front: &Waiting, out: &mut Vec<Action>) -> Verdict {
         let bytes = if matches!(front.work, Work::Keep(_)) { KEEP_BYTES_MAX } else { PLAIN_BYTES_MAX };
@@ -269,6 +303,8 @@ impl Engine {
                 Body::Promise { epoch: *epoch, size: *size, session: *session, served: Epoch::NONE }
             }
             Work::Delete { epoch, .. } => Body::DeleteVolume { epoch: *epoch },
+            Work::Clone { epoch, size, base, .. } => Body::Clone { epoch: *epoch, size: *size, base: *base },
+            Work::Flattened => Body::Flattened,
             Work::MarkStale(mark) => Body::MarkStale(*mark),
             Work::Keep(kept) => Body::Keep(kept.clone()),
             Work::BeginSync { after } => Body::BeginSync { after: *after },
@@ -293,6 +329,8 @@ impl Engine {
         let answer = match (&front.work, front.to) {
             (Work::Open { .. }, Some(to)) => Answer::Opened(to),
             (Work::Delete { op, .. }, _) => Answer::Deleted(*op),
+            (Work::Clone { op, .. }, _) => Answer::Cloned(*op),
+            (Work::Flatten { .. } | Work::Flattened, _) => Answer::Flattened,
             (Work::Merge { .. }, _) => Answer::Merged,
             (_, Some(to)) => Answer::Done(to),
             (_, None) => Answer::Nobody,
@@ -316,7 +354,7 @@ impl Engine {
     }
 
     /// The place that the slot will have when everything on its way is done.
-    fn expected_place(&self, address: SlotAddress) -> Option<Place> {
+    pub(crate) fn expected_place(&self, address: SlotAddress) -> Option<Place> {
         let durable = || self.store.slot(address).and_then(|slot| slot.place);
         self.pending.place(address).unwrap_or_else(durable)
     }

@@ -165,6 +165,7 @@ impl Engine {
         self.store.places.trimmed(until);
         self.ring.trim(until);
         self.wake_reclaim();
+        self.wake_flattening();
         if self.recovery.is_some() {
             self.recovered(out);
         }

@@ -5,10 +5,11 @@
 //!            (scan, verify, replay, checkpoint)         write or flush failed
 //! ```
 
-use crate::action::Action;
+use crate::action::{Action, CloneRefusal, Deleted};
 use crate::checkpoint::Checkpoint;
 use crate::config::{EARLY_DATA_BYTES_MAX, EARLY_EVENTS_MAX, EngineConfig, RESERVE_SLOTS_MIN};
 use crate::event::{DiskError, Event, LinkId, OpToken};
+use crate::flatten::Flattening;
 use crate::index::load::load;
 use crate::index::{Loaded, Position};
 use crate::journal::{Answer, Entry, Journal};
@@ -29,6 +30,7 @@ use ashlar_wire::limits::REASON_BYTES_MAX;
 use ashlar_wire::{Frame, Opened, Refusal, Reply, RequestFrame, Status};
 use bytes::Bytes;
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
 
 /// Why a disk cannot be taken into service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +67,9 @@ pub(crate) enum Op {
     Reclaim {
         index: usize,
     },
+    Flatten {
+        run: Range<usize>,
+    },
     /// What recovery has read is written again.
     Secure,
 }
@@ -86,6 +91,7 @@ pub struct Engine {
     pub(crate) reads: Reads,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) reclaim: Reclaim,
+    pub(crate) flattening: Flattening,
     /// Until recovery has ended, with the events that came meanwhile.
     pub(crate) recovery: Option<Recovery>,
     /// Only while `recovery` is under way.
@@ -127,6 +133,7 @@ impl Engine {
             reads: Reads::default(),
             checkpoint: Checkpoint::new(last, now),
             reclaim: Reclaim::default(),
+            flattening: Flattening::default(),
             early: VecDeque::new(),
             failed: None,
             ops: HashMap::new(),
@@ -156,7 +163,9 @@ impl Engine {
     pub fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
         self.now = self.now.max(now);
         match event {
-            Event::Request { .. } | Event::LinkClosed { .. } | Event::Delete { .. } if self.recovery.is_some() => {
+            Event::Request { .. } | Event::LinkClosed { .. } | Event::Delete { .. } | Event::Clone { .. }
+                if self.recovery.is_some() =>
+            {
                 self.put_off(event, out);
             }
             event => self.dispatch(event, out),
@@ -168,7 +177,7 @@ impl Engine {
     pub fn next_deadline(&self) -> Instant {
         match () {
             _ if self.recovery.is_some() || self.failed.is_some() => Instant::FAR,
-            _ if self.may_reclaim() => self.now,
+            _ if self.may_reclaim() || self.may_flatten() => self.now,
             _ => self.checkpoint_due(),
         }
     }
@@ -186,6 +195,7 @@ impl Engine {
             used_bytes: ByteCount(replica.placed_slots() * SLOT_BYTES),
             chunks: replica.chunks.len() as u32,
             stale_slots: replica.stale_slots,
+            base: replica.base(),
         };
         let places = &self.store.places;
         EngineStatus {
@@ -207,7 +217,7 @@ impl Engine {
         }
     }
 
-    /// Links and deletions wait until recovery has ended.
+    /// Links, deletions and clones wait until recovery has ended.
     fn put_off(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
             Event::Request { link, frame } if self.failed.is_some() => self.on_request(link, frame, out),
@@ -217,6 +227,11 @@ impl Engine {
             Event::Delete { op, .. } if self.failed.is_some() || self.early.len() >= EARLY_EVENTS_MAX => {
                 let reason = self.failed.clone().unwrap_or_else(|| "the disk is still recovering".to_owned());
                 out.push(Action::Deleted { op, result: Err(reason) });
+            }
+            Event::Clone { op, .. } if self.failed.is_some() || self.early.len() >= EARLY_EVENTS_MAX => {
+                let failed = self.failed.is_some();
+                let refusal = if failed { CloneRefusal::DiskFailed } else { CloneRefusal::Recovering };
+                out.push(Action::Cloned { op, result: Err(refusal) });
             }
             Event::LinkClosed { link } => self.forget_early(link),
             event => self.early.push_back(event),
@@ -244,6 +259,7 @@ impl Engine {
             Event::Request { link, frame } => self.on_request(link, frame, out),
             Event::LinkClosed { link } => self.end_link(link),
             Event::Delete { op, volume, epoch } => self.on_delete(op, volume, epoch, out),
+            Event::Clone { op, volume, epoch, size, base } => self.on_clone(op, volume, (epoch, size, base), out),
             Event::ReadDone { op, result } => self.on_read_done(op, result, out),
             Event::WriteDone { op, result } => self.on_write_done(op, result, out),
             Event::Committed { op, result } => {
@@ -270,6 +286,8 @@ impl Engine {
             self.complete_batches(out);
             self.queue_merge();
             self.reclaim_step(out);
+            self.queue_flatten();
+            self.flatten_step(out);
             self.admit_waiting(out);
         }
         self.checkpoint_step(out);
@@ -281,6 +299,7 @@ impl Engine {
             Op::Scan { progress, bytes } => self.scan_read_done(progress, bytes, result),
             Op::Verify { place } => self.verify_read_done(place, result),
             Op::Reclaim { index } => self.reclaim_read_done(index, result),
+            Op::Flatten { run } => self.flatten_read_done(run, result, out),
             _ => panic!("{op:?} is no read"),
         }
     }
@@ -335,12 +354,22 @@ impl Engine {
         match entry.answer {
             Answer::Nobody => {}
             Answer::Merged => self.merge_ended(),
+            Answer::Flattened => self.flatten_ended(),
             Answer::Done(to) if outcome == Outcome::Done => self.reply(to, Reply::Done, out),
             Answer::Done(to) => self.refuse(to, Status::Incomplete, "something is stale or incomplete", out),
             Answer::Opened(to) => self.reply_opened(to, out),
             Answer::Deleted(op) => {
                 self.deleting.remove(&entry.record.volume);
-                out.push(Action::Deleted { op, result: Ok(()) });
+                let is_read = self.store.is_read(entry.record.volume);
+                let deleted = if is_read { Deleted::Kept } else { Deleted::Gone };
+                out.push(Action::Deleted { op, result: Ok(deleted) });
+            }
+            Answer::Cloned(op) => {
+                let result = match outcome {
+                    Outcome::Refused(refusal) => Err(refusal),
+                    Outcome::Done | Outcome::Incomplete => Ok(()),
+                };
+                out.push(Action::Cloned { op, result });
             }
         }
     }
@@ -384,9 +413,10 @@ impl Engine {
         for batch in self.journal.abandon() {
             for entry in batch.entries {
                 match entry.answer {
-                    Answer::Nobody | Answer::Merged => {}
+                    Answer::Nobody | Answer::Merged | Answer::Flattened => {}
                     Answer::Done(to) | Answer::Opened(to) => self.refuse(to, Status::DiskFailed, reason, out),
                     Answer::Deleted(op) => out.push(Action::Deleted { op, result: Err(reason.to_owned()) }),
+                    Answer::Cloned(op) => out.push(Action::Cloned { op, result: Err(CloneRefusal::DiskFailed) }),
                 }
             }
             for to in batch.echoes {

@@ -1,6 +1,6 @@
 //! Everything that can happen to a disk's engine.
 
-use ashlar_types::{Epoch, VolumeId};
+use ashlar_types::{Base, ByteCount, Epoch, VolumeId};
 use ashlar_wire::RequestFrame;
 use bytes::Bytes;
 
@@ -32,6 +32,8 @@ pub enum Event {
     Committed { op: OpToken, result: Result<(), DiskError> },
     /// The control plane deletes the replica: every epoch up to `epoch` is fenced first. Answered by `Action::Deleted`.
     Delete { op: OpToken, volume: VolumeId, epoch: Epoch },
+    /// The control plane makes the replica of a clone, with that promise. Answered by `Action::Cloned`.
+    Clone { op: OpToken, volume: VolumeId, epoch: Epoch, size: ByteCount, base: Base },
     /// Time has passed: `Engine::next_deadline` is due.
     Tick,
 }

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!  key                      value (little-endian; its last 4 bytes: CRC-32 of key and the bytes before)
-//!  'p'                      version 2, 0 7, disk id 16, next sequence 8, next offset 8, chain 4, crc 4          = 48
-//!  'v' volume               version 2, flags 1, 0 2, promised 4, size 8, commit 8, sync after 8, floor 8,
-//!                           session 8, agreed 4, crc 4   flags: 1 syncing, 2 incomplete, 4 deleted              = 56
-//!  'c' volume, chunk        version 2, flags 1, 0 6, prefix 8, adopted 8, 0 4, crc 4   flags: 1 complete        = 32
-//!  'k' volume               version 2, 0 5, count 2, until 8, count x point 8, crc 4
-//!  's' volume, chunk, slot, version 2, 0 1, valid 2, stale 2, fresh 2, lost 2, set 2, place 4, stamp 8, 16 x crc 4,
+//!  'p'                      version 3, 0 7, disk id 16, next sequence 8, next offset 8, chain 4, crc 4          = 48
+//!  'v' volume               version 3, flags 1, 0 2, promised 4, size 8, commit 8, sync after 8, floor 8,
+//!                           session 8, agreed 4, origin's volume 16, point 8, crc 4                             = 80
+//!                           flags: 1 syncing, 2 incomplete, 4 deleted, 8 made as a clone, 16 flat
+//!  'c' volume, chunk        version 3, flags 1, 0 6, prefix 8, adopted 8, 0 4, crc 4   flags: 1 complete        = 32
+//!  'k' volume               version 3, 0 5, count 2, until 8, count x point 8, crc 4
+//!  's' volume, chunk, slot, version 3, 0 1, valid 2, stale 2, fresh 2, lost 2, set 2, place 4, stamp 8, 16 x crc 4,
 //!      floor                crc 4                                                                               = 92
 //!  in keys, big-endian: volume 16, chunk 4, slot 2, floor 8
 //! ```
@@ -21,16 +22,21 @@ use crate::place::{Place, Sequence};
 use crate::replica::{Chunk, Replica, Slot, SlotAddress};
 use crate::store::Store;
 use ashlar_types::{
-    BLOCKS_PER_SLOT, ByteCount, ChunkIndex, Crc32, DiskId, Epoch, Kept, Lsn, Mutant, SLOTS_PER_CHUNK, SNAPSHOTS_MAX,
-    SessionId, Slip, SlotIndex, VolumeId,
+    BLOCKS_PER_SLOT, Base, ByteCount, ChunkIndex, Crc32, DiskId, Epoch, Kept, Lsn, Mutant, SLOTS_PER_CHUNK,
+    SNAPSHOTS_MAX, SessionId, Slip, SlotIndex, VolumeId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 3;
 const SYNCING: u8 = 1;
 const INCOMPLETE: u8 = 2;
 const DELETED: u8 = 4;
+const CLONE: u8 = 8;
+const FLAT: u8 = 16;
 const COMPLETE: u8 = 1;
+
+/// In the row of what is no clone.
+const NO_ORIGIN: Base = Base { volume: VolumeId::from_u128(0), point: Lsn::ZERO };
 
 pub(crate) const POSITION_KEY: &[u8] = b"p";
 
@@ -205,10 +211,14 @@ fn encode_replica(replica: &Replica) -> Sink {
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
     let flags = flag(replica.syncing.is_some(), SYNCING)
         | flag(replica.incomplete, INCOMPLETE)
-        | flag(replica.deleted, DELETED);
+        | flag(replica.deleted, DELETED)
+        | flag(replica.origin.is_some(), CLONE)
+        | flag(replica.is_flat || Mutant::CloneForgetsBase.is_on() && replica.origin.is_some(), FLAT);
+    let origin = replica.origin.unwrap_or(NO_ORIGIN);
     let mut to = Sink::new();
     to.u8(VERSION).u8(flags).zeros(2).u32(replica.promised.number()).u64(replica.size.0).lsn(replica.commit);
     to.lsn(replica.syncing.unwrap_or(Lsn::ZERO)).lsn(replica.floor).u64(replica.session.0).u32(replica.agreed.number());
+    to.u128(origin.volume.as_u128()).lsn(origin.point);
     to
 }
 
@@ -269,11 +279,16 @@ fn decode_replica(key: &[u8], value: &[u8]) -> Result<Replica, Malformed> {
     replica.floor = from.lsn()?;
     replica.session = SessionId(from.u64()?);
     replica.agreed = Epoch::new(from.u32()?).ok_or(Malformed)?;
+    let origin = Base { volume: from.volume()?, point: from.lsn()? };
     from.end()?;
+    replica.origin = (flags & CLONE != 0).then_some(origin);
+    replica.is_flat = flags & FLAT != 0;
     replica.syncing = (flags & SYNCING != 0).then_some(after);
     replica.incomplete = flags & INCOMPLETE != 0;
     replica.deleted = flags & DELETED != 0;
-    let sensible = flags & !(SYNCING | INCOMPLETE | DELETED) == 0 && (replica.syncing.is_some() || after == Lsn::ZERO);
+    let sensible = flags & !(SYNCING | INCOMPLETE | DELETED | CLONE | FLAT) == 0
+        && (replica.syncing.is_some() || after == Lsn::ZERO)
+        && (replica.origin.is_some() || origin == NO_ORIGIN && !replica.is_flat);
     if sensible { Ok(replica) } else { Err(Malformed) }
 }
 

@@ -33,7 +33,10 @@ pub(crate) enum Answer {
     Done(ReplyTo),
     Opened(ReplyTo),
     Deleted(OpToken),
+    Cloned(OpToken),
     Merged,
+    /// A slot of a clone got what its base shows, or the clone became flat.
+    Flattened,
 }
 
 pub(crate) struct Batch {

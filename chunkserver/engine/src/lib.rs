@@ -18,6 +18,7 @@ mod codec;
 mod config;
 mod engine;
 mod event;
+mod flatten;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod index;
@@ -43,7 +44,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use action::{Action, IndexEdit};
+pub use action::{Action, CloneRefusal, Deleted, IndexEdit};
 pub use config::EngineConfig;
 pub use engine::{Engine, RecoverError};
 pub use event::{DiskError, Event, LinkId, OpToken};

@@ -4,11 +4,11 @@
 use crate::Action;
 use crate::config::LIST_SLOTS_MAX;
 use crate::engine::Engine;
-use crate::replica::{Chunk, Replica, Slot};
+use crate::replica::{Chunk, Replica};
 use crate::session::ReplyTo;
 use ashlar_types::{ChunkIndex, FloorRange, Geometry, Lsn, SlotSet};
 use ashlar_wire::limits::{HELD_ENTRIES_MAX, LIST_ENTRIES_MAX};
-use ashlar_wire::{ChangedSlots, ChunkReport, Held, Reply, SlotBlocks, Status};
+use ashlar_wire::{ChangedSlots, ChunkReport, Held, Reply, Status};
 
 impl Engine {
     pub(crate) fn report(&mut self, to: ReplyTo, from: ChunkIndex, out: &mut Vec<Action>) {
@@ -45,19 +45,23 @@ impl Engine {
         if from > until {
             return self.refuse(to, Status::BadRequest, "the listing ends before it begins", out);
         }
-        let Some(replica) = self.listed(to, out) else { return };
-        let changed = |chunk: &Chunk| {
-            let slots = slots_of(chunk, floors, |slot| slot.stamp > after);
-            (slots != SlotSet::EMPTY || chunk.prefix > after).then_some(slots)
+        if self.listed(to, out).is_none() {
+            return;
+        }
+        let replica = self.store.replica(to.volume).expect("it is listed");
+        let changed = |chunk: ChunkIndex, entry: &Chunk| {
+            let slots = self.store.changed_slots(to.volume, chunk, after, floors);
+            (slots != SlotSet::EMPTY || entry.prefix > after).then_some(slots)
         };
         let (entries, next) = page(replica.chunks.range(from..until), changed);
         self.reply(to, Reply::Changed { entries, next }, out);
     }
 
+    /// What `FinishSync` waits for: a clone's own. What is stale in its base is for the source's writer to fill.
     pub(crate) fn list_stale(&mut self, to: ReplyTo, from: ChunkIndex, floors: FloorRange, out: &mut Vec<Action>) {
         let Some(replica) = self.listed(to, out) else { return };
-        let stale = |chunk: &Chunk| {
-            let slots = slots_of(chunk, floors, |slot| slot.stale != 0);
+        let stale = |_: ChunkIndex, entry: &Chunk| {
+            let slots = entry.slots_among(floors, |slot| slot.stale != 0);
             (slots != SlotSet::EMPTY).then_some(slots)
         };
         let with_stale = replica.chunks.range(from..).filter(|(_, chunk)| chunk.stale_slots > 0);
@@ -72,10 +76,13 @@ impl Engine {
     }
 
     pub(crate) fn list_blocks(&mut self, to: ReplyTo, chunk: ChunkIndex, floors: FloorRange, out: &mut Vec<Action>) {
-        let Some(replica) = self.listed(to, out) else { return };
+        if self.listed(to, out).is_none() {
+            return;
+        }
+        let replica = self.store.replica(to.volume).expect("it is listed");
         let blocks = match replica.chunks.get(&chunk) {
             Some(entry) if !entry.complete => None,
-            Some(entry) => blocks_of(entry, floors),
+            Some(_) => self.store.blocks_of(to.volume, chunk, floors),
             None if replica.incomplete => None,
             None => Some(Vec::new()),
         };
@@ -95,30 +102,6 @@ impl Engine {
     }
 }
 
-fn slots_of(chunk: &Chunk, floors: FloorRange, pick: impl Fn(&Slot) -> bool) -> SlotSet {
-    let among = chunk.slots.iter().filter(|((_, floor), slot)| floors.contains(*floor) && pick(slot));
-    among.map(|(&(slot, _), _)| slot).collect()
-}
-
-/// What the versions of each slot say together, the newer ones first; nothing if one of them is stale.
-fn blocks_of(chunk: &Chunk, floors: FloorRange) -> Option<Vec<SlotBlocks>> {
-    let mut blocks: Vec<SlotBlocks> = Vec::new();
-    for (&(slot, floor), version) in &chunk.slots {
-        if !floors.contains(floor) {
-            continue;
-        }
-        if version.stale != 0 {
-            return None;
-        }
-        match blocks.last_mut().filter(|last| last.slot == slot) {
-            Some(last) => (last.set, last.valid) = (last.set | version.set, last.valid & !version.set | version.valid),
-            None => blocks.push(SlotBlocks { slot, set: version.set, valid: version.valid }),
-        }
-    }
-    blocks.retain(|slot| slot.set != 0);
-    Some(blocks)
-}
-
 fn report_of(chunk: ChunkIndex, entry: &Chunk) -> ChunkReport {
     ChunkReport { chunk, prefix: entry.prefix, complete: entry.complete }
 }
@@ -126,7 +109,7 @@ fn report_of(chunk: ChunkIndex, entry: &Chunk) -> ChunkReport {
 /// One page of chunks in which `pick` finds something, and where the next page begins.
 fn page<'a>(
     chunks: impl Iterator<Item = (&'a ChunkIndex, &'a Chunk)>,
-    pick: impl Fn(&Chunk) -> Option<SlotSet>,
+    pick: impl Fn(ChunkIndex, &Chunk) -> Option<SlotSet>,
 ) -> (Vec<ChangedSlots>, Option<ChunkIndex>) {
     let mut entries = Vec::new();
     let mut looked_at = 0;
@@ -135,7 +118,7 @@ fn page<'a>(
             return (entries, Some(chunk));
         }
         looked_at += entry.slots.len();
-        if let Some(slots) = pick(entry) {
+        if let Some(slots) = pick(chunk, entry) {
             entries.push(ChangedSlots { chunk, prefix: entry.prefix, slots });
         }
     }

@@ -58,11 +58,15 @@ impl Pending {
         if record.changes_marks() {
             note(&mut self.marks, record.volume, |_| ());
         }
+        if let Body::Clone { base, .. } = &record.body {
+            // Until it is known which point the clone reads by, nothing of its source is merged.
+            note(&mut self.marks, base.volume, |_| ());
+        }
         match &record.body {
             Body::Write { range, lsn, .. } | Body::Discard { range, lsn, .. } => {
                 note(&mut self.prefixes, (record.volume, range.chunk), |_| *lsn);
             }
-            Body::Promise { epoch, .. } | Body::DeleteVolume { epoch } => {
+            Body::Promise { epoch, .. } | Body::DeleteVolume { epoch } | Body::Clone { epoch, .. } => {
                 note(&mut self.promises, record.volume, |older| older.map_or(*epoch, |older| older.max(*epoch)));
             }
             Body::VoidStale { chunk } => note(&mut self.voids, (record.volume, *chunk), |_| ()),
@@ -78,11 +82,16 @@ impl Pending {
         if record.changes_marks() {
             forget(&mut self.marks, record.volume);
         }
+        if let Body::Clone { base, .. } = &record.body {
+            forget(&mut self.marks, base.volume);
+        }
         match &record.body {
             Body::Write { range, .. } | Body::Discard { range, .. } => {
                 forget(&mut self.prefixes, (record.volume, range.chunk));
             }
-            Body::Promise { .. } | Body::DeleteVolume { .. } => forget(&mut self.promises, record.volume),
+            Body::Promise { .. } | Body::DeleteVolume { .. } | Body::Clone { .. } => {
+                forget(&mut self.promises, record.volume);
+            }
             Body::VoidStale { chunk } => forget(&mut self.voids, (record.volume, *chunk)),
             _ => {}
         }

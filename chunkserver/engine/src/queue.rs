@@ -8,10 +8,10 @@
 use crate::engine::{Engine, Op};
 use crate::record::Mark;
 use crate::session::ReplyTo;
-use crate::store::{Move, Pair};
-use crate::{Action, OpToken};
+use crate::store::{Flat, Move, Pair};
+use crate::{Action, CloneRefusal, OpToken};
 use ashlar_types::{
-    ByteCount, ChunkIndex, ChunkRange, Epoch, FloorRange, Kept, Lsn, Mutant, SessionId, SlotIndex, VolumeId,
+    Base, ByteCount, ChunkIndex, ChunkRange, Epoch, FloorRange, Kept, Lsn, Mutant, SessionId, SlotIndex, VolumeId,
 };
 use ashlar_wire::{BlockData, Reply, Request, SlotContent, Status};
 use bytes::Bytes;
@@ -89,6 +89,18 @@ pub(crate) enum Work {
         what: Move,
         blocks: Vec<Bytes>,
     },
+    Clone {
+        op: OpToken,
+        epoch: Epoch,
+        size: ByteCount,
+        base: Base,
+    },
+    /// What was read for it, in the order of `Flat::from`; none for a block that is bad.
+    Flatten {
+        flat: Flat,
+        blocks: Vec<Option<Bytes>>,
+    },
+    Flattened,
 }
 
 /// What admission makes of the front of the queue.
@@ -129,6 +141,10 @@ impl Work {
 }
 
 impl Work {
+    pub(crate) fn is_flattening(&self) -> bool {
+        matches!(self, Work::Flatten { .. } | Work::Flattened)
+    }
+
     /// Where it stands in a chunk's order of writes, if it has a place there.
     fn order(&self) -> Option<(ChunkIndex, Lsn)> {
         match self {
@@ -162,6 +178,7 @@ impl Engine {
                 Verdict::Admitted => self.close_hole(&front),
                 Verdict::More => self.waiting.push_front(front),
                 Verdict::Nothing if matches!(front.work, Work::Merge { .. }) => self.merge_dropped(),
+                Verdict::Nothing if front.work.is_flattening() => self.flatten_dropped(),
                 Verdict::Nothing => self.echo(front.to, out),
                 Verdict::NoSpace => {
                     let to = front.to.expect("what needs space comes from a peer");
@@ -252,8 +269,10 @@ impl Engine {
             if let Some(to) = waiting.to {
                 self.refuse(to, Status::DiskFailed, reason, out);
             }
-            if let Work::Delete { op, .. } = waiting.work {
-                out.push(Action::Deleted { op, result: Err(reason.to_owned()) });
+            match waiting.work {
+                Work::Delete { op, .. } => out.push(Action::Deleted { op, result: Err(reason.to_owned()) }),
+                Work::Clone { op, .. } => out.push(Action::Cloned { op, result: Err(CloneRefusal::DiskFailed) }),
+                _ => {}
             }
         }
     }

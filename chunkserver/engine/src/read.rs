@@ -111,12 +111,11 @@ impl Engine {
         }
     }
 
-    /// What the slot's versions among the target's floors make together.
+    /// What the slot's layers among the target's floors make together.
     fn slot_state(&self, target: &Target, slot: SlotIndex) -> Result<SlotState, Fault> {
         let Target { to, chunk, floors, .. } = *target;
-        let replica = self.store.replica(to.volume);
-        let stamps = replica.into_iter().flat_map(|replica| replica.versions(chunk, slot, floors));
-        let stamp = stamps.map(|(_, version)| version.stamp).max().unwrap_or(Lsn::ZERO);
+        let layers = self.store.layers(to.volume, chunk, slot, floors);
+        let stamp = layers.map(|(_, layer)| layer.stamp).max().unwrap_or(Lsn::ZERO);
         let mut state = SlotState { stamp, set: 0, valid: Vec::new() };
         for within in 0..BLOCKS_PER_SLOT {
             let block = BlockIndex(slot.first_block().0 + u64::from(within));
@@ -162,7 +161,7 @@ impl Engine {
         Ok(found.unwrap_or(Found { crc: Crc32::ZERO_BLOCK, source: Source::Zeros }))
     }
 
-    /// The same; `None` where no version among `floors` says anything of the block.
+    /// The same; `None` where no layer among `floors` says anything of the block.
     fn find_set(
         &self,
         volume: VolumeId,
@@ -170,10 +169,12 @@ impl Engine {
         block: BlockIndex,
         floors: FloorRange,
     ) -> Result<Option<Found>, Fault> {
-        let replica = self.store.replica(volume).ok_or((Status::Deleted, block, "the replica was deleted"))?;
+        if self.store.replica(volume).is_none() {
+            return Err((Status::Deleted, block, "the replica was deleted"));
+        }
         let within = block.within_slot();
         let bit = 1 << within;
-        for (_, version) in replica.versions(chunk, block.slot(), floors).rev() {
+        for (_, version) in self.store.layers(volume, chunk, block.slot(), floors) {
             match version.place {
                 _ if version.stale & bit != 0 => return Err((Status::Stale, block, "the block awaits a copy")),
                 _ if version.lost & bit != 0 => return Err((Status::BadBlock, block, "the block was lost")),

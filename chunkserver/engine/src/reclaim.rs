@@ -55,6 +55,11 @@ impl Engine {
         matches!(self.reclaim.state, State::Idle) && !self.reclaim.rests && (is_quiet || is_scarce)
     }
 
+    /// Nothing is to be merged for now.
+    pub(crate) fn rests_from_merging(&self) -> bool {
+        matches!(self.reclaim.state, State::Idle) && self.reclaim.rests
+    }
+
     /// A checkpoint has passed. Pairs that came to be since then are looked for.
     pub(crate) fn wake_reclaim(&mut self) {
         if std::mem::take(&mut self.store.has_new_pairs) {
@@ -98,7 +103,7 @@ impl Engine {
                 self.reclaim.cursor = Some((volume, chunk, pair.slot));
                 return Some(pair);
             }
-            let replica = self.store.replica(volume);
+            let replica = self.store.volumes.get(&volume);
             looked_at += 1 + replica.map_or(0, |replica| replica.chunks[&chunk].slots.len());
             self.reclaim.cursor = Some((volume, ChunkIndex(chunk.0 + 1), SlotIndex(0)));
         }

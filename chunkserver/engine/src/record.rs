@@ -28,6 +28,9 @@
 //!  12 VoidStale    chunk 4, 0 4, commit 8
 //!  13 Keep         until 8, commit 8, count 2, 0 6, count x point 8
 //!  14 Merge        chunk 4, slot 2, moved 2, place 4, 0 4, older 8, newer 8, commit 8, n x crc 4
+//!  15 Clone        epoch 4, 0 4, size 8, base volume 16, base point 8
+//!  16 Flatten      chunk 4, slot 2, zeros 2, copied 2, lost 2, place 4, stamp 8, commit 8, n x crc 4
+//!  17 Flattened    commit 8
 //! ```
 //! Invariants: a record's bytes fit a batch's header page; its payload fits a batch; ranges lie within one chunk;
 //! places on the disk.
@@ -39,8 +42,8 @@ pub(crate) use codec::KEEP_BYTES_MAX;
 use crate::place::Place;
 use crate::replica::SlotAddress;
 use ashlar_types::{
-    BLOCKS_PER_SLOT, BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Kept, Lsn,
-    SessionId, SlotIndex, SlotSet, VolumeId,
+    BLOCKS_PER_SLOT, Base, BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Kept,
+    Lsn, SessionId, SlotIndex, SlotSet, VolumeId,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +129,25 @@ pub(crate) enum Body {
     DeleteVolume {
         epoch: Epoch,
     },
+    /// The replica of a clone, beside that of its source.
+    Clone {
+        epoch: Epoch,
+        size: ByteCount,
+        base: Base,
+    },
+    /// What a clone's base shows of a slot becomes its own: zeros, content, and what this disk does not have.
+    Flatten {
+        chunk: ChunkIndex,
+        slot: SlotIndex,
+        zeros: u16,
+        copied: u16,
+        lost: u16,
+        place: Option<Place>,
+        stamp: Lsn,
+        crcs: Vec<Crc32>,
+    },
+    /// The clone has everything itself.
+    Flattened,
 }
 
 /// What is to be marked stale; see `ashlar_wire::Request::MarkStale`.
@@ -195,6 +217,7 @@ impl Record {
             Body::Write { range, .. } | Body::Discard { range, .. } | Body::Repair { range, .. } => Some(range.chunk),
             Body::Fill { chunk, .. }
             | Body::Merge { chunk, .. }
+            | Body::Flatten { chunk, .. }
             | Body::MarkStale(Mark { chunk, .. })
             | Body::AdoptPrefix { chunk, .. }
             | Body::CompleteChunk { chunk, .. }
@@ -203,6 +226,8 @@ impl Record {
             | Body::BeginSync { .. }
             | Body::FinishSync
             | Body::Keep(_)
+            | Body::Clone { .. }
+            | Body::Flattened
             | Body::DeleteVolume { .. } => None,
         }
     }
@@ -210,9 +235,12 @@ impl Record {
     /// Whether blocks become stale, fresh or neither by it, other than by new content of their own.
     pub(crate) fn changes_marks(&self) -> bool {
         match &self.body {
-            Body::Write { .. } | Body::Discard { .. } | Body::Repair { .. } | Body::Merge { .. } | Body::Keep(_) => {
-                false
-            }
+            Body::Write { .. }
+            | Body::Discard { .. }
+            | Body::Repair { .. }
+            | Body::Merge { .. }
+            | Body::Flatten { .. }
+            | Body::Keep(_) => false,
             Body::Promise { .. }
             | Body::DeleteVolume { .. }
             | Body::Fill { .. }
@@ -221,6 +249,8 @@ impl Record {
             | Body::AdoptPrefix { .. }
             | Body::CompleteChunk { .. }
             | Body::VoidStale { .. }
+            | Body::Clone { .. }
+            | Body::Flattened
             | Body::FinishSync => true,
         }
     }
@@ -243,6 +273,9 @@ impl Record {
             Body::Merge { slot, moved, place: Some(place), crcs, .. } => {
                 bits_of(*moved).zip(crcs).map(|(block, &crc)| (*slot, *place, block, crc)).collect()
             }
+            Body::Flatten { slot, copied, place: Some(place), crcs, .. } => {
+                bits_of(*copied).zip(crcs).map(|(block, &crc)| (*slot, *place, block, crc)).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -254,7 +287,7 @@ impl Record {
                 journalled.map(|(part, _)| part.count).sum()
             }
             Body::Fill { valid, direct: false, .. } => valid.count_ones(),
-            Body::Merge { moved, .. } => moved.count_ones(),
+            Body::Merge { moved: blocks, .. } | Body::Flatten { copied: blocks, .. } => blocks.count_ones(),
             _ => 0,
         }
     }

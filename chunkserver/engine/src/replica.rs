@@ -10,7 +10,8 @@
 
 use crate::place::Place;
 use ashlar_types::{
-    BLOCKS_PER_SLOT, ByteCount, ChunkIndex, Crc32, Epoch, FloorRange, Kept, Lsn, SessionId, SlotIndex, VolumeId,
+    BLOCKS_PER_SLOT, Base, ByteCount, ChunkIndex, Crc32, Epoch, FloorRange, Kept, Lsn, SessionId, SlotIndex, SlotSet,
+    VolumeId,
 };
 use std::collections::BTreeMap;
 
@@ -68,8 +69,12 @@ pub(crate) struct Replica {
     pub(crate) syncing: Option<Lsn>,
     /// A chunk that has no entry is incomplete.
     pub(crate) incomplete: bool,
-    /// A tombstone: nothing is left but the promise.
+    /// A tombstone: nothing is left but the promise, and what clones on this disk read.
     pub(crate) deleted: bool,
+    /// What it was made a clone of.
+    pub(crate) origin: Option<Base>,
+    /// It has everything itself that it shows.
+    pub(crate) is_flat: bool,
     /// Which snapshots are needed, as far as this disk was told.
     pub(crate) kept: Kept,
     /// Places taken, by the floor of the version.
@@ -96,6 +101,12 @@ impl Chunk {
         Chunk { prefix: Lsn::ZERO, adopted: Lsn::ZERO, complete, stale_slots: 0, slots: BTreeMap::new() }
     }
 
+    /// The slots with a version among `floors` that is `picked`.
+    pub(crate) fn slots_among(&self, floors: FloorRange, picked: impl Fn(&Slot) -> bool) -> SlotSet {
+        let among = self.slots.iter().filter(|((_, floor), slot)| floors.contains(*floor) && picked(slot));
+        among.map(|(&(slot, _), _)| slot).collect()
+    }
+
     pub(crate) fn versions(
         &self,
         slot: SlotIndex,
@@ -119,6 +130,8 @@ impl Replica {
             syncing: None,
             incomplete: false,
             deleted: false,
+            origin: None,
+            is_flat: false,
             kept: Kept::default(),
             held: BTreeMap::new(),
             stale_slots: 0,
@@ -126,7 +139,12 @@ impl Replica {
         }
     }
 
-    /// The versions of a slot among `floors`, the oldest first.
+    /// What it shows where it has nothing itself.
+    pub(crate) fn base(&self) -> Option<Base> {
+        self.origin.filter(|_| !self.is_flat)
+    }
+
+    /// Its own versions of a slot among `floors`, the oldest first.
     pub(crate) fn versions(
         &self,
         chunk: ChunkIndex,
@@ -149,6 +167,11 @@ impl Replica {
 
     pub(crate) fn placed_slots(&self) -> u64 {
         self.held.values().sum()
+    }
+
+    /// It has everything that was written to it, and says so.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.incomplete && self.syncing.is_none() && self.chunks.values().all(|chunk| chunk.complete)
     }
 
     /// The chunk, made when absent.

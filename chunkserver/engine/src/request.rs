@@ -4,10 +4,10 @@
 use crate::engine::{Engine, refusal};
 use crate::queue::{Waiting, Work};
 use crate::session::{ReplyTo, Role};
-use crate::{Action, LinkId, OpToken};
+use crate::{Action, CloneRefusal, LinkId, OpToken};
 use ashlar_types::{
-    BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Geometry, Lsn, Mutant, SLOTS_PER_CHUNK,
-    SlotIndex, VolumeId,
+    Base, BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Geometry, Lsn, Mutant,
+    SLOTS_PER_CHUNK, SlotIndex, VolumeId,
 };
 use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, DATA_BYTES_MAX};
 use ashlar_wire::{BlockData, Open, Reply, Request, RequestFrame, SlotContent, Status};
@@ -158,7 +158,7 @@ impl Engine {
         match known {
             _ if self.failed.is_some() => Some((Status::DiskFailed, "the disk has failed")),
             _ if epoch == Epoch::NONE || commit.epoch() > epoch => Some(bad("the epoch cannot be")),
-            Some(replica) if replica.deleted && epoch <= replica.promised => {
+            Some(replica) if replica.deleted && (epoch <= replica.promised || self.store.is_read(open.volume)) => {
                 Some((Status::Deleted, "the replica was deleted"))
             }
             _ if epoch < self.promised(open.volume) && !Mutant::OpenComparesNoEpoch.is_on() => {
@@ -261,6 +261,29 @@ impl Engine {
         }
         self.deleting.insert(volume);
         self.waiting.push_back(Waiting { volume, commit: Lsn::ZERO, to: None, work: Work::Delete { op, epoch } });
+    }
+
+    /// The control plane makes a clone's replica. What comes of it is decided when it is journalled.
+    pub(crate) fn on_clone(
+        &mut self,
+        op: OpToken,
+        volume: VolumeId,
+        (epoch, size, base): (Epoch, ByteCount, Base),
+        out: &mut Vec<Action>,
+    ) {
+        let is_new = !self.store.volumes.contains_key(&volume);
+        let refusal = match () {
+            _ if self.failed.is_some() => Some(CloneRefusal::DiskFailed),
+            _ if Geometry::new(size).is_err() => Some(CloneRefusal::Size),
+            _ if base.point == Lsn::ZERO => Some(CloneRefusal::NotHere),
+            _ if is_new && self.store.volumes.len() >= crate::config::VOLUMES_MAX => Some(CloneRefusal::TooMany),
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            return out.push(Action::Cloned { op, result: Err(refusal) });
+        }
+        let work = Work::Clone { op, epoch, size, base };
+        self.waiting.push_back(Waiting { volume, commit: Lsn::ZERO, to: None, work });
     }
 
     /// What the link asked for and is not in the journal yet is forgotten; what is in it stays, its answers go

@@ -1,6 +1,6 @@
 //! What an engine says about itself, for metrics and for people. Nothing decides by it.
 
-use ashlar_types::{ByteCount, Epoch, Lsn, VolumeId};
+use ashlar_types::{Base, ByteCount, Epoch, Lsn, VolumeId};
 
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct EngineStatus {
@@ -36,6 +36,8 @@ pub struct ReplicaStatus {
     pub last: Lsn,
     /// It says that it lacks something: in the middle of a return, or after damage.
     pub incomplete: bool,
+    /// Of a clone that is not flat: what it shows where it has nothing itself.
+    pub base: Option<Base>,
 }
 
 /// Since the engine was made.
@@ -60,6 +62,8 @@ pub struct Counters {
     pub filled_blocks: u64,
     /// Pairs of versions that became one.
     pub merges: u64,
+    /// Slots of clones that got what their base shows.
+    pub flattened_slots: u64,
     pub duplicates: u64,
     pub links_closed: u64,
     pub replayed_records: u64,

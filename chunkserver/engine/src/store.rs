@@ -5,12 +5,17 @@
 //! place belongs to one slot; every change of an entry marks it dirty, and a checkpoint writes what is dirty.
 
 mod apply;
+mod clone;
+mod flatten;
+mod layers;
 mod merge;
 mod sync;
 
 pub(crate) use apply::Payload;
+pub(crate) use flatten::{Flat, Flatness};
 pub(crate) use merge::{Move, Pair};
 
+use crate::CloneRefusal;
 use crate::index::Dirty;
 use crate::overlay::Overlay;
 use crate::place::{Place, Places, Sequence};
@@ -25,6 +30,8 @@ pub(crate) struct Store {
     pub(crate) dirty: Dirty,
     /// Until replay has ended nobody keeps account of the places: `count_places` does it once, from the result.
     replaying: bool,
+    /// Which clones read from a volume, and by which point; of clones that are deleted, those that others read from.
+    readers: BTreeSet<(VolumeId, Lsn, VolumeId)>,
     /// Since it was last looked at a slot got one more version, or a snapshot was given up.
     pub(crate) has_new_pairs: bool,
     pub(crate) lost_blocks: u64,
@@ -38,11 +45,16 @@ pub(crate) enum Outcome {
     Done,
     /// Something is stale that must not be; the record had no effect.
     Incomplete,
+    /// No clone was made.
+    Refused(CloneRefusal),
 }
 
 impl Store {
     pub(crate) fn new(volumes: BTreeMap<VolumeId, Replica>, slot_count: u32) -> Store {
+        let reads =
+            |(&volume, replica): (&VolumeId, &Replica)| replica.base().map(|base| (base.volume, base.point, volume));
         Store {
+            readers: volumes.iter().filter_map(reads).collect(),
             volumes,
             places: Places::new(slot_count),
             overlay: Overlay::default(),
@@ -55,17 +67,19 @@ impl Store {
         }
     }
 
-    /// These chunks alone, to replay what concerns them and look at the result. Before the end of replay.
+    /// These chunks alone, to replay what concerns them and look at the result; and of every other replica that it is
+    /// there, so that clones are made. Before the end of replay.
     pub(crate) fn excerpt(&self, chunks: &BTreeSet<(VolumeId, ChunkIndex)>) -> Store {
         assert!(self.replaying);
-        let volumes: BTreeSet<VolumeId> = chunks.iter().map(|(volume, _)| *volume).collect();
-        let part = |volume: &VolumeId| {
-            let replica = self.volumes.get(volume)?;
-            let kept = replica.chunks.iter().filter(|(chunk, _)| chunks.contains(&(*volume, **chunk)));
+        let concerned: BTreeSet<VolumeId> = chunks.iter().map(|(volume, _)| *volume).collect();
+        let part = |(&volume, replica): (&VolumeId, &Replica)| {
+            let kept = replica.chunks.iter().filter(|(chunk, _)| chunks.contains(&(volume, **chunk)));
             let kept = kept.map(|(&chunk, entry)| (chunk, entry.clone())).collect();
-            Some((*volume, Replica { chunks: kept, ..replica.without_chunks() }))
+            (volume, Replica { chunks: kept, ..replica.without_chunks() })
         };
-        Store::new(volumes.iter().filter_map(part).collect(), 0)
+        let is_there = |replica: &Replica| !replica.deleted || !replica.chunks.is_empty();
+        let volumes = self.volumes.iter().filter(|(volume, replica)| concerned.contains(volume) || is_there(replica));
+        Store::new(volumes.map(part).collect(), 0)
     }
 
     pub(crate) fn replica(&self, volume: VolumeId) -> Option<&Replica> {

@@ -4,12 +4,15 @@
 //! is done. At a crash every write that is not on the media leaves each of its 512-byte sectors or does not, at
 //! random.
 
-use crate::{Action, DiskError, DiskLayout, Engine, EngineConfig, Event, IndexEdit, LinkId, OpToken, Superblock};
-use ashlar_types::{
-    BLOCK_BYTES, BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, Crc32, DiskId, Duration, Epoch,
-    Instant, Lsn, RequestId, SessionId, VolumeId,
+use crate::{
+    Action, CloneRefusal, Deleted, DiskError, DiskLayout, Engine, EngineConfig, Event, IndexEdit, LinkId, OpToken,
+    Superblock,
 };
-use ashlar_wire::{BlockData, Frame, Open, Reply, ReplyFrame, Request, Status};
+use ashlar_types::{
+    BLOCK_BYTES, Base, BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, Crc32, DiskId, Duration,
+    Epoch, Instant, Lsn, RequestId, SessionId, VolumeId,
+};
+use ashlar_wire::{BlockData, Frame, Open, Opened, Reply, ReplyFrame, Request, Status};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -52,7 +55,8 @@ pub(crate) struct Rig {
     covers: BTreeMap<OpToken, usize>,
     pub(crate) replies: Vec<(LinkId, ReplyFrame)>,
     pub(crate) closed: Vec<LinkId>,
-    pub(crate) deleted: Vec<Result<(), String>>,
+    pub(crate) deleted: Vec<Result<Deleted, String>>,
+    pub(crate) cloned: Vec<Result<(), CloneRefusal>>,
     pub(crate) recovered: Option<(u64, u64)>,
     pub(crate) failed: Option<String>,
     pub(crate) now: Instant,
@@ -113,6 +117,7 @@ impl Rig {
             replies: vec![],
             closed: vec![],
             deleted: vec![],
+            cloned: vec![],
             recovered: None,
             failed: None,
             now,
@@ -135,6 +140,7 @@ impl Rig {
                 Action::Reply { link, frame } => self.replies.push((link, frame)),
                 Action::CloseLink { link } => self.closed.push(link),
                 Action::Deleted { result, .. } => self.deleted.push(result),
+                Action::Cloned { result, .. } => self.cloned.push(result),
                 Action::Recovered { replayed_records, lost_blocks } => {
                     self.recovered = Some((replayed_records, lost_blocks));
                 }
@@ -290,6 +296,53 @@ impl Rig {
         self.epochs.insert(LinkId(link), Epoch::new(epoch).unwrap());
         let open = self.open_request();
         self.send(link, open)
+    }
+
+    /// Opens any volume, of 1 GiB, and expects it to work.
+    pub(crate) fn opened_volume(&mut self, link: u64, epoch: u32, volume: VolumeId) -> Opened {
+        let Superblock { cluster, disk, .. } = self.media.superblock;
+        let open = Open { cluster, disk, volume, size: ByteCount(1 << 30), served: Epoch::NONE };
+        match self.ask_as(link, epoch, Request::Open(open)) {
+            Reply::Opened(opened) => opened,
+            reply => panic!("{reply:?}"),
+        }
+    }
+
+    /// Has a clone made, of 1 GiB.
+    pub(crate) fn make_clone(&mut self, volume: VolumeId, epoch: u32, base: Base) -> Result<(), CloneRefusal> {
+        self.next_request += 1;
+        let (op, epoch) = (OpToken(self.next_request), Epoch::new(epoch).unwrap());
+        self.handle(Event::Clone { op, volume, epoch, size: ByteCount(1 << 30), base });
+        self.settle();
+        self.cloned.pop().expect("an answer")
+    }
+
+    pub(crate) fn delete(&mut self, volume: VolumeId, epoch: u32) -> Result<Deleted, String> {
+        self.next_request += 1;
+        let (op, epoch) = (OpToken(self.next_request), Epoch::new(epoch).unwrap());
+        self.handle(Event::Delete { op, volume, epoch });
+        self.settle();
+        self.deleted.pop().expect("an answer")
+    }
+
+    /// What the volume shows where it has nothing itself.
+    pub(crate) fn base_of(&self, volume: VolumeId) -> Option<Base> {
+        let replicas = self.engine.status().replicas;
+        replicas.iter().find(|replica| replica.volume == volume).expect("the volume is here").base
+    }
+
+    /// Some of what is to be done happens, in any order.
+    pub(crate) fn go_on(&mut self, steps: u64, random: &mut Random) {
+        for _ in 0..steps {
+            match self.in_flight.len() as u64 {
+                0 if self.engine.next_deadline() == Instant::FAR => return,
+                0 => {
+                    self.now = self.now.max(self.engine.next_deadline());
+                    self.handle(Event::Tick);
+                }
+                count => self.complete(random.below(count) as usize),
+            }
+        }
     }
 
     /// Sends as a writer of that epoch, and waits for the answer.

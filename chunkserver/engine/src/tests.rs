@@ -1,5 +1,7 @@
 //! The rules of the engine, each under its name, on a disk in memory.
 
+mod clone_model;
+mod clones;
 mod crash;
 mod model;
 mod serve;

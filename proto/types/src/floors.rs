@@ -42,6 +42,11 @@ impl Kept {
         ascending && within && self.live.len() <= SNAPSHOTS_MAX
     }
 
+    /// Whether versions on both sides of `point` may have become one.
+    pub fn gave_up(&self, point: Lsn) -> bool {
+        point <= self.until && !self.live.contains(&point)
+    }
+
     /// Whether somebody may need to tell a version under `older` from one under `newer`.
     pub fn separates(&self, older: Lsn, newer: Lsn) -> bool {
         assert!(older < newer);

@@ -138,6 +138,16 @@ mutants! {
     /// Disk full: no later write before the refused one.
     RefusedWriteOvertaken "refused-write-overtaken"
         "writes after one that was refused for want of space are taken before its retry",
+    /// What a clone shows outlives the source's snapshots.
+    MergeIgnoresClones "merge-ignores-clones" "versions are merged across the point that a clone on the disk reads by",
+    /// A source's replica goes with the last clone that reads it.
+    DeleteIgnoresClones "delete-ignores-clones" "deleting a source takes away what clones on the disk read",
+    /// Persist, then publish.
+    CloneForgetsBase "clone-forgets-base" "a checkpoint forgets of a clone what it is a clone of",
+    /// A clone's own content hides its base.
+    FlattenOverwrites "flatten-overwrites" "what a base shows is copied over what the clone has itself",
+    /// Zeros are content.
+    DiscardShowsBase "discard-shows-base" "a discard of a clone leaves nothing that hides its base",
 }
 
 #[cfg(feature = "mutants")]

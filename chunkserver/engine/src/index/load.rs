@@ -29,6 +29,7 @@ pub(crate) fn load(rows: &Rows, disk: DiskId, slot_count: u32, journal_bytes: u6
     if loaded.position.is_none() && !rows.is_empty() {
         return Err(RecoverError::DamagedIndex("it has no position in the journal".to_owned()));
     }
+    loaded.check_bases()?;
     // Chunks sort before slots.
     for (key, (raw, value)) in keys.iter().zip(rows) {
         match *key {
@@ -87,6 +88,26 @@ impl Loaded {
         chunk.stale_slots += u32::from(stale);
         replica.stale_slots += u64::from(stale);
         replica.count_place(address.floor, false, placed);
+        Ok(())
+    }
+
+    /// A clone whose base has no row, or is read from in a circle, cannot be served: what it shows would be taken for
+    /// zeros. And a row that is gone took a promise with it.
+    fn check_bases(&self) -> Result<(), RecoverError> {
+        let base_of =
+            |volume: VolumeId| self.volumes.get(&volume).map(|replica| replica.base().map(|base| base.volume));
+        for &clone in self.volumes.keys() {
+            let mut below = Some(clone);
+            // A chain that is longer than there are replicas goes round.
+            for _ in 0..=self.volumes.len() {
+                let Some(volume) = below else { break };
+                let damaged = || RecoverError::DamagedIndex(format!("the base {volume} of clone {clone} has no row"));
+                below = base_of(volume).ok_or_else(damaged)?;
+            }
+            if below.is_some() {
+                return Err(RecoverError::DamagedIndex(format!("clone {clone} is read from in a circle")));
+            }
+        }
         Ok(())
     }
 

@@ -57,7 +57,7 @@ fn the_store_survives_the_index() {
     let mut store = store();
     let rows = rows(&mut store);
     let lengths: Vec<_> = rows.iter().map(|(key, value)| (key[0], key.len(), value.len())).collect();
-    assert_eq!(lengths, [(b'c', 21, 32), (b'k', 17, 28), (b'p', 1, 48), (b's', 31, 92), (b'v', 17, 56)]);
+    assert_eq!(lengths, [(b'c', 21, 32), (b'k', 17, 28), (b'p', 1, 48), (b's', 31, 92), (b'v', 17, 80)]);
     let loaded = load(&rows, disk(), 100, RING).unwrap();
     assert_eq!(loaded.volumes, store.volumes);
     assert_eq!(loaded.position.unwrap().next_sequence, Sequence(12));
@@ -122,6 +122,27 @@ fn flags_that_nobody_knows_are_damage() {
     // A commit point of a return that is not under way.
     let (key, value) = with_byte(volume, 1, INCOMPLETE);
     assert!(decode_replica(&key, &value).is_err());
+}
+
+#[test]
+fn bases_without_row_or_in_a_circle_are_refused() {
+    let ids = [1u128, 2, 3].map(VolumeId::from_u128);
+    let rows_of = |bases: [Option<VolumeId>; 3]| {
+        let replica = |base: Option<VolumeId>| Replica {
+            origin: base.map(|volume| Base { volume, point: Lsn::from_raw(7) }),
+            ..Replica::new(Epoch::new(4).unwrap(), ByteCount(1 << 30))
+        };
+        let volumes = ids.into_iter().zip(bases.map(replica)).collect();
+        let mut store = Store::new(volumes, 100);
+        ids.iter().for_each(|&volume| store.dirty.volume(volume));
+        rows(&mut store)
+    };
+    let chain = rows_of([Some(ids[1]), Some(ids[2]), None]);
+    assert_eq!(load(&chain, disk(), 100, RING).unwrap().volumes[&ids[0]].base().unwrap().volume, ids[1]);
+    let damaged = [[Some(ids[0]), None, None], [Some(ids[1]), Some(ids[2]), Some(ids[0])], [None, None, Some(ids[2])]];
+    for bases in damaged.into_iter().chain([[None, Some(VolumeId::from_u128(9)), None]]) {
+        assert!(matches!(load(&rows_of(bases), disk(), 100, RING), Err(RecoverError::DamagedIndex(_))), "{bases:?}");
+    }
 }
 
 #[test]

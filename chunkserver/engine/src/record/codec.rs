@@ -4,8 +4,8 @@ use super::{Body, Mark, Piece, Record, checked_range, slot_parts};
 use crate::codec::{Malformed, Sink, Source};
 use crate::place::Place;
 use ashlar_types::{
-    ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Kept, Lsn, SLOTS_PER_CHUNK, SNAPSHOTS_MAX, SessionId,
-    Slip, SlotIndex, SlotSet,
+    Base, ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Kept, Lsn, SLOTS_PER_CHUNK, SNAPSHOTS_MAX,
+    SessionId, Slip, SlotIndex, SlotSet,
 };
 use ashlar_wire::limits::BLOCKS_PER_FRAME_MAX;
 
@@ -23,6 +23,9 @@ const DELETE_VOLUME: u8 = 11;
 const VOID_STALE: u8 = 12;
 const KEEP: u8 = 13;
 const MERGE: u8 = 14;
+const CLONE: u8 = 15;
+const FLATTEN: u8 = 16;
+const FLATTENED: u8 = 17;
 
 const RELEASE_FIRST: u8 = 1;
 const RELEASE_LAST: u8 = 2;
@@ -118,6 +121,16 @@ impl Record {
                 to.u32(epoch.number()).zeros(4);
                 (DELETE_VOLUME, 0)
             }
+            Body::Clone { epoch, size, base } => {
+                to.u32(epoch.number()).zeros(4).u64(size.0).u128(base.volume.as_u128()).lsn(base.point);
+                (CLONE, 0)
+            }
+            Body::Flatten { chunk, slot, zeros, copied, lost, place, stamp, crcs } => {
+                to.u32(chunk.0).u16(slot.0).u16(*zeros).u16(*copied).u16(*lost).u32(Place::to_raw(*place));
+                to.lsn(*stamp).lsn(commit).crcs(crcs);
+                (FLATTEN, 0)
+            }
+            Body::Flattened => (to.lsn(commit), (FLATTENED, 0)).1,
         }
     }
 
@@ -197,6 +210,14 @@ fn decode_body(kind: u8, flags: u8, from: &mut Source, places: u32) -> Result<(a
         KEEP => decode_keep(from),
         MERGE => decode_merge(from, places),
         DELETE_VOLUME => Ok((ashlar_types::Lsn::ZERO, Body::DeleteVolume { epoch: take_epoch(from)? })),
+        CLONE => {
+            let (epoch, size) = (take_epoch(from)?, ByteCount(from.u64()?));
+            ashlar_types::Geometry::new(size).map_err(|_| Malformed)?;
+            let base = Base { volume: from.volume()?, point: from.lsn()? };
+            Ok((ashlar_types::Lsn::ZERO, Body::Clone { epoch, size, base }))
+        }
+        FLATTEN => decode_flatten(from, places),
+        FLATTENED => Ok((from.lsn()?, Body::Flattened)),
         _ => Err(Malformed),
     }
 }
@@ -247,6 +268,22 @@ fn decode_merge(from: &mut Source, places: u32) -> Result<(ashlar_types::Lsn, Bo
         return Err(Malformed);
     }
     Ok((commit, Body::Merge { chunk, slot, older, newer, place, moved, crcs }))
+}
+
+fn decode_flatten(from: &mut Source, places: u32) -> Result<(ashlar_types::Lsn, Body), Malformed> {
+    let chunk = ChunkIndex(from.u32()?);
+    let (slot, zeros, copied, lost) = (SlotIndex(from.u16()?), from.u16()?, from.u16()?, from.u16()?);
+    let place = Place::from_raw(from.u32()?);
+    let (stamp, commit) = (from.lsn()?, from.lsn()?);
+    let crcs = from.crcs(copied.count_ones() as usize)?;
+    let sensible = u32::from(slot.0) < SLOTS_PER_CHUNK
+        && place.is_none_or(|place| place.0 < places)
+        && (place.is_some() || copied == 0)
+        && zeros & copied | zeros & lost | copied & lost == 0;
+    if !sensible {
+        return Err(Malformed);
+    }
+    Ok((commit, Body::Flatten { chunk, slot, zeros, copied, lost, place, stamp, crcs }))
 }
 
 fn put_kept(to: &mut Sink, kept: &Kept, commit: Lsn) {

@@ -50,11 +50,26 @@ pub(crate) fn samples() -> Vec<Record> {
         Body::Keep(Kept { live: (1..=SNAPSHOTS_MAX as u64).map(lsn).collect(), until: lsn(999) }),
         Body::Merge { chunk, slot, older: lsn(1), newer: lsn(2), place: Some(Place(3)), moved: 6, crcs: crcs(2) },
         Body::Merge { chunk, slot, older: lsn(1), newer: lsn(2), place: None, moved: 0, crcs: vec![] },
+        Body::Flatten {
+            chunk,
+            slot,
+            zeros: 8,
+            copied: 6,
+            lost: 1,
+            place: Some(Place(3)),
+            stamp: lsn(4),
+            crcs: crcs(2),
+        },
+        Body::Flatten { chunk, slot, zeros: 8, copied: 0, lost: 1, place: None, stamp: lsn(4), crcs: vec![] },
+        Body::Flattened,
     ];
     let volume = VolumeId::from_u128(77);
     let mut records: Vec<Record> = bodies.into_iter().map(|body| Record { volume, commit: lsn(6), body }).collect();
     let delete = Body::DeleteVolume { epoch: Epoch::new(4).unwrap() };
     records.push(Record { volume, commit: Lsn::ZERO, body: delete });
+    let base = Base { volume: VolumeId::from_u128(78), point: lsn(9) };
+    let clone = Body::Clone { epoch: Epoch::new(4).unwrap(), size: ByteCount(1 << 30), base };
+    records.push(Record { volume, commit: Lsn::ZERO, body: clone });
     records
 }
 
@@ -98,7 +113,7 @@ fn ranges_are_cut_at_slot_borders() {
 
 proptest! {
     #[test]
-    fn decoding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400), sample in 0usize..14,
+    fn decoding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400), sample in 0usize..22,
                              at in 0usize..200, value: u8) {
         let _ = Record::decode(&bytes, 100);
         let mut changed = samples()[sample].encode();

@@ -1,10 +1,10 @@
-//! What a durable record does to the store: writes, discards, fills, repairs, promises and the end of a replica.
+//! What a durable record does to the store: writes, discards, fills, repairs and promises.
 
-use super::{Ground, Outcome, Store};
+use super::{Flatness, Ground, Outcome, Store};
 use crate::place::Sequence;
 use crate::record::{Body, Piece, Record, bits_of, slot_parts};
 use crate::replica::{Replica, Slot, SlotAddress};
-use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Lsn, Mutant, SessionId, VolumeId};
+use ashlar_types::{ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, Lsn, Mutant, SessionId, VolumeId};
 use bytes::Bytes;
 
 /// A payload block of a record: `None` when the journal no longer has it.
@@ -37,12 +37,15 @@ impl Store {
                 }
             }
             Body::DeleteVolume { epoch } => self.delete(volume, *epoch, by),
+            Body::Clone { epoch, size, base } => return self.make_clone(volume, *epoch, *size, *base),
+            // What clones read of a deleted volume is merged further.
+            Body::Merge { .. } if self.volumes.contains_key(&volume) => {}
             _ if self.replica(volume).is_none() => return Outcome::Done,
             _ => {}
         }
         self.hear_commit(volume, record.commit);
         match &record.body {
-            Body::Promise { .. } | Body::DeleteVolume { .. } => Outcome::Done,
+            Body::Promise { .. } | Body::DeleteVolume { .. } | Body::Clone { .. } => Outcome::Done,
             Body::Write { range, lsn, floor, pieces, crcs } => {
                 self.write(volume, (*range, *floor), pieces, crcs, payload, (*lsn, by));
                 self.advance(volume, range.chunk, *lsn, *floor)
@@ -58,7 +61,9 @@ impl Store {
             Body::MarkStale(mark) => self.mark_stale(volume, mark),
             Body::Keep(kept) => self.keep(volume, kept),
             Body::Merge { .. } => self.merge(record, payload, by),
-            Body::BeginSync { after } => self.begin_sync(volume, *after),
+            Body::Flatten { .. } => self.flatten(record, payload, by),
+            Body::Flattened => self.flattened(volume, by),
+            Body::BeginSync { after } => self.begin_sync(volume, *after, by),
             Body::AdoptPrefix { chunk, prefix } => self.adopt_prefix(volume, *chunk, *prefix),
             Body::CompleteChunk { chunk, prefix } => self.complete_chunk(volume, *chunk, *prefix),
             Body::VoidStale { chunk } => self.void_stale(volume, *chunk),
@@ -68,6 +73,12 @@ impl Store {
 
     fn promise(&mut self, volume: VolumeId, epoch: Epoch, size: ByteCount, session: SessionId) {
         let known = self.volumes.get(&volume);
+        if known.is_some_and(|replica| replica.deleted) && self.is_read(volume) {
+            // Not served: only a damaged journal can have lost what went before it. What clones read stays.
+            let replica = self.volumes.get_mut(&volume).expect("the replica exists");
+            replica.promised = replica.promised.max(epoch);
+            return self.dirty.volume(volume);
+        }
         let forgotten = Mutant::PromiseNotDurable.is_on() && known.is_some();
         if forgotten && self.replaying {
             return;
@@ -80,18 +91,6 @@ impl Store {
         replica.deleted = false;
         if !forgotten {
             self.dirty.volume(volume);
-        }
-    }
-
-    fn delete(&mut self, volume: VolumeId, epoch: Epoch, by: Sequence) {
-        let promised = self.volumes.get(&volume).map_or(epoch, |replica| replica.promised.max(epoch));
-        let tombstone = Replica { deleted: true, ..Replica::new(promised, ByteCount(0)) };
-        let old = self.volumes.insert(volume, tombstone);
-        self.dirty.wipe(volume);
-        let chunks = old.into_iter().flat_map(|replica| replica.chunks.into_values());
-        let mut ground = Ground { places: &mut self.places, overlay: &mut self.overlay, replaying: self.replaying };
-        for place in chunks.flat_map(|chunk| chunk.slots.into_values()).filter_map(|slot| slot.place) {
-            ground.release(place, by);
         }
     }
 
@@ -154,7 +153,7 @@ impl Store {
         let syncing = self.is_syncing(volume);
         for part in slot_parts(range) {
             let address = SlotAddress { volume, chunk: range.chunk, slot: part.slot, floor };
-            let below = !self.floors_of(address, FloorRange { from: Lsn::ZERO, below: floor }).is_empty();
+            let below = self.has_layer_below(address);
             if !syncing && !below && self.slot(address).is_none() {
                 continue; // Absent here at this prefix is absent everywhere: there is nothing to tell a copy.
             }
@@ -182,6 +181,8 @@ impl Store {
             unreachable!("a fill record")
         };
         let address = SlotAddress { volume: record.volume, chunk: *chunk, slot: *slot, floor: *into };
+        // What the source of the copy does not have must not be seen in the base.
+        let hides = floors.from == Lsn::ZERO && self.volumes[&record.volume].base().is_some();
         let (stale, fresh) = self.marks(address, *floors);
         let due = stale & if Mutant::FillsFreshBlocks.is_on() { u16::MAX } else { !fresh };
         let others = self.floors_of(address, *floors).into_iter().filter(|floor| floor != into);
@@ -206,7 +207,7 @@ impl Store {
         contents.retain(|content| due & (1 << content.block) != 0);
         self.edit(address, |slot, ground| {
             ground.forget(slot, due & !valid | slot.stale & !due);
-            slot.set |= due & set;
+            slot.set |= due & if hides { u16::MAX } else { *set };
             match place {
                 Some(_) => ground.move_to(slot, *place, due, by),
                 None if slot.valid & !due == 0 => ground.move_to(slot, None, u16::MAX, by),
@@ -237,7 +238,12 @@ impl Store {
         for (part, piece) in slot_parts(range).zip(pieces) {
             let contents = part_contents(part.first, part.count, &crcs[part.skipped as usize..], piece, &mut payload);
             let address = SlotAddress { volume, chunk: range.chunk, slot: part.slot, floor };
-            if self.slot(address).is_none() {
+            // What the base shows is repaired in the clone's own version.
+            let lacks = match self.flatness(address.volume, address.chunk, address.slot) {
+                Flatness::Lacks(flat) if floor == Lsn::ZERO => Some(flat),
+                _ => None,
+            };
+            if self.slot(address).is_none() && lacks.is_none() {
                 continue;
             }
             let (mut lost, mut repaired) = (0, 0);
@@ -245,7 +251,9 @@ impl Store {
                 let same = |content: &Content| slot.crcs[content.block as usize] == content.crc;
                 let wanted = |content: &Content| {
                     let bit = 1 << content.block;
-                    slot.stale & bit == 0 && (slot.lost & bit != 0 || slot.valid & bit != 0 && same(content))
+                    let own = slot.lost & bit != 0 || slot.valid & bit != 0 && same(content);
+                    let based = || lacks.as_ref().is_some_and(|flat| flat.misses(content.block, content.crc));
+                    slot.stale & bit == 0 && (own || based())
                 };
                 let contents: Vec<Content> = contents.into_iter().filter(wanted).collect();
                 if contents.is_empty() {
@@ -255,6 +263,7 @@ impl Store {
                 let covered = contents.iter().fold(0, |bits, content| bits | 1 << content.block);
                 ground.move_to(slot, Some(piece.place), covered, by);
                 lost = ground.put(slot, contents, by);
+                slot.stamp = slot.stamp.max(lacks.as_ref().map_or(Lsn::ZERO, |flat| flat.stamp));
             });
             self.lost_blocks += lost;
             self.repaired_blocks += repaired;
@@ -286,6 +295,14 @@ impl Ground<'_> {
             }
         }
         lost_blocks
+    }
+
+    /// The version is no more.
+    pub(super) fn empty(&mut self, slot: &mut Slot, by: Sequence) {
+        if let Some(place) = slot.place.take() {
+            self.release(place, by);
+        }
+        *slot = Slot::new();
     }
 
     /// The version says nothing of these blocks from now on.

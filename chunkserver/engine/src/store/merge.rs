@@ -1,4 +1,4 @@
-//! Versions that no snapshot tells apart become one.
+//! Versions that no snapshot and no clone tells apart become one.
 //!
 //! ```text
 //!   older   a b . .   at p         the result has the newer name and is at p or at q, wherever fewer blocks
@@ -66,7 +66,7 @@ impl Store {
     /// The first pair of the chunk, from a slot on, that may become one: neighbours by age, without marks, that nobody
     /// tells apart.
     pub(crate) fn mergeable(&self, volume: VolumeId, chunk: ChunkIndex, from: SlotIndex) -> Option<Pair> {
-        let replica = self.replica(volume).filter(|replica| replica.syncing.is_none())?;
+        let replica = self.volumes.get(&volume).filter(|replica| replica.syncing.is_none())?;
         let versions = &replica.chunks.get(&chunk)?.slots;
         let keys = || versions.range((from, Lsn::ZERO)..).map(|(key, _)| key);
         let neighbours = keys().zip(keys().skip(1)).filter(|(a, b)| a.0 == b.0);
@@ -76,10 +76,14 @@ impl Store {
 
     /// What merging the pair takes, if it may become one.
     pub(crate) fn plan_merge(&self, pair: Pair) -> Option<Move> {
-        let kept = &self.replica(pair.volume)?.kept;
+        let replica = self.volumes.get(&pair.volume)?;
+        let told_apart = replica.kept.separates(pair.older, pair.newer)
+            || self.is_read_between(pair.volume, pair.older, pair.newer)
+            // What is copied from a base goes below everything else.
+            || pair.older == Lsn::ZERO && replica.base().is_some();
         let (older, newer) = (self.slot(pair.older())?, self.slot(pair.newer())?);
         let is_plain = |slot: &Slot| slot.stale | slot.fresh | slot.lost == 0;
-        let may = !kept.separates(pair.older, pair.newer) && is_plain(older) && is_plain(newer);
+        let may = !told_apart && is_plain(older) && is_plain(newer);
         may.then(|| Move::of(older, newer))
     }
 

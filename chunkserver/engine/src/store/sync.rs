@@ -9,6 +9,7 @@
 //! ```
 
 use super::{Outcome, Store};
+use crate::place::Sequence;
 use crate::record::Mark;
 use crate::replica::{Replica, Slot, SlotAddress};
 use ashlar_types::{ChunkIndex, Geometry, Kept, Lsn, Mutant, SlotIndex, VolumeId};
@@ -49,7 +50,7 @@ impl Store {
 
     /// Refused when more is missing than what came after `after`: the journal was damaged, or an earlier return that
     /// began further back was not finished.
-    pub(super) fn begin_sync(&mut self, volume: VolumeId, after: Lsn) -> Outcome {
+    pub(super) fn begin_sync(&mut self, volume: VolumeId, after: Lsn, by: Sequence) -> Outcome {
         let replica = self.replica_mut(volume);
         let known_from = if replica.incomplete { replica.syncing.unwrap_or(Lsn::ZERO) } else { Lsn::MAX };
         if after > known_from {
@@ -57,6 +58,11 @@ impl Store {
         }
         replica.syncing = Some(after);
         replica.incomplete = true;
+        if after == Lsn::ZERO {
+            // It gets everything by copies: what it has of a base is worth nothing.
+            self.become_flat(volume, by);
+        }
+        let replica = self.replica_mut(volume);
         let mut touched = Vec::new();
         for (&chunk, entry) in &mut replica.chunks {
             entry.complete = false;
@@ -188,9 +194,7 @@ impl Store {
         if kept.until < replica.kept.until {
             return Outcome::Done;
         }
-        let known_until = replica.kept.until;
-        let is_given_up = |point: &Lsn| *point <= known_until && !replica.kept.live.contains(point);
-        let live = kept.live.iter().copied().filter(|point| !is_given_up(point)).collect();
+        let live = kept.live.iter().copied().filter(|&point| !replica.kept.gave_up(point)).collect();
         replica.kept = Kept { live, until: kept.until };
         self.has_new_pairs = true;
         self.dirty.kept(volume);

@@ -1,7 +1,7 @@
 //! Epochs, sessions, observers, bounds, deletion.
 
 use crate::testing::*;
-use crate::{Event, LinkId, OpToken};
+use crate::{Deleted, Event, LinkId, OpToken};
 use ashlar_types::{ByteCount, CHUNK_BYTES, ChunkIndex, Epoch, Lsn};
 use ashlar_wire::limits::SESSION_REQUESTS_MAX;
 use ashlar_wire::{Open, Reply, Request, Status};
@@ -174,7 +174,7 @@ fn a_deleted_replica_stays_deleted_and_fenced() {
     let Reply::Refused(refusal) = rig.open(2, 9) else { panic!() };
     assert_eq!(refusal.status, Status::Deleted);
     rig.settle();
-    assert_eq!(rig.deleted[1], Ok(()));
+    assert_eq!(rig.deleted[1], Ok(Deleted::Gone));
     for round in 0..2 {
         assert_eq!(rig.engine.status().slots_used, 0, "round {round}");
         let Reply::Refused(refusal) = rig.open(3 + round, 4) else { panic!() };
