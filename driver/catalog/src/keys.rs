@@ -9,6 +9,8 @@
 //! | `name/<name>` | the id of the volume that has this name |
 //! | `snapshot/<id>` | a snapshot: of what, when, and whether it was taken; its point is in the volume's record |
 //! | `snapshot-name/<name>` | the id of the snapshot that has this name |
+//! | `clone-snapshot/<name>` | the id of the snapshot that was taken for the clone of this name, before it exists |
+//! | `clone/<id>` | of which volume this clone's replicas are made and read |
 //! | `group/<id>` | a group of snapshots: which, when, and whether they show one instant |
 //! | `group-name/<name>` | the id of the group that has this name |
 //! | `node/<name>`, `disk/<id>` | the registry |
@@ -25,6 +27,8 @@ pub(crate) const CLUSTER: &str = "cluster";
 pub(crate) const VOLUMES: &str = "volume/";
 pub(crate) const RECORDS: &str = "record/";
 pub(crate) const SNAPSHOTS: &str = "snapshot/";
+pub(crate) const CLONE_SNAPSHOTS: &str = "clone-snapshot/";
+pub(crate) const CLONES: &str = "clone/";
 pub(crate) const GROUPS: &str = "group/";
 pub(crate) const NODES: &str = "node/";
 pub(crate) const DISKS: &str = "disk/";
@@ -60,6 +64,14 @@ pub(crate) fn snapshot(id: SnapshotId) -> String {
 
 pub(crate) fn snapshot_name(name: &VolumeName) -> String {
     format!("snapshot-name/{name}")
+}
+
+pub(crate) fn clone_snapshot(name: &VolumeName) -> String {
+    format!("{CLONE_SNAPSHOTS}{name}")
+}
+
+pub(crate) fn clone(id: VolumeId) -> String {
+    format!("{CLONES}{id}")
 }
 
 pub(crate) fn group(id: GroupId) -> String {

@@ -1,7 +1,7 @@
 //! The catalog: the control plane's durable state (DESIGN §4), in terms of the domain, over the seam [`MetaStore`].
 //!
 //! ```text
-//! Catalog   volumes · records · snapshots · use · nodes · disks · claims · events   domain words, a transaction each
+//! Catalog   volumes · clones · records · snapshots · use · nodes · disks · claims · events   domain words, a transaction each
 //!    │
 //! MetaStore   commit (compare → put, delete) · read (ranges) · watch · lease           what etcd can do, and no more
 //!    │
@@ -31,10 +31,10 @@ pub use groups::{GROUP_VOLUMES_MAX, GroupInfo, GroupPage, StoredGroup};
 pub use registry::{Claims, Disk, DiskFate, Node};
 pub use rocks::RocksStore;
 pub use settings::{Class, Limit, Settings};
-pub use snapshots::{SnapshotInfo, SnapshotPage, StoredSnapshot};
+pub use snapshots::{Content, SnapshotInfo, SnapshotPage, StoredSnapshot};
 pub use store::{
     Compare, Expected, KeyRange, KeyValue, LeaseId, MetaStore, Op, Outcome, Reading, Revision, TRANSACTION_OPS_MAX,
     Transaction, Watch, WatchEvent,
 };
 pub use tombstones::Tombstone;
-pub use volumes::{StoredVolume, UseState, Volume, VolumePage};
+pub use volumes::{ContentSource, Source, StoredVolume, UseState, Volume, VolumePage};

@@ -201,6 +201,13 @@ impl Transaction {
         self.ops.push(Op::Delete { key: key.into() });
         self
     }
+
+    /// Both or none.
+    pub fn and(mut self, other: Transaction) -> Transaction {
+        self.compares.extend(other.compares);
+        self.ops.extend(other.ops);
+        self
+    }
 }
 
 /// Changes as they are committed. Bounded: one who reads too slowly gets [`CatalogErrorKind::Compacted`] and begins

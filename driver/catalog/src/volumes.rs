@@ -1,6 +1,8 @@
 //! Volumes: what was asked for, the use, and the membership record. A volume is two values that change apart,
 //! `volume/<id>` and `record/<id>`, and a chunk table in pages; all are read at one revision.
 
+mod clones;
+
 use crate::document::record::{RUNS_PER_PAGE, RecordDocument, RunDocument};
 use crate::document::{decode, decode_as, encode, encode_as, text};
 use crate::registry::{Claims, read_claims};
@@ -9,7 +11,9 @@ use crate::{
     Catalog, CatalogError, CatalogErrorKind, Event, KeyRange, KeyValue, Revision, Settings, TRANSACTION_OPS_MAX,
     Transaction, keys,
 };
-use ashlar_types::{ByteCount, DiskId, NodeName, SLOT_BYTES, VolumeId, VolumeName, VolumeRecord};
+use ashlar_types::{Base, ByteCount, DiskId, NodeName, SLOT_BYTES, VolumeId, VolumeName, VolumeRecord};
+pub use clones::{ContentSource, Source};
+use clones::SourceDocument;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -37,6 +41,8 @@ pub struct Volume {
     pub settings: Settings,
     /// ControllerPublishVolume asked for reading only; until the volume is unpublished.
     pub published_read_only: bool,
+    /// What it began with; `None`: with nothing.
+    pub source: Option<ContentSource>,
     pub record: VolumeRecord,
 }
 
@@ -60,8 +66,8 @@ pub struct VolumePage {
     pub more: bool,
 }
 
-/// 2 has `settings`.
-const VOLUME_FORMAT: u32 = 2;
+/// 2 has `settings`, 3 has `source`.
+const VOLUME_FORMAT: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,6 +85,8 @@ struct VolumeDocument {
     settings: Settings,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     published_read_only: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<SourceDocument>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,8 +116,26 @@ impl Volume {
             created_ms: self.created_ms,
             settings: self.settings,
             published_read_only: self.published_read_only,
+            source: self.source.map(ContentSource::document),
         };
         encode_as(VOLUME_FORMAT, &document)
+    }
+
+    /// What keeps a new volume: its values, its name and its claims on the disks' space.
+    fn created(&self, claimed: &Claims) -> Transaction {
+        let (id, name) = (self.id(), keys::name(&self.name));
+        let mut transaction = Transaction::default()
+            .expect_absent(&name)
+            .expect_absent(keys::volume(id))
+            .put(&name, encode(&NameDocument { volume: id }))
+            .put(keys::volume(id), self.document())
+            .put(keys::record(id), RecordDocument::of(&self.record).encoded());
+        for (page, runs) in self.record.chunks.chunks(RUNS_PER_PAGE).enumerate() {
+            let runs: Vec<RunDocument> = runs.iter().map(RunDocument::of).collect();
+            transaction = transaction.put(keys::chunk_page(id, page), encode(&runs));
+        }
+        let members = self.record.members.iter();
+        members.fold(transaction, |transaction, member| claimed.add(transaction, member.disk, self.claim()))
     }
 }
 
@@ -142,28 +168,27 @@ impl Catalog {
         claimed: &Claims,
         event: Event,
     ) -> Result<StoredVolume, CatalogError> {
-        let id = volume.id();
-        let name = keys::name(&volume.name);
-        let mut transaction = Transaction::default()
-            .expect_absent(&name)
-            .expect_absent(keys::volume(id))
-            .put(&name, encode(&NameDocument { volume: id }))
-            .put(keys::volume(id), volume.document())
-            .put(keys::record(id), RecordDocument::of(&volume.record).encoded());
-        for (page, runs) in volume.record.chunks.chunks(RUNS_PER_PAGE).enumerate() {
-            let runs: Vec<RunDocument> = runs.iter().map(RunDocument::of).collect();
-            transaction = transaction.put(keys::chunk_page(id, page), encode(&runs));
-        }
-        for member in &volume.record.members {
-            transaction = claimed.add(transaction, member.disk, volume.claim());
-        }
-        match self.commit(transaction, vec![event.of_volume(id)]).await {
+        self.commit_created(volume, volume.created(claimed), event).await
+    }
+
+    async fn commit_created(
+        &self,
+        volume: &Volume,
+        transaction: Transaction,
+        event: Event,
+    ) -> Result<StoredVolume, CatalogError> {
+        match self.commit(transaction, vec![event.of_volume(volume.id())]).await {
             Ok(revision) => {
                 Ok(StoredVolume { volume: volume.clone(), volume_revision: revision, record_revision: revision })
             }
-            Err(error) if error.kind() == CatalogErrorKind::Conflict && self.read_one(name).await?.is_some() => {
-                let text = format!("volume name {} is taken", volume.name);
-                Err(CatalogError::new(CatalogErrorKind::Exists, text))
+            Err(error) if error.kind() == CatalogErrorKind::Conflict => {
+                match self.read_one(keys::name(&volume.name)).await? {
+                    None => Err(error),
+                    Some(_) => {
+                        let text = format!("volume name {} is taken", volume.name);
+                        Err(CatalogError::new(CatalogErrorKind::Exists, text))
+                    }
+                }
             }
             Err(error) => Err(error),
         }
@@ -225,7 +250,9 @@ impl Catalog {
         next: VolumeRecord,
         events: Vec<Event>,
     ) -> Result<StoredVolume, CatalogError> {
-        assert!(next.snapshots == seen.volume.record.snapshots, "points come and go with their snapshots");
+        let record = &seen.volume.record;
+        assert!(next.snapshots == record.snapshots, "points come and go with their snapshots");
+        assert!(next.clones == record.clones && base_of(&next) == base_of(record), "and with their clones");
         let record_revision = self.commit(seen.record_change(&next), events).await?;
         Ok(seen.with_record(next, record_revision))
     }
@@ -379,11 +406,18 @@ impl Catalog {
     }
 
     /// Deletes the volume and frees its name; each replica becomes a tombstone, which keeps its claim until the
-    /// replica is gone.
-    pub async fn delete_volume(&self, seen: &StoredVolume, event: Event) -> Result<Vec<Tombstone>, CatalogError> {
+    /// replica is gone. `source`: that of a clone which still reads from it, with its record without the clone's point,
+    /// if it exists.
+    pub async fn delete_volume(
+        &self,
+        seen: &StoredVolume,
+        source: Option<Source<'_>>,
+        event: Event,
+    ) -> Result<Vec<Tombstone>, CatalogError> {
         let volume = &seen.volume;
         let id = volume.id();
-        let mut transaction = Transaction::default()
+        let mut transaction = seen
+            .released(source)
             .expect(keys::volume(id), seen.volume_revision)
             .expect(keys::record(id), seen.record_revision)
             .delete(keys::name(&volume.name))
@@ -408,6 +442,10 @@ impl Catalog {
     }
 }
 
+fn base_of(record: &VolumeRecord) -> Option<Base> {
+    record.origin.map(|origin| origin.base)
+}
+
 fn tombstone_of(volume: &Volume, disk: DiskId) -> Tombstone {
     Tombstone { disk, volume: volume.id(), epoch: volume.record.epoch, claim: volume.claim() }
 }
@@ -429,6 +467,7 @@ fn assemble(volume: &KeyValue, record: &KeyValue, pages: &[KeyValue]) -> Result<
             created_ms: document.created_ms,
             settings: document.settings,
             published_read_only: document.published_read_only,
+            source: document.source.map(SourceDocument::into_source),
             record: membership,
         },
         volume_revision: volume.mod_revision,

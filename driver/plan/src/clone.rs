@@ -15,7 +15,7 @@
 
 use crate::membership::changed;
 use ashlar_types::{
-    Base, ByteCount, ChunkIndex, ChunkRun, ClonePoint, DiskId, Geometry, Lsn, Member, MemberState, Origin,
+    Base, ByteCount, ChunkIndex, ChunkRun, ClonePoint, DiskId, Epoch, Geometry, Lsn, Member, MemberState, Origin,
     SNAPSHOTS_MAX, SnapshotId, VolumeId, VolumeRecord,
 };
 
@@ -34,7 +34,8 @@ pub enum Refusal {
 }
 
 /// The source's record, with the point that the clone reads by, and the clone's, of which no replica exists yet. The
-/// caller has compared `size` with the snapshot's.
+/// caller has compared `size` with the snapshot's. A source that nobody ever wrote to is left as it is: it may have no
+/// replica to read from, and its clone is a new volume like any other.
 pub fn begin(
     source: &VolumeRecord,
     snapshot: SnapshotId,
@@ -50,26 +51,32 @@ pub fn begin(
     }
     let geometry = Geometry::new(size).map_err(|error| Refusal::Size { size, reason: error.to_string() })?;
     let point = taken.point;
-    let kept = changed(source, |source| {
-        source.clones.push(ClonePoint { clone, point });
-        source.clones.sort_by_key(|clone| clone.point);
-    });
+    let was_written = source.served != Epoch::NONE;
+    let kept = if was_written { keep(source, ClonePoint { clone, point }) } else { source.clone() };
+    let base = Base { volume: source.volume, point };
     let record = VolumeRecord {
         volume: clone,
         size,
         version: 1,
         holder: None,
-        clean: false,
+        clean: !was_written,
         members: source.members.iter().map(member_of_clone).collect(),
         chunks: runs_for(&source.chunks, geometry.chunk_count()),
         declared_lost: Vec::new(),
         snapshots: Vec::new(),
         clones: Vec::new(),
-        origin: Some(Origin { base: Base { volume: source.volume, point }, is_made: false }),
+        origin: was_written.then_some(Origin { base, is_made: false }),
         last_change: None,
         ..source.clone()
     };
     Ok((kept, record))
+}
+
+fn keep(source: &VolumeRecord, point: ClonePoint) -> VolumeRecord {
+    changed(source, |source| {
+        source.clones.push(point);
+        source.clones.sort_by_key(|clone| clone.point);
+    })
 }
 
 fn member_of_clone(of_source: &Member) -> Member {

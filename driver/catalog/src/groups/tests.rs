@@ -21,6 +21,8 @@ fn group(number: u128, name: &str, first: u128) -> (GroupInfo, Vec<SnapshotInfo>
         size: ByteCount(1 << 30),
         created_ms: 5,
         is_ready: false,
+        content: None,
+        for_clone: false,
     };
     let snapshots = members.iter().map(snapshot).collect();
     let name = name.parse().unwrap();

@@ -19,6 +19,8 @@ fn snapshot(number: u128, name: &str) -> SnapshotInfo {
         size: ByteCount(1 << 30),
         created_ms: 5,
         is_ready: false,
+        content: None,
+        for_clone: false,
     }
 }
 

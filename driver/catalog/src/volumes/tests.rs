@@ -7,16 +7,16 @@ use std::path::Path;
 
 const CLUSTER: ClusterId = ClusterId::from_u128(1);
 
-async fn open(directory: &Path) -> Catalog {
+pub(super) async fn open(directory: &Path) -> Catalog {
     let store = MetaStore::Rocks(RocksStore::open(directory).await.unwrap());
     Catalog::open(store, None, CLUSTER).await.unwrap()
 }
 
-fn disk(number: u128) -> DiskId {
+pub(super) fn disk(number: u128) -> DiskId {
     DiskId::from_u128(number)
 }
 
-fn volume(id: u128, name: &str) -> Volume {
+pub(super) fn volume(id: u128, name: &str) -> Volume {
     let member = |number: u128| Member {
         disk: disk(number),
         node: format!("n{number}").parse().unwrap(),
@@ -37,6 +37,7 @@ fn volume(id: u128, name: &str) -> Volume {
             bytes: Some(Limit { per_second: 1 << 20, burst: Some(1 << 30) }),
         },
         published_read_only: false,
+        source: None,
         record: VolumeRecord {
             cluster: CLUSTER,
             volume: VolumeId::from_u128(id),
@@ -58,11 +59,11 @@ fn volume(id: u128, name: &str) -> Volume {
     }
 }
 
-fn event() -> Event {
+pub(super) fn event() -> Event {
     Event::new(1, "test", "t")
 }
 
-async fn create(catalog: &Catalog, volume: &Volume) -> StoredVolume {
+pub(super) async fn create(catalog: &Catalog, volume: &Volume) -> StoredVolume {
     let claims = catalog.claims().await.unwrap();
     catalog.create_volume(volume, &claims, event()).await.unwrap()
 }
@@ -101,7 +102,7 @@ async fn a_name_belongs_to_one_volume_and_is_free_when_that_is_deleted() {
     let taken = catalog.create_volume(&volume(2, "a"), &claims, event()).await.unwrap_err();
     assert_eq!(taken.kind(), CatalogErrorKind::Exists);
     assert!(catalog.volume(VolumeId::from_u128(2)).await.unwrap().is_none());
-    catalog.delete_volume(&first, event()).await.unwrap();
+    catalog.delete_volume(&first, None, event()).await.unwrap();
     create(&catalog, &volume(2, "a")).await;
 }
 
@@ -114,7 +115,7 @@ async fn of_two_changes_of_one_reading_the_second_is_a_conflict() {
     catalog.change_record(&seen, next.clone(), vec![event()]).await.unwrap();
     let late = catalog.change_record(&seen, next, vec![event()]).await.unwrap_err();
     assert_eq!(late.kind(), CatalogErrorKind::Conflict);
-    assert_eq!(catalog.delete_volume(&seen, event()).await.unwrap_err().kind(), CatalogErrorKind::Conflict);
+    assert_eq!(catalog.delete_volume(&seen, None, event()).await.unwrap_err().kind(), CatalogErrorKind::Conflict);
     catalog.change_use(&seen, UseState::Used, "", vec![]).await.unwrap();
     assert_eq!(
         catalog.change_use(&seen, UseState::Used, "", vec![]).await.unwrap_err().kind(),
@@ -133,7 +134,7 @@ async fn space_is_claimed_until_the_replica_is_confirmed_gone_also_across_a_rest
     let stale = crate::Claims::default();
     let raced = catalog.create_volume(&volume(3, "c"), &stale, event()).await.unwrap_err();
     assert_eq!(raced.kind(), CatalogErrorKind::Conflict, "the placement was decided on older claims");
-    let gone = catalog.delete_volume(&made, event()).await.unwrap();
+    let gone = catalog.delete_volume(&made, None, event()).await.unwrap();
     assert_eq!(gone.len(), 3);
     drop(catalog);
     let catalog = open(directory.path()).await;
@@ -191,7 +192,7 @@ async fn a_change_of_membership_does_not_write_the_chunk_table() {
     let changed = catalog.change_record(&seen, next, vec![event()]).await.unwrap();
     assert_eq!(pages().await, before);
     assert_eq!(catalog.volume(big.id()).await.unwrap().unwrap(), changed);
-    catalog.delete_volume(&changed, event()).await.unwrap();
+    catalog.delete_volume(&changed, None, event()).await.unwrap();
     assert!(pages().await.is_empty());
 }
 
@@ -297,7 +298,7 @@ async fn a_volume_grows_with_its_chunks_and_claims_in_one_transaction() {
     assert_eq!(catalog.volume(wide.id()).await.unwrap().unwrap(), grown);
     assert_eq!(grown.volume.record, next);
     assert_eq!([1, 2, 3].map(|number| claims.of(disk(number))), [next.size; 3]);
-    let gone = catalog.delete_volume(&grown, event()).await.unwrap();
+    let gone = catalog.delete_volume(&grown, None, event()).await.unwrap();
     for tombstone in &gone {
         catalog.drop_tombstone(tombstone).await.unwrap();
     }

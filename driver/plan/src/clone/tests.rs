@@ -12,8 +12,10 @@ fn node() -> NodeName {
     "n".parse().unwrap()
 }
 
+/// Written to by the writers of three epochs, and closed.
 fn source() -> VolumeRecord {
-    take_detached(&volume(), SNAPSHOT).unwrap()
+    let epoch = Epoch::new(3).unwrap();
+    take_detached(&VolumeRecord { epoch, served: epoch, ..volume() }, SNAPSHOT).unwrap()
 }
 
 fn begun(source: &VolumeRecord) -> (VolumeRecord, VolumeRecord) {
@@ -53,6 +55,15 @@ fn writes_of_the_clone_come_after_its_point() {
     let point = clone.origin.unwrap().base.point;
     assert!(Lsn::start_of(granted.epoch) >= point && granted.epoch > source.epoch);
     assert!(!clone.clean && clone.served == source.served, "the first writer compares");
+}
+
+/// Its disks may have no replica that a clone could read from.
+#[test]
+fn the_clone_of_what_was_never_written_reads_from_nobody() {
+    let blank = take_detached(&volume(), SNAPSHOT).unwrap();
+    let (kept, clone) = begin(&blank, SNAPSHOT, CLONE, blank.size).unwrap();
+    assert_eq!((kept, clone.origin, clone.clean), (blank, None, true));
+    assert!(grant(&clone, &node()).is_ok() && take_detached(&clone, SNAPSHOT).is_ok());
 }
 
 #[test]
