@@ -23,18 +23,11 @@ const TINY_BYTES: u64 = 1 << 20;
 const ATTACH_LIMIT: &str = "node max attach limit";
 
 /// What the suite says where it skips: services and calls that the driver does not offer.
-const NOT_OFFERED: [&str; 11] = [
+const NOT_OFFERED: [&str; 4] = [
     "ControllerGetVolumeHealth not supported",
     "ControllerListVolumeHealth not supported",
-    "CreateSnapshot not supported",
-    "DeleteSnapshot not supported",
-    "GetSnapshot not supported",
-    "GroupControllerService not supported",
-    "ListSnapshots not supported",
     "NodeGetStorageHealth not supported",
     "NodeGetVolumeHealth not supported",
-    "Snapshot not supported",
-    "Volume Cloning not supported",
 ];
 
 /// One entry of the suite's JSON report.

@@ -1,7 +1,7 @@
 //! The control plane: what the catalog's state means, and the gRPC services over it.
 //!
 //! ```text
-//!  CLI, CSI ──► service ──► volumes · settings · attachment · membership · health ──► catalog (compare-and-swap)
+//!  CLI, CSI ──► service ──► volumes · clones · settings · attachment · membership · health ──► catalog (compare-and-swap)
 //!  datapath ──►    │             │ ask                                        ▲
 //!  chunkserver ─►  └► registry ──┴─► daemons (gRPC to datapaths, chunkservers)│
 //!                        └ silence ─► events                 reaper ──────────┘ deletes replicas of deleted volumes
@@ -10,6 +10,7 @@
 //! change came first. Nothing here is waited for by an I/O, but to attach, to eject and to take a member in (C3).
 
 pub(crate) mod attachment;
+pub(crate) mod clones;
 pub(crate) mod condition;
 pub(crate) mod daemons;
 pub(crate) mod expansion;
@@ -46,6 +47,8 @@ pub struct Control {
     pub(crate) metrics: Metrics,
     /// Tombstones were made, or a chunkserver came back.
     pub(crate) reap: Notify,
+    /// A clone was begun, or is about to be, or a chunkserver came back.
+    pub(crate) clones: Notify,
 }
 
 /// How often a transaction is tried when others come first. Each failure means that another change succeeded.
@@ -61,8 +64,9 @@ pub(crate) enum Decision {
 impl Control {
     pub async fn new(catalog: Catalog, heartbeat: Duration, metrics: Metrics) -> Result<Control> {
         let registry = Registry::load(&catalog, heartbeat).await?;
-        let (daemons, in_flight, reap) = (Daemons::default(), InFlight::default(), Notify::new());
-        Ok(Control { catalog, registry, daemons, in_flight, metrics, reap })
+        let (daemons, in_flight) = (Daemons::default(), InFlight::default());
+        let (reap, clones) = (Notify::new(), Notify::new());
+        Ok(Control { catalog, registry, daemons, in_flight, metrics, reap, clones })
     }
 
     pub(crate) async fn volume(&self, id: VolumeId) -> Result<StoredVolume> {

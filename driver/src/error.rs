@@ -91,6 +91,9 @@ impl From<ConvertError> for Error {
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Error {
+        if refusal == Refusal::NotMade {
+            return Error::new(ErrorKind::Busy, refusal.to_string());
+        }
         Error::precondition(refusal.to_string())
     }
 }

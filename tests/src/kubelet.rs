@@ -5,11 +5,12 @@ use ashlar_rpc::csi::{
     self, CapacityRange, ControllerExpandVolumeRequest, ControllerPublishVolumeRequest,
     ControllerUnpublishVolumeRequest, CreateVolumeRequest, DeleteVolumeRequest, NodeExpandVolumeRequest,
     NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, Topology,
-    TopologyRequirement, VolumeCapability,
+    TopologyRequirement, VolumeCapability, VolumeContentSource,
     controller_client::ControllerClient,
     identity_client::IdentityClient,
     node_client::NodeClient,
     volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume, access_mode::Mode},
+    volume_content_source::{SnapshotSource, Type as SourceType},
 };
 use hyper_util::rt::TokioIo;
 use std::{
@@ -107,7 +108,24 @@ impl Kubelet {
     }
 
     pub fn create(&self, name: &str, bytes: i64, capability: VolumeCapability) -> Result<MountedVolume> {
+        self.create_of(self.create_request(name, bytes, &capability), capability)
+    }
+
+    /// With what a snapshot holds.
+    pub fn restore(
+        &self,
+        name: &str,
+        bytes: i64,
+        capability: VolumeCapability,
+        snapshot_id: &str,
+    ) -> Result<MountedVolume> {
+        let of = SourceType::Snapshot(SnapshotSource { snapshot_id: snapshot_id.to_owned() });
+        let source = Some(VolumeContentSource { r#type: Some(of) });
         let request = self.create_request(name, bytes, &capability);
+        self.create_of(CreateVolumeRequest { volume_content_source: source, ..request }, capability)
+    }
+
+    fn create_of(&self, request: CreateVolumeRequest, capability: VolumeCapability) -> Result<MountedVolume> {
         let volume = self.block_on(async {
             let answer = self.controller().await?.create_volume(request).await.context("CreateVolume")?;
             answer.into_inner().volume.context("CreateVolume answers with a volume")

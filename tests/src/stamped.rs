@@ -23,7 +23,8 @@ struct Block {
     sent: u64,
 }
 
-/// What one guest knows of its device.
+/// What one guest knows of its device. A copy knows the same of a clone of the device.
+#[derive(Clone)]
 pub struct StampedGuest {
     blocks: Vec<Block>,
     random: u64,

@@ -176,13 +176,19 @@ pub enum SnapshotCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum VolumeCommand {
-    /// Create a volume.
+    /// Create a volume: empty, or with what a snapshot or another volume holds, at once and without a copy of it.
     Create {
         name: String,
-        /// Size, for example 4G or 512M (powers of 1024).
-        #[arg(long, value_parser = parse_size)]
-        size: ByteCount,
-        /// Node that gets the first replica; otherwise the control plane chooses.
+        /// Size, for example 4G or 512M (powers of 1024); of a clone at least the source's, which is the default.
+        #[arg(long, value_parser = parse_size, required_unless_present_any = ["from_snapshot", "from_volume"])]
+        size: Option<ByteCount>,
+        /// Begin with what this snapshot holds; name or id.
+        #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["from_volume", "node"])]
+        from_snapshot: Option<String>,
+        /// Begin with what this volume holds now, attached or not; name or id.
+        #[arg(long, value_name = "VOLUME", conflicts_with = "node")]
+        from_volume: Option<String>,
+        /// Node that gets the first replica; otherwise the control plane chooses. A clone lies where its source lies.
         #[arg(long)]
         node: Option<String>,
         /// A parameter as a StorageClass would give it; may be repeated.

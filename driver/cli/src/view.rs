@@ -1,9 +1,10 @@
 //! What the CLI's JSON looks like: stable names, states as words, unknown values as null. Made from the control API's
 //! messages.
 
-use ashlar_rpc::control;
+use ashlar_rpc::control::{self, content_source::Of};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::fmt;
 
 #[derive(Debug, Serialize)]
 pub struct Volume {
@@ -16,6 +17,10 @@ pub struct Volume {
     pub fs_type: Option<String>,
     pub parameters: BTreeMap<String, String>,
     pub created_ms: u64,
+    /// What it began with.
+    pub source: Option<Source>,
+    /// Of a clone that still reads from it where it has nothing itself.
+    pub origin: Option<Origin>,
     /// Node that holds it.
     pub holder: Option<String>,
     pub epoch: u32,
@@ -29,6 +34,24 @@ pub struct Volume {
     pub condition: String,
     pub members: Vec<Member>,
     pub attached: Option<Attached>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Source {
+    /// snapshot or volume.
+    pub kind: &'static str,
+    pub id: String,
+    /// None: it is gone.
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Origin {
+    /// Id of the volume.
+    pub volume: String,
+    pub point_lsn: u64,
+    /// Its replicas exist; before that it cannot be attached.
+    pub made: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,6 +121,12 @@ impl Volume {
             fs_type: filled(volume.fs_type),
             parameters: volume.parameters.into_iter().collect(),
             created_ms: volume.created_ms,
+            source: volume.source.and_then(Source::of),
+            origin: record.origin.map(|origin| Origin {
+                volume: origin.volume,
+                point_lsn: origin.point_lsn,
+                made: origin.made,
+            }),
             holder: filled(record.holder),
             epoch: record.epoch,
             clean: record.clean,
@@ -116,10 +145,38 @@ impl Volume {
         self.attached.as_ref().is_some_and(|attached| attached.settings_version != self.settings.version)
     }
 
+    /// How far a clone is.
+    pub fn clone_state(&self) -> &'static str {
+        match &self.origin {
+            Some(Origin { made: false, .. }) => "its replicas are being made",
+            Some(Origin { made: true, .. }) => "reads from its source where it has nothing itself",
+            None => "has everything itself",
+        }
+    }
+
     /// `3/3`: members in sync of all.
     pub fn in_sync(&self) -> String {
         let in_sync = self.members.iter().filter(|member| member.state == "in-sync").count();
         format!("{in_sync}/{}", self.members.len())
+    }
+}
+
+impl Source {
+    fn of(source: control::ContentSource) -> Option<Source> {
+        let (kind, id) = match source.of? {
+            Of::Snapshot(id) => ("snapshot", id),
+            Of::Volume(id) => ("volume", id),
+        };
+        Some(Source { kind, id, name: filled(source.name) })
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{} {name} ({})", self.kind, self.id),
+            None => write!(f, "{} {}, which is gone", self.kind, self.id),
+        }
     }
 }
 

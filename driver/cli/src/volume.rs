@@ -8,7 +8,7 @@ use crate::progress::Progress;
 use crate::size::format_size;
 use crate::view;
 use anyhow::bail;
-use ashlar_rpc::control::{self, cluster_client::ClusterClient};
+use ashlar_rpc::control::{self, cluster_client::ClusterClient, content_source::Of};
 use ashlar_types::ByteCount;
 use tonic::transport::Channel;
 
@@ -18,13 +18,15 @@ const PAGE_ENTRIES: u32 = 500;
 pub async fn run(command: VolumeCommand, endpoint: &Endpoint) -> anyhow::Result<()> {
     let mut client = endpoint.connect().await?;
     match command {
-        VolumeCommand::Create { name, size, node, parameters, format } => {
+        VolumeCommand::Create { name, size, from_snapshot, from_volume, node, parameters, format } => {
+            let of = from_snapshot.map(Of::Snapshot).or(from_volume.map(Of::Volume));
             let request = control::CreateVolumeRequest {
                 name,
-                size_bytes: size.0,
+                size_bytes: size.unwrap_or_default().0,
                 parameters: parameters.into_iter().collect(),
                 node: node.unwrap_or_default(),
                 allowed_nodes: Vec::new(),
+                source: of.map(|of| control::ContentSource { of: Some(of), name: String::new() }),
             };
             let volume = client.create_volume(request).await.map_err(explain)?.into_inner();
             print(format, &view::Volume::of(volume), |volume| line(&volume.id))
@@ -132,6 +134,10 @@ fn show(volume: &view::Volume) {
     sheet.line("id", &volume.id);
     sheet.line("size", format_size(ByteCount(volume.size_bytes)));
     sheet.line("use", use_text(volume));
+    if let Some(source) = &volume.source {
+        sheet.line("source", source);
+        sheet.line("clone", volume.clone_state());
+    }
     sheet.line("condition", &volume.condition);
     sheet.line("node", or_dash(volume.holder.as_deref().unwrap_or_default()));
     sheet.line("epoch", volume.epoch);

@@ -3,10 +3,11 @@
 
 use super::Control;
 use super::registry::{DiskHealth, DiskView};
-use ashlar_catalog::{StoredVolume, Volume};
+use ashlar_catalog::{ContentSource, StoredVolume, Volume};
 use ashlar_rpc::control::AttachedVolume;
-use ashlar_types::{DiskId, Member, MemberState};
+use ashlar_types::{DiskId, Member, MemberState, Origin};
 use std::collections::BTreeMap;
+use std::iter;
 
 /// Phases in which a datapath tells that requests do not go on.
 const PHASE_FENCED: &str = "fenced";
@@ -45,19 +46,36 @@ fn judge(volume: &Volume, disks: &Disks, attached: Option<&AttachedVolume>) -> C
     let members = record.members.iter().enumerate().filter(|&(index, _)| holds(index));
     let faults: Vec<String> = members.filter_map(|(_, member)| fault_of(member, disks)).collect();
     let writer = attached.and_then(|attached| fault_of_writer(volume, attached));
-    if faults.is_empty() && writer.is_none() {
+    let clone = record.origin.map(|origin| text_of_clone(volume.source, origin));
+    let is_made = record.origin.is_none_or(|origin| origin.is_made);
+    if faults.is_empty() && writer.is_none() && is_made {
         let text = format!("{live} of {replicas} replicas are in-sync and alive");
-        return Condition { abnormal: false, message: text };
+        return Condition { abnormal: false, message: iter::once(text).chain(clone).collect::<Vec<_>>().join("; ") };
     }
     let min = record.min_replicas;
     let effect = match () {
+        () if !is_made => "it cannot be attached yet".to_owned(),
         () if live < min => {
             format!("writes wait: {live} of {replicas} replicas are in-sync and alive, minReplicas is {min}")
         }
         () => format!("{live} of {replicas} replicas are in-sync and alive, I/O goes on"),
     };
-    let message = std::iter::once(effect).chain(writer).chain(faults).collect::<Vec<_>>().join("; ");
+    let message = iter::once(effect).chain(clone).chain(writer).chain(faults).collect::<Vec<_>>().join("; ");
     Condition { abnormal: true, message }
+}
+
+/// How far a clone is that is not flat.
+fn text_of_clone(source: Option<ContentSource>, origin: Origin) -> String {
+    let of = match source {
+        Some(ContentSource::Snapshot(id)) => format!("snapshot {id}"),
+        Some(ContentSource::Volume(id)) => format!("volume {id}"),
+        None => "a volume".to_owned(),
+    };
+    let base = origin.base.volume;
+    match origin.is_made {
+        true => format!("a clone of {of} that still reads from volume {base}, on the same disks"),
+        false => format!("a clone of {of} whose replicas are still being made: wait, or look for disks that are silent"),
+    }
 }
 
 /// What the node that holds the volume tells, and the next step.

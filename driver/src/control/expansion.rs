@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use ashlar_catalog::{CatalogErrorKind, Claims, StoredVolume, Volume};
 use ashlar_plan::membership;
 use ashlar_rpc::control::DatapathExpandRequest;
-use ashlar_types::{NodeName, VolumeId};
+use ashlar_types::{ByteCount, NodeName, VolumeId};
 
 impl Control {
     /// Gives the volume a size within the range: what it has, if that will do, otherwise the least that does. Returns
@@ -45,7 +45,8 @@ impl Control {
             let next = membership::grow(record, range.size)?;
             let claims = self.catalog.claims().await?;
             let after = Volume { record: next.clone(), ..seen.volume.clone() };
-            self.check_room(&seen.volume, &after, &claims).await?;
+            let more = ByteCount(after.claim().0 - seen.volume.claim().0);
+            self.check_room(&after, more, &claims).await?;
             let text = format!("volume {} grows from {} to {} bytes", seen.volume.name, record.size, next.size);
             let event = event("expanded", text, &next).figure("size_bytes", next.size);
             match self.catalog.grow_volume(&seen, next, &claims, vec![event]).await {
@@ -61,13 +62,12 @@ impl Control {
         Err(raced(id))
     }
 
-    /// Each disk of the volume must be able to promise what the volume is larger by.
-    async fn check_room(&self, before: &Volume, after: &Volume, claims: &Claims) -> Result<()> {
-        let more = after.claim().0 - before.claim().0;
+    /// Each disk of the volume must be able to promise so much more.
+    pub(super) async fn check_room(&self, volume: &Volume, more: ByteCount, claims: &Claims) -> Result<()> {
         let mut short = Vec::new();
-        for member in &after.record.members {
+        for member in &volume.record.members {
             match self.registry.room(member.disk, claims).await {
-                Some(room) if room.0 < more => {
+                Some(room) if room < more => {
                     short.push(format!("disk {} of node {} has {room}", member.disk, member.node));
                 }
                 _ => {}
@@ -76,7 +76,7 @@ impl Control {
         if short.is_empty() {
             return Ok(());
         }
-        let text = format!("volume {} needs {more} more bytes on each of its disks: {}", before.name, short.join(", "));
+        let text = format!("volume {} needs {more} more bytes on each of its disks: {}", volume.name, short.join(", "));
         Err(Error::new(ErrorKind::Exhausted, text))
     }
 

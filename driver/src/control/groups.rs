@@ -116,7 +116,17 @@ impl Control {
             let name = of_group.parse().map_err(|error| Error::invalid(format!("name: {error}")))?;
             let id_of = SnapshotId::from_u128(uuid::Uuid::new_v4().as_u128());
             let group = Some(id);
-            snapshots.push(SnapshotInfo { id: id_of, name, volume, group, size, created_ms, is_ready: false });
+            snapshots.push(SnapshotInfo {
+                id: id_of,
+                name,
+                volume,
+                group,
+                size,
+                created_ms,
+                is_ready: false,
+                content: None,
+                for_clone: false,
+            });
         }
         let members = snapshots.iter().map(|snapshot| (snapshot.volume, snapshot.id)).collect();
         let group = GroupInfo { id, name: name.clone(), created_ms, members, held_us: 0, is_ready: false };

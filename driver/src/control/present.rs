@@ -5,8 +5,8 @@ use super::condition::Disks;
 use super::registry::{DiskHealth, DiskView, NodeView};
 use super::settings::settings_to_proto;
 use crate::error::{Error, Result};
-use ashlar_catalog::{Claims, DiskFate, Event, StoredGroup, StoredSnapshot, StoredVolume, UseState};
-use ashlar_rpc::control;
+use ashlar_catalog::{Claims, ContentSource, DiskFate, Event, StoredGroup, StoredSnapshot, StoredVolume, UseState};
+use ashlar_rpc::control::{self, content_source::Of};
 use ashlar_rpc::convert::record_to_proto;
 use ashlar_types::{VolumeId, VolumeRecord};
 
@@ -49,6 +49,25 @@ impl Control {
         })
     }
 
+    /// One that cannot be read has no name, as one that is gone.
+    async fn present_source(&self, source: ContentSource) -> control::ContentSource {
+        let (of, name) = match source {
+            ContentSource::Snapshot(id) => {
+                let found = self.catalog.snapshot(id).await;
+                (Of::Snapshot(id.to_string()), found.map(|found| found.map(|found| found.snapshot.name)))
+            }
+            ContentSource::Volume(id) => {
+                let found = self.catalog.volume(id).await;
+                (Of::Volume(id.to_string()), found.map(|found| found.map(|found| found.volume.name)))
+            }
+        };
+        let name = name.unwrap_or_else(|error| {
+            tracing::error!(?source, %error, "the source of a clone cannot be read");
+            None
+        });
+        control::ContentSource { of: Some(of), name: name.map(|name| name.to_string()).unwrap_or_default() }
+    }
+
     pub(crate) async fn present_record(&self, record: &VolumeRecord) -> control::VolumeRecord {
         let addresses = self.registry.addresses(record).await;
         record_to_proto(record, |disk| addresses.of(disk))
@@ -63,6 +82,10 @@ impl Control {
         let condition = self.condition(seen, disks).await;
         let volume = &seen.volume;
         let record = &volume.record;
+        let source = match volume.source {
+            Some(source) => Some(self.present_source(source).await),
+            None => None,
+        };
         control::Volume {
             id: volume.id().to_string(),
             name: volume.name.to_string(),
@@ -77,6 +100,7 @@ impl Control {
             settings: Some(settings_to_proto(volume.settings)),
             condition: Some(control::VolumeCondition { abnormal: condition.abnormal, message: condition.message }),
             published_read_only: volume.published_read_only,
+            source,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The reaper: has chunkservers delete the replicas of deleted volumes, until each has confirmed. A tombstone in the
 //! catalog stands for each replica that is left, so a restart on any side loses none.
 //!
-//! It sleeps until there is a tombstone; one whose chunkserver is silent waits for that chunkserver to come back.
+//! It sleeps until there is a tombstone; one whose chunkserver is silent waits for that chunkserver to come back. What
+//! clones on the disk still read stays there, and so do its tombstone and its claim: it is asked for again when a clone
+//! has become flat, and now and then.
 
 use super::Control;
 use super::daemons::{CALL_TIMEOUT, refused, timed};
@@ -16,6 +18,16 @@ use std::time::Duration;
 
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(30);
+/// Where nothing but clones is waited for.
+const KEPT_PAUSE: Duration = Duration::from_secs(60);
+
+/// Tombstones that may be done away with when they are tried again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Left {
+    failed: usize,
+    /// Clones read what they stand for.
+    kept: usize,
+}
 
 /// Runs for ever.
 pub(crate) async fn run(control: Arc<Control>) {
@@ -26,15 +38,16 @@ pub(crate) async fn run(control: Arc<Control>) {
             Ok(left) => left,
             Err(error) => {
                 tracing::error!(%error, "read tombstones");
-                1
+                Left { failed: 1, kept: 0 }
             }
         };
-        if left == 0 {
+        if left == Left::default() {
             pause = RETRY_FIRST;
             woken.await;
             continue;
         }
-        if tokio::time::timeout(pause, woken).await.is_ok() {
+        let this = if left.failed == 0 { KEPT_PAUSE } else { pause };
+        if tokio::time::timeout(this, woken).await.is_ok() {
             pause = RETRY_FIRST;
         } else {
             pause = (pause * 2).min(RETRY_LAST);
@@ -52,20 +65,26 @@ impl Control {
         Ok(tombstones)
     }
 
-    /// Tries each tombstone once; returns how many are left that may succeed when tried again. Those of silent
-    /// chunkservers are not counted: their return wakes the reaper.
-    async fn reap_all(&self) -> Result<usize> {
+    /// Tries each tombstone once. Those of silent chunkservers are not counted: their return wakes the reaper.
+    async fn reap_all(&self) -> Result<Left> {
         let tombstones = self.tombstones().await?;
         let disks = self.registry.disks().await;
-        let mut left = 0;
+        let mut left = Left::default();
         for tombstone in &tombstones {
             let reachable = disks.iter().find(|view| view.disk.id == tombstone.disk);
             let reachable = reachable.filter(|view| matches!(view.health, DiskHealth::Online | DiskHealth::Failed));
             let Some(view) = reachable else { continue };
-            if let Err(error) = self.delete_replica(tombstone, &view.chunkserver_rpc).await {
-                let (volume, disk) = (tombstone.volume, tombstone.disk);
-                tracing::warn!(%volume, %disk, %error, "delete replica, to be retried");
-                left += 1;
+            let (volume, disk) = (tombstone.volume, tombstone.disk);
+            match self.delete_replica(tombstone, &view.chunkserver_rpc).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::debug!(%volume, %disk, "clones still read from a deleted replica");
+                    left.kept += 1;
+                }
+                Err(error) => {
+                    tracing::warn!(%volume, %disk, %error, "delete replica, to be retried");
+                    left.failed += 1;
+                }
             }
         }
         Ok(left)
@@ -97,7 +116,8 @@ impl Control {
         Ok(volumes.iter().map(ToString::to_string).collect())
     }
 
-    async fn delete_replica(&self, tombstone: &Tombstone, address: &str) -> Result<()> {
+    /// Whether its disk keeps what clones read.
+    async fn delete_replica(&self, tombstone: &Tombstone, address: &str) -> Result<bool> {
         let request = DeleteReplicaRequest {
             disk: tombstone.disk.to_string(),
             volume: tombstone.volume.to_string(),
@@ -106,9 +126,11 @@ impl Control {
         // Only "done" counts: "not found" is about a disk that the chunkserver does not have, and the replica is on
         // the disk.
         let answer = self.daemons.chunkserver(address)?.delete_replica(timed(request, CALL_TIMEOUT)).await;
-        answer.map_err(|status| refused("chunkserver", status))?;
+        if answer.map_err(|status| refused("chunkserver", status))?.into_inner().kept {
+            return Ok(true);
+        }
         self.catalog.drop_tombstone(tombstone).await?;
         tracing::info!(volume = %tombstone.volume, disk = %tombstone.disk, "replica deleted");
-        Ok(())
+        Ok(false)
     }
 }

@@ -1,6 +1,7 @@
 //! Starting and stopping the control plane: opens the catalog, listens, serves until it is told to stop.
 
 use super::service::Service;
+use super::clones::watch;
 use super::{Control, reaper};
 use crate::config::ControlConfig;
 use crate::csi::controller::ControllerService;
@@ -14,6 +15,7 @@ use ashlar_rpc::control::cluster_server::ClusterServer;
 use ashlar_rpc::control::membership_server::MembershipServer;
 use ashlar_rpc::control::registry_server::RegistryServer;
 use ashlar_rpc::csi::controller_server::ControllerServer;
+use ashlar_rpc::csi::group_controller_server::GroupControllerServer;
 use ashlar_rpc::csi::identity_server::IdentityServer;
 use ashlar_types::ClusterId;
 use std::net::SocketAddr;
@@ -89,7 +91,8 @@ impl ControlServer {
             let Some(socket) = self.socket else { return Ok(()) };
             let services = Server::builder()
                 .add_service(IdentityServer::new(IdentityService))
-                .add_service(ControllerServer::new(ControllerService::new(control.clone())));
+                .add_service(ControllerServer::new(ControllerService::new(control.clone())))
+                .add_service(GroupControllerServer::new(ControllerService::new(control.clone())));
             socket.serve(services, shutdown.clone().requested()).await
         };
         let page = async {
@@ -97,7 +100,8 @@ impl ControlServer {
             page.serve(shutdown.clone()).await
         };
         let background = async {
-            tokio::join!(reaper::run(control.clone()), control.registry.watch_silence(&control.catalog));
+            let silence = control.registry.watch_silence(&control.catalog);
+            tokio::join!(reaper::run(control.clone()), watch::run(control.clone()), silence);
         };
         let api = async { api.await.context("serve control API") };
         let all = async {

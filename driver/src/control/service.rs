@@ -9,7 +9,7 @@ use super::volumes::{NewVolume, SizeRange};
 use super::{Control, to_the_end};
 use crate::csi::params;
 use crate::error::{Error, Result};
-use ashlar_catalog::{Event, EventFeed, GROUP_VOLUMES_MAX};
+use ashlar_catalog::{ContentSource, Event, EventFeed, GROUP_VOLUMES_MAX};
 use ashlar_rpc::control::cluster_server::Cluster;
 use ashlar_rpc::control::membership_server::Membership;
 use ashlar_rpc::control::registry_server::Registry;
@@ -38,11 +38,15 @@ fn field<T: std::str::FromStr<Err: std::fmt::Display>>(name: &str, text: &str) -
 }
 
 /// The fields of a request that creates a volume; everything that is wrong with them is reported together.
-fn new_volume(request: CreateVolumeRequest) -> Result<NewVolume> {
+fn new_volume(request: CreateVolumeRequest, source: Option<ContentSource>) -> Result<NewVolume> {
     let mut faults = Vec::new();
     let mut keep = |fault: Error| faults.push(fault.message);
     let name = field("name", &request.name).map_err(&mut keep).ok();
-    let size = SizeRange::exactly(ByteCount(request.size_bytes)).map_err(&mut keep).ok();
+    let size = match request.size_bytes {
+        0 if source.is_some() => Ok(SizeRange::of_source()),
+        bytes => SizeRange::exactly(ByteCount(bytes)),
+    };
+    let size = size.map_err(&mut keep).ok();
     let node =
         (!request.node.is_empty()).then(|| field::<NodeName>("node", &request.node).map_err(&mut keep).ok()).flatten();
     let mut allowed_nodes: Vec<NodeName> =
@@ -61,12 +65,22 @@ fn new_volume(request: CreateVolumeRequest) -> Result<NewVolume> {
             parameters: request.parameters.into_iter().collect(),
             first_nodes: node.into_iter().collect(),
             allowed_nodes,
+            source,
         }),
         _ => Err(Error::invalid_all(&faults)),
     }
 }
 
 impl Service {
+    async fn find_source(&self, source: &content_source::Of) -> Result<ContentSource> {
+        Ok(match source {
+            content_source::Of::Snapshot(snapshot) => {
+                ContentSource::Snapshot(self.0.find_snapshot(snapshot).await?.snapshot.id)
+            }
+            content_source::Of::Volume(volume) => ContentSource::Volume(self.0.find_volume(volume).await?.volume.id()),
+        })
+    }
+
     /// Placement takes nodes as wishes; but one that nobody has heard of is a slip of the pen, not to be passed over.
     async fn refuse_unknown_nodes<'a>(&self, nodes: impl Iterator<Item = &'a NodeName>) -> Result<()> {
         let known = self.0.registry.nodes().await;
@@ -82,9 +96,15 @@ impl Service {
 #[tonic::async_trait]
 impl Cluster for Service {
     async fn create_volume(&self, request: Request<CreateVolumeRequest>) -> Answer<Volume> {
-        let new = new_volume(request.into_inner())?;
+        let mut request = request.into_inner();
+        let source = match request.source.take().and_then(|source| source.of) {
+            Some(of) => Some(self.find_source(&of).await?),
+            None => None,
+        };
+        let new = new_volume(request, source)?;
         self.refuse_unknown_nodes(new.first_nodes.iter().chain(&new.allowed_nodes)).await?;
-        let created = self.0.create_volume(new).await?;
+        let control = self.0.clone();
+        let created = to_the_end(async move { control.create_volume(new).await }).await?;
         Ok(Response::new(self.0.present_volume(&created).await))
     }
 
@@ -386,6 +406,7 @@ impl Registry for Service {
         let (node, settings, records) = (report.node.clone(), report.settings_versions(), report.record_versions());
         if self.0.registry.report(&self.0.catalog, report).await? {
             self.0.reap.notify_one();
+            self.0.clones.notify_one();
         }
         let cluster: ClusterId = self.0.catalog.cluster();
         let interval_ms = self.0.registry.interval().as_millis() as u64;

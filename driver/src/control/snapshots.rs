@@ -18,6 +18,7 @@ use ashlar_plan::membership;
 use ashlar_plan::snapshot::{self, Refusal};
 use ashlar_rpc::control::DatapathSnapshotRequest;
 use ashlar_types::{Change, ChangeAnswer, Epoch, NodeName, Snapshot, SnapshotId, VolumeId, VolumeName, VolumeRecord};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tonic::Code;
 
@@ -28,8 +29,17 @@ impl Control {
     /// Takes the snapshot, or finds the one of this name. One of the name that is of another volume is an error.
     pub(crate) async fn create_snapshot(&self, name: &VolumeName, volume: VolumeId) -> Result<StoredSnapshot> {
         let _permit = self.in_flight.begin(format!("snapshot {name}"))?;
+        self.snapshot_as(name, volume, false).await
+    }
+
+    /// The same, for a clone of this name that is about to be made. The caller has the name's permit.
+    pub(super) async fn snapshot_for_clone(&self, name: &VolumeName, volume: VolumeId) -> Result<StoredSnapshot> {
+        self.snapshot_as(name, volume, true).await
+    }
+
+    async fn snapshot_as(&self, name: &VolumeName, volume: VolumeId, for_clone: bool) -> Result<StoredSnapshot> {
         for _ in 0..COMMIT_TRIES_MAX {
-            let begun = self.begin_snapshot(name, volume).await?;
+            let begun = self.begin_snapshot(name, volume, for_clone).await?;
             if begun.snapshot.is_ready {
                 return Ok(begun);
             }
@@ -40,11 +50,20 @@ impl Control {
         Err(raced(name))
     }
 
-    async fn begin_snapshot(&self, name: &VolumeName, volume: VolumeId) -> Result<StoredSnapshot> {
+    async fn begin_snapshot(&self, name: &VolumeName, volume: VolumeId, for_clone: bool) -> Result<StoredSnapshot> {
         for _ in 0..COMMIT_TRIES_MAX {
-            if let Some(found) = self.catalog.snapshot_by_name(name).await? {
+            let found = match for_clone {
+                true => self.catalog.snapshot_for_clone(name).await?,
+                false => self.catalog.snapshot_by_name(name).await?,
+            };
+            if let Some(found) = found {
                 if found.snapshot.volume == volume && found.snapshot.group.is_none() {
                     return Ok(found);
+                }
+                if for_clone {
+                    // Of a clone of this name that was asked for before, of another volume, and never begun.
+                    self.remove_snapshot(found.snapshot.id).await?;
+                    continue;
                 }
                 let text = format!("a snapshot named {name} exists, of volume {}", found.snapshot.volume);
                 return Err(Error::new(ErrorKind::AlreadyExists, text));
@@ -58,6 +77,8 @@ impl Control {
                 size: seen.volume.record.size,
                 created_ms: wall_clock_ms(),
                 is_ready: false,
+                content: None,
+                for_clone,
             };
             match self.catalog.begin_snapshot(&snapshot).await {
                 Err(error) if error.kind() == CatalogErrorKind::Exists => {}
@@ -89,7 +110,8 @@ impl Control {
         next: VolumeRecord,
     ) -> Result<bool> {
         let (id, name) = (begun.snapshot.id, &begun.snapshot.name);
-        let taken = event("snapshot", format!("snapshot {name} taken"), &next).figure("snapshot", id);
+        let whose = if begun.snapshot.for_clone { "for the clone " } else { "" };
+        let taken = event("snapshot", format!("snapshot {whose}{name} taken"), &next).figure("snapshot", id);
         match self.catalog.take_snapshot(begun, seen, next, wall_clock_ms(), vec![taken]).await {
             Err(error) if error.kind() == CatalogErrorKind::Conflict => Ok(false),
             Err(error) => Err(error.into()),
@@ -170,6 +192,7 @@ impl Control {
     /// goes with the group.
     pub(crate) async fn delete_snapshot(&self, id: SnapshotId) -> Result<()> {
         match self.catalog.snapshot(id).await? {
+            Some(found) if found.snapshot.for_clone => Ok(()),
             Some(found) if found.snapshot.group.is_some() => {
                 let text = format!("snapshot {} is one of a group: delete the group", found.snapshot.name);
                 Err(Error::precondition(text))
@@ -200,7 +223,7 @@ impl Control {
     /// By id or by name, as people write it.
     pub(crate) async fn find_snapshot(&self, reference: &str) -> Result<StoredSnapshot> {
         if let Ok(id) = reference.parse::<SnapshotId>()
-            && let Some(found) = self.catalog.snapshot(id).await?
+            && let Some(found) = self.catalog.snapshot(id).await?.filter(|found| !found.snapshot.for_clone)
         {
             return Ok(found);
         }
@@ -211,17 +234,37 @@ impl Control {
 
     /// A page of snapshots, and the token of the next one: the id of the last one shown.
     pub(crate) async fn list_snapshots(&self, token: &str, limit: usize) -> Result<(SnapshotPage, Option<SnapshotId>)> {
-        let after = match token {
-            "" => None,
-            token => {
-                Some(token.parse().map_err(|_| Error::new(ErrorKind::BadToken, "starting_token is not one of ours"))?)
-            }
-        };
-        let page = self.catalog.snapshots(after, limit).await?;
+        let after = after(token)?;
+        let mut page = self.catalog.snapshots(after, limit).await?;
+        page.snapshots.retain(|seen| !seen.snapshot.for_clone);
         for (key, error) in &page.unreadable {
             tracing::error!(%key, %error, "snapshot left out of a listing");
         }
         let next = page.last.filter(|_| page.more);
         Ok((page, next))
     }
+
+    /// Those of one volume that are ready, by its record, so that the others need not be read.
+    pub(crate) async fn list_snapshots_of(
+        &self,
+        volume: VolumeId,
+        token: &str,
+        limit: usize,
+    ) -> Result<(Vec<StoredSnapshot>, Option<SnapshotId>)> {
+        let after = after(token)?;
+        let Some(seen) = self.catalog.volume(volume).await? else { return Ok((Vec::new(), None)) };
+        let ids: BTreeSet<SnapshotId> = seen.volume.record.snapshots.iter().map(|snapshot| snapshot.id).collect();
+        let mut ids = ids.into_iter().filter(|id| after.is_none_or(|after| *id > after));
+        let (mut found, mut last) = (Vec::new(), None);
+        for id in ids.by_ref().take(limit) {
+            found.extend(self.catalog.snapshot(id).await?.filter(|seen| !seen.snapshot.for_clone));
+            last = Some(id);
+        }
+        Ok((found, last.filter(|_| ids.next().is_some())))
+    }
+}
+
+fn after(token: &str) -> Result<Option<SnapshotId>> {
+    let bad = |_| Error::new(ErrorKind::BadToken, "starting_token is not one of ours");
+    if token.is_empty() { Ok(None) } else { token.parse().map(Some).map_err(bad) }
 }

@@ -1,6 +1,7 @@
 //! The control plane on a real catalog, with daemons that this file plays.
 
 mod attachments;
+mod clones;
 mod groups;
 mod memberships;
 mod services;
@@ -22,7 +23,7 @@ use ashlar_types::{ByteCount, Change, ClusterId, DiskId, Epoch, Lsn, NodeName, S
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
@@ -125,6 +126,7 @@ pub(crate) fn wish(name: &str, size: u64) -> NewVolume {
         parameters: BTreeMap::new(),
         first_nodes: vec![],
         allowed_nodes: vec![],
+        source: None,
     }
 }
 
@@ -261,22 +263,47 @@ impl World {
         number: u128,
         refusals: usize,
     ) -> mpsc::UnboundedReceiver<proto::DeleteReplicaRequest> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let played = PlayedChunkserver { refusals: AtomicUsize::new(refusals), asked: sender };
+        let (played, receiver) = PlayedChunkserver::new(refusals);
+        self.serve_chunkserver(number, played).await;
+        receiver
+    }
+
+    async fn serve_chunkserver(&self, number: u128, played: Arc<PlayedChunkserver>) {
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = incoming.local_addr().unwrap().to_string();
-        let server = tonic::transport::Server::builder().add_service(ChunkserverServer::new(played));
+        let server = tonic::transport::Server::builder().add_service(ChunkserverServer::from_arc(played));
         tokio::spawn(server.serve_with_incoming(incoming));
         if self.chunkserver_reports(number, &address).await {
             self.control.reap.notify_one();
         }
-        receiver
     }
 }
 
-struct PlayedChunkserver {
+pub(crate) struct PlayedChunkserver {
     refusals: AtomicUsize,
     asked: mpsc::UnboundedSender<proto::DeleteReplicaRequest>,
+    /// How it answers who wants a clone's replica made; `None`: it makes it.
+    pub(crate) clones_refused: std::sync::Mutex<Option<Status>>,
+    /// Replicas that it has made, and has not told of as flat.
+    pub(crate) cloned: std::sync::Mutex<Vec<proto::CloneReplicaRequest>>,
+    pub(crate) is_flat: AtomicBool,
+    /// Clones read what is to be deleted.
+    pub(crate) keeps: AtomicBool,
+}
+
+impl PlayedChunkserver {
+    fn new(refusals: usize) -> (Arc<PlayedChunkserver>, mpsc::UnboundedReceiver<proto::DeleteReplicaRequest>) {
+        let (asked, receiver) = mpsc::unbounded_channel();
+        let played = PlayedChunkserver {
+            refusals: AtomicUsize::new(refusals),
+            asked,
+            clones_refused: Default::default(),
+            cloned: Default::default(),
+            is_flat: AtomicBool::new(false),
+            keeps: AtomicBool::new(false),
+        };
+        (Arc::new(played), receiver)
+    }
 }
 
 #[tonic::async_trait]
@@ -288,21 +315,38 @@ impl Chunkserver for PlayedChunkserver {
         let _test_is_over = self.asked.send(request.into_inner());
         match self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
             Ok(_) => Err(Status::unavailable("not now")),
-            Err(_) => Ok(Response::new(proto::DeleteReplicaResponse { kept: false })),
+            Err(_) => {
+                let kept = self.keeps.load(Ordering::SeqCst);
+                Ok(Response::new(proto::DeleteReplicaResponse { kept }))
+            }
         }
     }
 
     async fn clone_replica(
         &self,
-        _request: Request<proto::CloneReplicaRequest>,
+        request: Request<proto::CloneReplicaRequest>,
     ) -> std::result::Result<Response<proto::CloneReplicaResponse>, Status> {
+        if let Some(status) = self.clones_refused.lock().unwrap().clone() {
+            return Err(status);
+        }
+        self.cloned.lock().unwrap().push(request.into_inner());
         Ok(Response::new(proto::CloneReplicaResponse {}))
     }
 
     async fn status(
         &self,
-        _request: Request<proto::ChunkserverStatusRequest>,
+        request: Request<proto::ChunkserverStatusRequest>,
     ) -> std::result::Result<Response<proto::ChunkserverStatus>, Status> {
-        Ok(Response::new(proto::ChunkserverStatus::default()))
+        let wanted = request.into_inner().volumes;
+        let is_flat = self.is_flat.load(Ordering::SeqCst);
+        let cloned = self.cloned.lock().unwrap();
+        let status = |request: &proto::CloneReplicaRequest| proto::ReplicaStatus {
+            disk: request.disk.clone(),
+            volume: request.volume.clone(),
+            base_volume: if is_flat { String::new() } else { request.base_volume.clone() },
+            ..Default::default()
+        };
+        let replicas = cloned.iter().filter(|request| wanted.contains(&request.volume)).map(status).collect();
+        Ok(Response::new(proto::ChunkserverStatus { replicas, ..Default::default() }))
     }
 }

@@ -4,7 +4,8 @@
 use super::{COMMIT_TRIES_MAX, Control, raced, wall_clock_ms};
 use crate::csi::params::{self, Params};
 use crate::error::{Error, ErrorKind, Result};
-use ashlar_catalog::{CatalogErrorKind, Event, StoredVolume, UseState, Volume, VolumePage};
+use ashlar_catalog::{CatalogErrorKind, ContentSource, Event, StoredVolume, UseState, Volume, VolumePage};
+use ashlar_plan::clone;
 use ashlar_plan::placement::{self, Ask, Capacity};
 use ashlar_types::{
     BLOCK_BYTES, ByteCount, ChunkIndex, ChunkRun, Epoch, Geometry, Member, MemberState, NodeName, VOLUME_BYTES_MAX,
@@ -28,6 +29,8 @@ pub(crate) struct NewVolume {
     pub(crate) first_nodes: Vec<NodeName>,
     /// Nodes on which the volume may be used; empty: any.
     pub(crate) allowed_nodes: Vec<NodeName>,
+    /// What it begins with; `None`: with nothing.
+    pub(crate) source: Option<ContentSource>,
 }
 
 /// Sizes that will do: `size` is what a new volume gets, up to `limit` is accepted of one that exists.
@@ -35,13 +38,20 @@ pub(crate) struct NewVolume {
 pub(crate) struct SizeRange {
     pub(crate) size: ByteCount,
     pub(crate) limit: ByteCount,
+    /// None was asked for: a clone gets its source's.
+    pub(crate) is_open: bool,
 }
 
 impl SizeRange {
     /// Exactly this size.
     pub(crate) fn exactly(size: ByteCount) -> Result<SizeRange> {
         Geometry::new(size).map_err(|error| Error::invalid(error.to_string()))?;
-        Ok(SizeRange { size, limit: size })
+        Ok(SizeRange { size, limit: size, is_open: false })
+    }
+
+    /// Whatever the source has.
+    pub(crate) fn of_source() -> SizeRange {
+        SizeRange { size: SIZE_DEFAULT, limit: ByteCount(VOLUME_BYTES_MAX), is_open: true }
     }
 
     /// CSI's range: zero means "not given".
@@ -49,8 +59,8 @@ impl SizeRange {
         let (Ok(required), Ok(limit)) = (u64::try_from(required), u64::try_from(limit)) else {
             return Err(Error::invalid("capacity_range is negative"));
         };
-        let limit = if limit == 0 { VOLUME_BYTES_MAX } else { limit };
-        let wanted = if required == 0 { SIZE_DEFAULT.0.min(limit / BLOCK_BYTES * BLOCK_BYTES) } else { required };
+        let (limit, is_open) = (if limit == 0 { VOLUME_BYTES_MAX } else { limit }, required == 0);
+        let wanted = if is_open { SIZE_DEFAULT.0.min(limit / BLOCK_BYTES * BLOCK_BYTES) } else { required };
         let size = wanted.checked_next_multiple_of(BLOCK_BYTES).filter(|&size| size <= limit && size > 0);
         let Some(size) = size.filter(|&size| size <= VOLUME_BYTES_MAX) else {
             let text = format!(
@@ -59,7 +69,7 @@ impl SizeRange {
             );
             return Err(Error::new(ErrorKind::OutOfRange, text));
         };
-        Ok(SizeRange { size: ByteCount(size), limit: ByteCount(limit) })
+        Ok(SizeRange { size: ByteCount(size), limit: ByteCount(limit), is_open })
     }
 
     fn accepts(self, size: ByteCount) -> bool {
@@ -71,6 +81,9 @@ impl Control {
     /// Makes the volume, or finds the one of this name. A volume of the name with other properties is an error.
     pub(crate) async fn create_volume(&self, new: NewVolume) -> Result<StoredVolume> {
         let _permit = self.in_flight.begin(&new.name)?;
+        if let Some(source) = new.source {
+            return self.create_clone(&new, source).await;
+        }
         let mut may_reap = true;
         for _ in 0..COMMIT_TRIES_MAX {
             if let Some(found) = self.catalog.volume_by_name(&new.name).await? {
@@ -142,6 +155,7 @@ impl Control {
             created_ms: wall_clock_ms(),
             settings: new.params.settings,
             published_read_only: false,
+            source: None,
             record,
         })
     }
@@ -184,13 +198,17 @@ impl Control {
                 let text = format!("volume {} is attached on node {holder}: detach it first", seen.volume.name);
                 return Err(Error::precondition(text));
             }
-            let snapshots = seen.volume.record.snapshots.len();
-            if snapshots > 0 {
-                let text = format!("volume {} has {snapshots} snapshots: delete them first", seen.volume.name);
-                return Err(Error::precondition(text));
+            if !seen.volume.record.snapshots.is_empty() {
+                self.forget_own_snapshots(&seen).await?;
+                continue;
             }
+            let source = match seen.volume.record.origin {
+                Some(origin) => self.catalog.volume(origin.base.volume).await?,
+                None => None,
+            };
+            let source = source.as_ref().map(|source| (source, clone::release(&source.volume.record, id)));
             let event = Event::new(wall_clock_ms(), "deleted", format!("volume {} deleted", seen.volume.name));
-            match self.catalog.delete_volume(&seen, event).await {
+            match self.catalog.delete_volume(&seen, source, event).await {
                 Err(error) if error.kind() == CatalogErrorKind::Conflict => {}
                 Err(error) => return Err(error.into()),
                 Ok(tombstones) => {
@@ -201,6 +219,23 @@ impl Control {
             }
         }
         Err(raced(id))
+    }
+
+    /// Snapshots that were taken for clones, and are still there, keep nobody from deleting the volume; people's do.
+    async fn forget_own_snapshots(&self, seen: &StoredVolume) -> Result<()> {
+        let mut own = Vec::new();
+        for snapshot in &seen.volume.record.snapshots {
+            own.extend(self.catalog.snapshot(snapshot.id).await?.filter(|found| found.snapshot.for_clone));
+        }
+        let others = seen.volume.record.snapshots.len() - own.len();
+        if others > 0 {
+            let text = format!("volume {} has {others} snapshots: delete them first", seen.volume.name);
+            return Err(Error::precondition(text));
+        }
+        for snapshot in own {
+            self.remove_snapshot(snapshot.snapshot.id).await?;
+        }
+        Ok(())
     }
 
     /// A writable device is about to be shown to somebody who says nothing of the volume's use: whatever comes of it,
@@ -271,10 +306,13 @@ impl Control {
 }
 
 /// The volume that exists, if it is what is asked for.
-fn same_volume(new: &NewVolume, found: StoredVolume) -> Result<StoredVolume> {
+pub(super) fn same_volume(new: &NewVolume, found: StoredVolume) -> Result<StoredVolume> {
     let mut differences = Vec::new();
     let size = found.volume.record.size;
-    if !new.size.accepts(size) {
+    if found.volume.source != new.source {
+        differences.push("it began with other content".to_owned());
+    }
+    if !new.size.accepts(size) && !(new.size.is_open && new.source.is_some() && size <= new.size.limit) {
         differences.push(format!("its size is {size} bytes"));
     }
     match params::parse(&found.volume.parameters) {

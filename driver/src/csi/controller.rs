@@ -1,30 +1,37 @@
 //! CSI Controller: volumes from Kubernetes' point of view, over the same functions as the control API.
 //!
-//! Offered: create, delete, publish (also read-only), unpublish, validate, expand, get, list with published nodes and
-//! condition, capacity, modify. Everything else answers UNIMPLEMENTED and is not advertised. Secrets and contexts are
-//! never looked at, so they cannot be logged.
+//! Offered: create (also from a snapshot or a volume), delete, publish (also read-only), unpublish, validate, expand,
+//! get, list with published nodes and condition, capacity, modify; snapshots, and groups of them. Secrets and contexts
+//! are never looked at, so they cannot be logged.
 
+mod groups;
 mod request;
+mod snapshots;
 
 use super::{TOPOLOGY_NODE, status::code};
 use crate::control::attachment::DetachMode;
 use crate::control::condition::Disks;
 use crate::control::{Control, to_the_end};
 use crate::error::{Error, ErrorKind, Result};
-use ashlar_catalog::StoredVolume;
+use ashlar_catalog::{ContentSource, StoredVolume};
 use ashlar_rpc::csi::controller_server::Controller;
 use ashlar_rpc::csi::controller_service_capability::{self, Rpc, rpc::Type};
+use ashlar_rpc::csi::volume_content_source::{SnapshotSource, Type as SourceType, VolumeSource};
 use ashlar_rpc::csi::*;
 use ashlar_types::{BLOCK_BYTES, NodeName, VolumeId};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tonic::{Code, Request, Response, Status};
 
-/// Volumes of one answer when the caller sets no limit.
-const VOLUMES_PER_PAGE_MAX: usize = 500;
+/// Volumes, or snapshots, of one answer when the caller sets no limit.
+const PER_PAGE_MAX: usize = 500;
 
-const OFFERED: [Type; 11] = [
+const OFFERED: [Type; 15] = [
     Type::CreateDeleteVolume,
+    Type::CloneVolume,
+    Type::CreateDeleteSnapshot,
+    Type::ListSnapshots,
+    Type::GetSnapshot,
     Type::PublishUnpublishVolume,
     Type::PublishReadonly,
     Type::ListVolumes,
@@ -67,7 +74,8 @@ impl ControllerService {
     async fn create(&self, request: CreateVolumeRequest) -> Result<CreateVolumeResponse> {
         let known_nodes: Vec<_> = self.control.registry.nodes().await.into_iter().map(|view| view.node).collect();
         let new = request::new_volume(request, &known_nodes)?;
-        let created = self.control.create_volume(new).await?;
+        let control = self.control.clone();
+        let created = to_the_end(async move { control.create_volume(new).await }).await?;
         Ok(CreateVolumeResponse { volume: Some(present(&created)) })
     }
 
@@ -188,11 +196,7 @@ impl ControllerService {
     }
 
     async fn list(&self, request: ListVolumesRequest) -> Result<ListVolumesResponse> {
-        let limit = match request.max_entries {
-            ..0 => return Err(Error::invalid("max_entries is negative")),
-            0 => VOLUMES_PER_PAGE_MAX,
-            some => (some as usize).min(VOLUMES_PER_PAGE_MAX),
-        };
+        let limit = limit_of(request.max_entries)?;
         let (page, next) = self.control.list_volumes(&request.starting_token, limit).await?;
         let disks = self.control.disks_by_id().await;
         let mut entries = Vec::new();
@@ -254,8 +258,25 @@ fn present(seen: &StoredVolume) -> Volume {
         capacity_bytes: signed(seen.volume.record.size.0),
         volume_id: seen.volume.id().to_string(),
         volume_context: HashMap::new(),
-        content_source: None,
+        content_source: seen.volume.source.map(content_source),
         accessible_topology: seen.volume.allowed_nodes.iter().map(segment).collect(),
+    }
+}
+
+fn content_source(source: ContentSource) -> VolumeContentSource {
+    let of = match source {
+        ContentSource::Snapshot(id) => SourceType::Snapshot(SnapshotSource { snapshot_id: id.to_string() }),
+        ContentSource::Volume(id) => SourceType::Volume(VolumeSource { volume_id: id.to_string() }),
+    };
+    VolumeContentSource { r#type: Some(of) }
+}
+
+/// Entries of one page of a listing.
+fn limit_of(max_entries: i32) -> Result<usize> {
+    match max_entries {
+        ..0 => Err(Error::invalid("max_entries is negative: give 0 for as many as there is room for")),
+        0 => Ok(PER_PAGE_MAX),
+        some => Ok((some as usize).min(PER_PAGE_MAX)),
     }
 }
 
@@ -265,26 +286,6 @@ fn published(seen: &StoredVolume) -> Vec<String> {
 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// RPCs that are not offered, and so are answered UNIMPLEMENTED.
-macro_rules! not_offered {
-    ($($name:ident($request:ty) -> $response:ty, $rpc:literal;)*) => {
-        $(
-            fn $name<'life, 'future>(
-                &'life self,
-                _request: Request<$request>,
-            ) -> std::pin::Pin<Box<dyn std::future::Future<Output = Answer<$response>> + Send + 'future>>
-            where
-                'life: 'future,
-                Self: 'future,
-            {
-                let error = Error::new(ErrorKind::Unsupported, concat!($rpc, " is not offered"));
-                let answer = self.answer($rpc, Err(error));
-                Box::pin(std::future::ready(answer))
-            }
-        )*
-    };
 }
 
 #[tonic::async_trait]
@@ -358,11 +359,20 @@ impl Controller for ControllerService {
         self.answer("ControllerModifyVolume", self.modify(request.into_inner()).await)
     }
 
-    not_offered! {
-        create_snapshot(CreateSnapshotRequest) -> CreateSnapshotResponse, "CreateSnapshot";
-        delete_snapshot(DeleteSnapshotRequest) -> DeleteSnapshotResponse, "DeleteSnapshot";
-        list_snapshots(ListSnapshotsRequest) -> ListSnapshotsResponse, "ListSnapshots";
-        get_snapshot(GetSnapshotRequest) -> GetSnapshotResponse, "GetSnapshot";
+    async fn create_snapshot(&self, request: Request<CreateSnapshotRequest>) -> Answer<CreateSnapshotResponse> {
+        self.answer("CreateSnapshot", self.take_snapshot(request.into_inner()).await)
+    }
+
+    async fn delete_snapshot(&self, request: Request<DeleteSnapshotRequest>) -> Answer<DeleteSnapshotResponse> {
+        self.answer("DeleteSnapshot", self.remove_snapshot(request.into_inner()).await)
+    }
+
+    async fn list_snapshots(&self, request: Request<ListSnapshotsRequest>) -> Answer<ListSnapshotsResponse> {
+        self.answer("ListSnapshots", self.page_of_snapshots(request.into_inner()).await)
+    }
+
+    async fn get_snapshot(&self, request: Request<GetSnapshotRequest>) -> Answer<GetSnapshotResponse> {
+        self.answer("GetSnapshot", self.show_snapshot(request.into_inner()).await)
     }
 }
 

@@ -64,6 +64,13 @@ pub fn parse_changes<'a>(mutable: impl IntoIterator<Item = (&'a String, &'a Stri
     if parsed.faults.is_empty() { Ok(parsed.changes) } else { Err(parsed.faults) }
 }
 
+/// What is wrong with parameters where there are none of ours: snapshots and their groups have nothing to set.
+pub fn refuse_all<'a>(given: impl IntoIterator<Item = (&'a String, &'a String)>) -> Vec<String> {
+    let sorted: BTreeMap<_, _> = given.into_iter().collect();
+    let ours = sorted.keys().filter(|key| !key.starts_with(KUBERNETES_PREFIX));
+    ours.map(|key| format!("parameter {:?} is not known, and none is: leave it out", shown(key))).collect()
+}
+
 #[derive(Default)]
 struct Parsed {
     replicas: Option<u8>,

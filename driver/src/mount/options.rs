@@ -79,10 +79,7 @@ impl MountOptions {
                 allowed(fs_type)
             )));
         }
-        if !self.data.is_empty() {
-            self.data.push(',');
-        }
-        self.data.push_str(option);
+        self.push(option);
         Ok(())
     }
 
@@ -93,6 +90,22 @@ impl MountOptions {
     pub fn read_only(mut self) -> MountOptions {
         self.flags.insert(MsFlags::MS_RDONLY);
         self
+    }
+
+    /// For a filesystem that may be a copy of one that is mounted on this node too: xfs takes no second one of the same
+    /// identity unless told. Not a flag of requests, because it also lets one device be mounted twice by mistake.
+    pub fn of_copy(mut self, fs_type: FsType) -> MountOptions {
+        if fs_type == FsType::Xfs {
+            self.push("nouuid");
+        }
+        self
+    }
+
+    fn push(&mut self, option: &str) {
+        if !self.data.is_empty() {
+            self.data.push(',');
+        }
+        self.data.push_str(option);
     }
 
     /// The flags that belong to a mount and not to its filesystem: what a bind mount repeats.
@@ -168,6 +181,13 @@ mod tests {
         assert!(options.is_read_only() && options.flags.contains(MsFlags::MS_NOATIME));
         assert_eq!(options.data, "discard,commit=30");
         assert!(!parse(FsType::Xfs, &["ro", "rw"]).unwrap().is_read_only());
+    }
+
+    #[test]
+    fn a_copy_may_be_mounted_beside_its_origin() {
+        let data = |fs_type, flags: &[&str]| parse(fs_type, flags).unwrap().of_copy(fs_type).data;
+        assert_eq!([data(FsType::Xfs, &[]), data(FsType::Xfs, &["discard"])], ["nouuid", "discard,nouuid"]);
+        assert_eq!(data(FsType::Ext4, &["discard"]), "discard", "ext4 asks for nothing of the kind");
     }
 
     #[test]

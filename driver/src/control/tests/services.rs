@@ -20,6 +20,7 @@ async fn everything_wrong_with_a_creation_is_reported_together() {
         parameters: [("fast".to_owned(), "yes".to_owned()), ("replicas".to_owned(), "7".to_owned())].into(),
         node: "no/node".to_owned(),
         allowed_nodes: vec!["n\0".to_owned()],
+        source: None,
     };
     let status = service(&world).create_volume(Request::new(request)).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);

@@ -6,9 +6,12 @@ use crate::control::volumes::{NewVolume, SizeRange};
 use crate::csi::params;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mount::{FsType, Group, MountOptions};
-use ashlar_catalog::Node;
+use ashlar_catalog::{ContentSource, Node};
 use ashlar_rpc::csi::volume_capability::{AccessType, access_mode::Mode};
-use ashlar_rpc::csi::{CapacityRange, CreateVolumeRequest, Topology, TopologyRequirement, VolumeCapability};
+use ashlar_rpc::csi::volume_content_source::Type as SourceType;
+use ashlar_rpc::csi::{
+    CapacityRange, CreateVolumeRequest, Topology, TopologyRequirement, VolumeCapability, VolumeContentSource,
+};
 use ashlar_types::{BLOCK_BYTES, NodeName, VolumeName};
 use std::collections::HashMap;
 
@@ -28,7 +31,11 @@ const ESCAPED_PREFIX: &str = "csi.";
 const MAP_BYTES_MAX: usize = 4096;
 
 pub(super) fn volume_id(text: &str) -> Result<()> {
-    required("volume_id", text, TEXT_BYTES_MAX)
+    required_id("volume_id", text)
+}
+
+pub(super) fn required_id(field: &str, text: &str) -> Result<()> {
+    required(field, text, TEXT_BYTES_MAX)
 }
 
 pub(super) fn node_id(text: &str) -> Result<()> {
@@ -47,7 +54,7 @@ fn required(field: &str, text: &str, bytes_max: usize) -> Result<()> {
 
 /// CSI lets a name hold nearly every character; ours is a key. One that holds others, or looks like the result, is
 /// escaped byte by byte, so that two names never become one.
-fn volume_name(text: &str) -> Result<VolumeName> {
+pub(super) fn name(text: &str) -> Result<VolumeName> {
     required("name", text, TEXT_BYTES_MAX)?;
     let banned = |c: &char| c.is_control() && !matches!(c, '\t' | '\n' | '\r');
     if let Some(found) = text.chars().find(banned) {
@@ -83,7 +90,7 @@ pub(super) fn size_after(range: &CapacityRange) -> Result<SizeRange> {
 
 pub(super) fn new_volume(request: CreateVolumeRequest, known_nodes: &[Node]) -> Result<NewVolume> {
     let mut faults = Vec::new();
-    let name = volume_name(&request.name).map_err(|fault| faults.push(fault.message)).ok();
+    let name = name(&request.name).map_err(|fault| faults.push(fault.message)).ok();
     let range = request.capacity_range.unwrap_or_default();
     let size = match SizeRange::between(range.required_bytes, range.limit_bytes) {
         Err(error) if error.kind == ErrorKind::InvalidArgument => {
@@ -100,9 +107,17 @@ pub(super) fn new_volume(request: CreateVolumeRequest, known_nodes: &[Node]) -> 
     faults.extend(map_fault("mutable_parameters", &request.mutable_parameters));
     let params = params::parse_with(&request.parameters, &request.mutable_parameters);
     let params = params.map_err(|more| faults.extend(more)).ok();
-    if request.volume_content_source.is_some() {
-        faults.push("volume_content_source is not offered".to_owned());
-    }
+    let source = match &request.volume_content_source {
+        Some(source) => content_source(source).map(Some),
+        None => Ok(None),
+    };
+    let source = match source {
+        Err(error) if error.kind == ErrorKind::InvalidArgument => {
+            faults.push(error.message);
+            None
+        }
+        other => Some(other),
+    };
     let places = match &request.accessibility_requirements {
         Some(requirement) => places(requirement, known_nodes),
         None => Ok(Places::default()),
@@ -114,13 +129,33 @@ pub(super) fn new_volume(request: CreateVolumeRequest, known_nodes: &[Node]) -> 
         }
         other => Some(other),
     };
-    let (Some(name), Some(size), Some(params), Some(places), true) = (name, size, params, places, faults.is_empty())
+    let (Some(name), Some(size), Some(params), Some(source), Some(places), true) =
+        (name, size, params, source, places, faults.is_empty())
     else {
         return Err(Error::invalid_all(&faults));
     };
     let Places { first_nodes, allowed_nodes } = places?;
     let parameters = request.parameters.into_iter().chain(request.mutable_parameters).collect();
-    Ok(NewVolume { name, size: size?, params, parameters, first_nodes, allowed_nodes })
+    Ok(NewVolume { name, size: size?, params, parameters, first_nodes, allowed_nodes, source: source? })
+}
+
+/// What is no id of ours names nothing that exists.
+fn content_source(source: &VolumeContentSource) -> Result<ContentSource> {
+    match &source.r#type {
+        None => Err(Error::invalid("volume_content_source names neither a snapshot nor a volume: name one, or leave it out")),
+        Some(SourceType::Snapshot(source)) => {
+            let id = &source.snapshot_id;
+            required_id("volume_content_source.snapshot.snapshot_id", id)?;
+            let id = id.parse().map_err(|_| Error::not_found(format_args!("source snapshot {}", shown(id))))?;
+            Ok(ContentSource::Snapshot(id))
+        }
+        Some(SourceType::Volume(source)) => {
+            let id = &source.volume_id;
+            required_id("volume_content_source.volume.volume_id", id)?;
+            let id = id.parse().map_err(|_| Error::not_found(format_args!("source volume {}", shown(id))))?;
+            Ok(ContentSource::Volume(id))
+        }
+    }
 }
 
 /// Where a volume's data should begin, and where it may be used.
@@ -242,7 +277,7 @@ mod tests {
 
     #[test]
     fn every_name_that_csi_allows_becomes_one_of_ours_and_no_two_the_same() {
-        let name = |text: &str| volume_name(text).map(|name| name.to_string());
+        let name = |text: &str| super::name(text).map(|name| name.to_string());
         assert_eq!(name("pvc-1").unwrap(), "pvc-1");
         assert_eq!(name("a+1").unwrap(), "csi.a_2b1");
         assert_eq!(name("é/..").unwrap(), "csi._c3_a9_2f..");

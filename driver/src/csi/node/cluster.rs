@@ -35,6 +35,8 @@ pub(super) struct VolumeState {
     /// The controller published it for reading only.
     pub(super) published_read_only: bool,
     pub(super) condition: control::VolumeCondition,
+    /// It began with what another volume held: its filesystem has that one's identity, and perhaps its size.
+    pub(super) is_copy: bool,
 }
 
 impl Cluster {
@@ -182,6 +184,7 @@ fn state(volume: control::Volume) -> Result<VolumeState> {
         holder,
         published_read_only: volume.published_read_only,
         condition: volume.condition.unwrap_or_default(),
+        is_copy: volume.source.is_some(),
     })
 }
 

@@ -4,7 +4,7 @@
 //! stage:   look up ─ held by this node? ─ plan (P8) ─ attach ─ raw: done
 //!                                                       └ mounted already? done
 //!                                                         blank: formatting ─ mkfs ─ used ─┐
-//!                                                         used: check ────────────────────┴─ mount
+//!                                                         used: check ────────────────────┴─ mount ─ (clone: grow)
 //! unstage: unmount ─ detach
 //! ```
 
@@ -36,6 +36,8 @@ pub(super) async fn stage(shared: Arc<Shared>, request: Stage) -> Result<NodeSta
     let plan = usage::plan(&state.recorded, asked, read_only)?;
     let (Plan::Prepare(fs_type) | Plan::Mount(fs_type)) = plan;
     let options = capability.access.mount_options(fs_type, read_only)?;
+    let is_copy = state.is_copy;
+    let options = if is_copy { options.of_copy(fs_type) } else { options };
     let device = shared.attached(volume, &state, read_only).await?;
     // This process may have been stopped since it read the state.
     let now = shared.cluster.volume(volume).await?;
@@ -59,10 +61,24 @@ pub(super) async fn stage(shared: Arc<Shared>, request: Stage) -> Result<NodeSta
             filesystem::check(fs_type, &device)?;
         }
         attach_points::mount_filesystem(&device, fs_type, &options, &place)?;
-        if options.is_read_only() { Ok(()) } else { give_to(group, &place) }
+        if options.is_read_only() {
+            return Ok(());
+        }
+        if is_copy {
+            grow_copy(fs_type, &device, &place);
+        }
+        give_to(group, &place)
     })
     .await?;
     Ok(NodeStageVolumeResponse {})
+}
+
+/// A clone may be larger than its source, whose filesystem it has. Without it the volume is as good as its source was,
+/// so it is mounted all the same.
+fn grow_copy(fs_type: FsType, device: &BlockDevice, place: &Place) {
+    if let Err(error) = filesystem::grow(fs_type, device, place.real()) {
+        tracing::warn!(device = %device.path.display(), %fs_type, %error, "the filesystem of a clone keeps its size");
+    }
 }
 
 /// Gives what is mounted at the place to the group that is to have it.

@@ -5,7 +5,9 @@ use crate::UseState;
 use crate::volumes::tests::{create, disk, event, open, volume};
 use ashlar_types::{Base, ByteCount, ClonePoint, Lsn, Origin};
 
-const POINT: Lsn = Lsn::from_raw(77);
+fn point() -> Lsn {
+    Lsn::from_raw(77)
+}
 
 /// A clone of volume 1, and what the source's record becomes with it.
 fn clone_of(source: &StoredVolume, id: u128, name: &str) -> (Volume, VolumeRecord) {
@@ -13,9 +15,9 @@ fn clone_of(source: &StoredVolume, id: u128, name: &str) -> (Volume, VolumeRecor
     clone.source = Some(ContentSource::Snapshot(SnapshotId::from_u128(4)));
     clone.use_state = UseState::Used;
     clone.record.snapshots = Vec::new();
-    clone.record.origin = Some(Origin { base: Base { volume: source.volume.id(), point: POINT }, is_made: false });
+    clone.record.origin = Some(Origin { base: Base { volume: source.volume.id(), point: point() }, is_made: false });
     let mut next = next_of(source);
-    next.clones.push(ClonePoint { clone: clone.id(), point: POINT });
+    next.clones.push(ClonePoint { clone: clone.id(), point: point() });
     (clone, next)
 }
 
@@ -60,7 +62,7 @@ async fn a_clone_is_there_with_its_point_its_claims_and_its_name_or_not_at_all()
     let catalog = open(directory.path()).await;
     assert_eq!(found(&catalog, 2).await, made, "a clone survives a restart in every field");
     assert_eq!(made.volume, clone);
-    assert_eq!(found(&catalog, 1).await.volume.record.clones, [ClonePoint { clone: clone.id(), point: POINT }]);
+    assert_eq!(found(&catalog, 1).await.volume.record.clones, [ClonePoint { clone: clone.id(), point: point() }]);
     assert_eq!(catalog.clones().await.unwrap().0, [clone.id()]);
     assert_eq!(catalog.claims().await.unwrap().of(disk(1)), ByteCount(2 * one_claim.0));
     let (taken, next) = clone_of(&found(&catalog, 1).await, 3, "b");
