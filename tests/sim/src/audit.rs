@@ -18,7 +18,7 @@ type Slots = BTreeMap<(FloorRange, ChunkIndex, SlotIndex), Option<SlotContent>>;
 impl World {
     /// Compares the in-sync replicas of every volume.
     pub fn audit(&mut self) {
-        for volume in self.volumes() {
+        for volume in self.volumes().collect::<Vec<_>>() {
             let mut replicas = Vec::new();
             for disk in self.in_sync(volume) {
                 if self.violation.is_some() {

@@ -20,6 +20,15 @@ impl Catalog {
         Catalog { records, up: true }
     }
 
+    /// Volumes that ever were.
+    pub fn count(&self) -> usize {
+        self.records.len()
+    }
+
+    pub fn add(&mut self, record: VolumeRecord) {
+        self.records.push(record);
+    }
+
     pub fn record(&self, volume: Vol) -> &VolumeRecord {
         &self.records[volume.index()]
     }

@@ -221,5 +221,9 @@ pub fn numbers(now: Nanos, happening: &Happening) -> [u64; 6] {
         Happening::DirectedStep { step } => pair(24, u64::from(*step), 0),
         Happening::Move { next } => pair(25, next.number(), 0),
         Happening::ClockLeaps { .. } => pair(26, 0, 0),
+        Happening::CloneActs { .. } => pair(27, 0, 0),
+        Happening::CloneStep { volume } => pair(28, u64::from(volume.0), 0),
+        Happening::DeleteVolume { volume } => pair(29, u64::from(volume.0), 0),
+        Happening::Reap { volume } => pair(30, u64::from(volume.0), 0),
     }
 }

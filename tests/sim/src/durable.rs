@@ -107,7 +107,7 @@ impl World {
             return;
         }
         let status = process.engine.status();
-        for volume in self.volumes() {
+        for volume in self.volumes().collect::<Vec<_>>() {
             let Some(&answered) = self.promises.answered.get(&(disk, volume)) else { continue };
             let replica = status.replicas.iter().find(|replica| replica.volume == format::volume_id(volume));
             // A disk that has lost all trace of a volume is found out by the next `Open`: it has agreed in no epoch.

@@ -133,7 +133,8 @@ impl World {
     }
 
     fn any_volume(&mut self) -> Vol {
-        Vol(self.fault_rng.below(u64::from(self.scenario.volumes)) as u16)
+        let volumes: Vec<Vol> = self.volumes().collect();
+        *self.fault_rng.pick(&volumes)
     }
 
     pub fn living_writers(&self) -> Vec<Writer> {

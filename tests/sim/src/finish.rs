@@ -4,7 +4,7 @@
 use crate::names::{Disk, MILLIS, Nanos, Node, SECONDS, Vol};
 use crate::server::Ailment;
 use crate::world::{World, disk_of};
-use ashlar_types::{DiskId, Member, MemberState, VolumeRecord};
+use ashlar_types::{DiskId, Member, MemberState, SLOT_BYTES, VolumeRecord};
 
 /// After the last fault: attached, answered, every replica in-sync.
 const HEALTHY_WITHIN: Nanos = 60 * SECONDS;
@@ -58,6 +58,7 @@ impl World {
         self.check_histories();
         self.close_everything();
         self.audit();
+        self.delete_everything();
     }
 
     /// What is not yet as it should be, first thing first.
@@ -67,6 +68,9 @@ impl World {
             if self.current(state.volume) != Some(writer) {
                 return Some(format!("{writer} of {} was replaced and does not end", state.volume));
             }
+        }
+        if let Some(unfinished) = self.unfinished() {
+            return Some(unfinished);
         }
         for volume in self.volumes() {
             let Some(writer) = self.current(volume) else { return Some(format!("{volume} is not attached")) };
@@ -89,9 +93,9 @@ impl World {
 
     /// Reads back every block that anyone ever touched, through the writer.
     fn read_everything(&mut self) {
-        for volume in self.volumes() {
+        for volume in self.volumes().collect::<Vec<_>>() {
             let Some(writer) = self.current(volume) else { continue };
-            let touched: Vec<u64> = self.history[volume.index()].touched().collect();
+            let touched: Vec<u64> = self.touched(volume).into_iter().collect();
             for run in touched.chunk_by(|a, b| a + 1 == *b) {
                 for part in run.chunks(64) {
                     self.issue_read(writer, part[0], part.len() as u32);
@@ -110,7 +114,7 @@ impl World {
     }
 
     pub fn check_histories(&mut self) {
-        for volume in self.volumes() {
+        for volume in self.volumes_ever() {
             if let Err(found) = self.history[volume.index()].check() {
                 self.violated(found.text, found.block.map(|block| (volume, block)));
             }
@@ -122,13 +126,37 @@ impl World {
         if self.violation.is_some() {
             return;
         }
-        for volume in self.volumes() {
+        for volume in self.volumes().collect::<Vec<_>>() {
             self.sites[volume.index()].closing = true;
             self.detach(volume);
         }
         let closed = self.run_while(self.now + ANSWERED_WITHIN, |world| !world.living_writers().is_empty());
         if !closed && self.violation.is_none() {
             self.violated("a detach does not end".to_owned(), None);
+        }
+    }
+
+    /// Every volume is deleted, and every place is free again but for what replaced disks still have.
+    fn delete_everything(&mut self) {
+        if self.violation.is_some() {
+            return;
+        }
+        for volume in self.volumes().collect::<Vec<_>>() {
+            self.bury(volume);
+        }
+        let deleted = self.run_while(self.now + ANSWERED_WITHIN, |world| world.unfinished().is_some());
+        if self.violation.is_none() && !deleted {
+            let left = self.unfinished().unwrap_or_default();
+            self.violated(format!("volumes were deleted and {left}"), None);
+        }
+        for disk in self.disks() {
+            let process = self.servers[disk.index()].process.as_ref().expect("every chunkserver runs at the end");
+            let status = process.engine.status();
+            let used: u64 = status.replicas.iter().map(|replica| replica.used_bytes.0 / SLOT_BYTES).sum();
+            if u64::from(status.slots_used) != used {
+                let text = format!("{disk} has {} places in use and its replicas {used}", status.slots_used);
+                return self.violated(text, None);
+            }
         }
     }
 

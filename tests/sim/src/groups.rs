@@ -24,7 +24,7 @@ impl World {
     pub fn ask_group(&mut self) {
         let at_most = Duration::from_millis(self.site_rng.range(20, 200));
         let mut group = Group::default();
-        for volume in self.volumes() {
+        for volume in self.volumes().collect::<Vec<_>>() {
             let Some(writer) = self.current(volume) else { continue };
             let id = self.new_snapshot(volume);
             group.members.insert(writer, (volume, id));

@@ -1,7 +1,7 @@
 //! The guest of a writer: keeps a few requests in flight on a few hot blocks, and writes down what it saw.
 
-use crate::history::Begun;
-use crate::names::Writer;
+use crate::history::{self, Begun};
+use crate::names::{Vol, Writer};
 use crate::stamp::{self, Stamp};
 use crate::trace::Touch;
 use crate::world::{Happening, World};
@@ -180,7 +180,7 @@ impl World {
                     self.violated(format!("a read of {} blocks returns {} bytes", begun.count, bytes.len()), None);
                     return;
                 }
-                history.returned(&begun, &stamps)
+                self.returned(volume, &begun, &stamps)
             }
             (Pending::Write(begun), Ok(_)) => {
                 self.trace.line(self.now, Touch::blocks(volume, begun.start, begun.count), || {
@@ -205,6 +205,16 @@ impl World {
         if let Err(found) = found {
             self.violated(found.text, found.block.map(|block| (volume, block)));
         }
+    }
+
+    /// A read of the volume is answered.
+    fn returned(&mut self, volume: Vol, begun: &Begun, stamps: &[Option<Stamp>]) -> Result<(), history::Violation> {
+        for (block, stamp) in (begun.start..).zip(stamps) {
+            if let Some(stamp) = stamp {
+                self.note_base(volume, block, *stamp);
+            }
+        }
+        self.history[volume.index()].returned(begun, stamps)
     }
 
     fn guest_error(&mut self, writer: Writer, pending: &Pending, error: GuestError) {

@@ -129,6 +129,16 @@ impl History {
         self.blocks.entry(block).or_default().push(Access { kind: Kind::Read, stamp, start, end });
     }
 
+    /// What a block held before anyone wrote to it, where that is not zeros.
+    pub fn begins_with(&mut self, block: u64, stamp: Stamp) {
+        let beginning = Access { kind: Kind::Write, stamp, start: 0, end: 0 };
+        let accesses = self.blocks.entry(block).or_default();
+        let is_known = accesses.iter().any(|access| access.kind == Kind::Write && access.stamp == stamp);
+        if stamp != Stamp::ZERO && !is_known {
+            accesses.push(beginning);
+        }
+    }
+
     /// Two blocks, of which the content has a write to the first that began after one to the second ended, which it
     /// lacks.
     pub fn torn_cut(&self, content: &BTreeMap<u64, Stamp>) -> Option<[u64; 2]> {

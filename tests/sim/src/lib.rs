@@ -17,6 +17,7 @@ mod agenda;
 mod audit;
 mod catalog;
 mod clock;
+mod clones;
 pub mod coverage;
 mod decay;
 mod describe;

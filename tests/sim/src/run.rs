@@ -92,6 +92,9 @@ fn begin(world: &mut World, seed: u64) {
     if let Some(every) = world.scenario.clocks_leap {
         world.agenda.add(SECONDS + world.leap_rng.below(every), Happening::ClockLeaps { every });
     }
+    if let Some(every) = world.scenario.clones {
+        world.agenda.add(SECONDS + world.clone_rng.below(every), Happening::CloneActs { every });
+    }
     if world.scenario.directed.is_some() {
         world.agenda.add(SECONDS + rng.below(2 * SECONDS), Happening::DirectedStep { step: 0 });
     }

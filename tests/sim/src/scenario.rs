@@ -180,6 +180,8 @@ pub struct Scenario {
     pub clocks_drift: bool,
     /// Nodes' clocks leap now and then; the time between two leaps is drawn from up to this, beside a shortest one.
     pub clocks_leap: Option<Nanos>,
+    /// Clones are made and volumes deleted, about as often.
+    pub clones: Option<Nanos>,
     /// Nodes are at different distances, farther than a link that was lost takes to be made again.
     pub far: bool,
 }
@@ -234,6 +236,7 @@ impl Scenario {
             disk_slots: if small && !full { SMALL_DISK_SLOTS } else { 256 },
             clocks_drift: rng.coin(),
             clocks_leap: if quiet { None } else { draw_leaps(seed) },
+            clones: if small || full { None } else { draw_clones(seed) },
             far: rng.below(16) == 0,
         }
     }
@@ -251,6 +254,7 @@ impl Scenario {
             classes: Vec::new(),
             directed: None,
             clocks_leap: None,
+            clones: None,
             calls_lost_ppm: 0,
             answers_lost_ppm: 0,
             faults_until,
@@ -263,6 +267,12 @@ impl Scenario {
 fn draw_leaps(seed: u64) -> Option<Nanos> {
     let mut rng = Rng::named(seed, "leaps");
     (rng.below(8) == 0).then(|| rng.range(3, 8) * SECONDS)
+}
+
+/// Likewise.
+fn draw_clones(seed: u64) -> Option<Nanos> {
+    let mut rng = Rng::named(seed, "clones");
+    (rng.below(3) == 0).then(|| rng.range(300, 2500) * MILLIS)
 }
 
 fn draw_directed(rng: &mut Rng) -> Option<Directed> {

@@ -210,7 +210,8 @@ impl World {
                 self.submit(disk, op, Op::Flush { mark });
             }
             Action::Commit { op, edits } => self.submit(disk, op, Op::Commit(edits)),
-            Action::Deleted { .. } => self.trace.count("state: replica deleted"),
+            Action::Deleted { op, result } => self.replica_deleted(disk, op, &result),
+            Action::Cloned { op, result } => self.replica_cloned(disk, op, &result),
             Action::Recovered { replayed_records, lost_blocks } => {
                 if let Some(process) = &mut self.servers[disk.index()].process {
                     process.recovered = true;

@@ -33,6 +33,11 @@ impl Site {
         }
         Site { hot, current: None, next_node: None, closing: false }
     }
+
+    /// Guests of a clone work where those of its source do.
+    pub fn for_clone(&self) -> Site {
+        Site { hot: self.hot.clone(), current: None, next_node: None, closing: false }
+    }
 }
 
 impl World {
@@ -42,7 +47,7 @@ impl World {
 
     /// Sees to it that the volume is attached, and looks again later.
     pub fn supervise(&mut self, volume: Vol) {
-        if self.sites[volume.index()].closing {
+        if self.sites[volume.index()].closing || self.clones.gone.contains(&volume) {
             return;
         }
         if self.current(volume).is_none() {
@@ -71,6 +76,10 @@ impl World {
 
     /// Attaches the volume anew, in place of whoever has it.
     pub fn attach(&mut self, volume: Vol) {
+        let is_made = self.catalog.record(volume).origin.is_none_or(|origin| origin.is_made);
+        if !is_made || self.sites[volume.index()].closing || self.clones.gone.contains(&volume) {
+            return;
+        }
         let chosen = self.sites[volume.index()].next_node.take();
         let node = chosen.unwrap_or_else(|| Node(self.site_rng.below(u64::from(self.scenario.nodes)) as u16));
         let plane = self.net.control_plane();

@@ -36,6 +36,17 @@ impl Taken {
     pub fn at(instant: Point) -> Taken {
         Taken { instant: Some(instant), ..Taken::asked(instant) }
     }
+
+    pub fn content(&self, block: u64) -> Option<Stamp> {
+        self.content.get(&block).copied()
+    }
+
+    /// A block of it as somebody saw it, and between which points it was so. `None`: it was something else before.
+    pub fn note(&mut self, block: u64, stamp: Stamp) -> Option<(Point, Point)> {
+        let recorded = self.recorded.expect("the catalog has it");
+        let was = *self.content.entry(block).or_insert(stamp);
+        (was == stamp).then_some((self.asked, self.instant.unwrap_or(recorded)))
+    }
 }
 
 impl World {
@@ -137,27 +148,19 @@ impl World {
         }
         self.trace.count("state: snapshot read");
         for (block, stamp) in (begun.start..).zip(stamps) {
-            let taken = self.snapshots[volume.index()].get_mut(&id).expect("it was asked for");
-            let recorded = taken.recorded.expect("the catalog has it");
-            let (asked, recorded) = (taken.asked, taken.instant.unwrap_or(recorded));
-            let text = match (stamp, taken.content.get(&block).copied()) {
-                (None, _) => format!("{id} has bytes that no single write made"),
-                (Some(now), Some(before)) if *now != before => format!("{id} was {before:?} and is {now:?}"),
-                (Some(now), None) => {
-                    taken.content.insert(block, *now);
-                    self.history[volume.index()].seen_between(block, *now, asked, recorded);
-                    continue;
+            match stamp {
+                Some(stamp) => self.note_content(volume, id, block, *stamp),
+                None => {
+                    let text = format!("{id} has bytes that no single write made");
+                    self.violated(text, Some((volume, block)));
                 }
-                (Some(_), Some(_)) => continue,
-            };
-            self.violated(text, Some((volume, block)));
-            return;
+            }
         }
     }
 
     /// Reads all that is left of every snapshot, through the writer.
     pub fn read_all_snapshots(&mut self, volume: Vol, writer: Writer) {
-        let touched: Vec<u64> = self.history[volume.index()].touched().collect();
+        let touched: Vec<u64> = self.touched(volume).into_iter().collect();
         let live: Vec<SnapshotId> = self.catalog.record(volume).snapshots.iter().map(|taken| taken.id).collect();
         for id in live {
             for run in touched.chunk_by(|a, b| a + 1 == *b) {

@@ -3,6 +3,7 @@
 use crate::agenda::Agenda;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
+use crate::clones::Clones;
 use crate::directed::Move;
 use crate::durable::Promises;
 use crate::format;
@@ -53,6 +54,10 @@ pub enum Happening {
     DirectedStep { step: u32 },
     Move { next: Move },
     ClockLeaps { every: Nanos },
+    CloneActs { every: Nanos },
+    CloneStep { volume: Vol },
+    DeleteVolume { volume: Vol },
+    Reap { volume: Vol },
 }
 
 /// What went wrong, and on which block if it is about one.
@@ -77,6 +82,7 @@ pub struct World {
     pub history: Vec<History>,
     pub snapshots: Vec<BTreeMap<SnapshotId, Taken>>,
     pub group: Group,
+    pub clones: Clones,
     pub trace: Trace,
     pub violation: Option<Violation>,
     pub promises: Promises,
@@ -91,6 +97,7 @@ pub struct World {
     pub fault_rng: Rng,
     pub site_rng: Rng,
     pub leap_rng: Rng,
+    pub clone_rng: Rng,
     /// The one disk that loses bits.
     pub rotten: Disk,
     /// Disks that were replaced by empty ones.
@@ -136,6 +143,7 @@ impl World {
             history: volumes.clone().map(|_| History::default()).collect(),
             snapshots: volumes.map(|_| BTreeMap::new()).collect(),
             group: Group::default(),
+            clones: Clones::default(),
             trace: Trace::new(with_lines),
             violation: None,
             promises: Promises::default(),
@@ -147,6 +155,7 @@ impl World {
             fault_rng: Rng::named(seed, "fault"),
             site_rng: Rng::named(seed, "site"),
             leap_rng: Rng::named(seed, "leap"),
+            clone_rng: Rng::named(seed, "clone"),
             rotten: Disk(rng.below(u64::from(scenario.nodes)) as u16),
             emptied: std::collections::BTreeSet::new(),
             inspections: BTreeMap::new(),
@@ -204,8 +213,14 @@ impl World {
         (0..self.scenario.nodes).map(Disk)
     }
 
-    pub fn volumes(&self) -> impl Iterator<Item = Vol> + use<> {
-        (0..self.scenario.volumes).map(Vol)
+    /// Those that exist.
+    pub fn volumes(&self) -> impl Iterator<Item = Vol> + '_ {
+        self.volumes_ever().filter(|volume| !self.clones.gone.contains(volume))
+    }
+
+    /// Deleted ones with them.
+    pub fn volumes_ever(&self) -> impl Iterator<Item = Vol> + use<> {
+        (0..self.catalog.count() as u16).map(Vol)
     }
 
     pub fn engine_config(&self, _disk: Disk) -> EngineConfig {
@@ -268,6 +283,10 @@ impl World {
             Happening::DirectedStep { step } => self.directed_step(step),
             Happening::Move { next } => self.make_move(next),
             Happening::ClockLeaps { every } => self.clock_leaps(every),
+            Happening::CloneActs { every } => self.clone_acts(every),
+            Happening::CloneStep { volume } => self.clone_step(volume),
+            Happening::DeleteVolume { volume } => self.delete_volume(volume),
+            Happening::Reap { volume } => self.reap(volume),
         }
     }
 }
