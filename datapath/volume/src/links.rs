@@ -122,10 +122,15 @@ impl Volume {
 
     pub(crate) fn reply(&mut self, now: Instant, disk: DiskId, frame: ReplyFrame, out: &mut Vec<Action>) {
         let Some(index) = self.index_of(disk) else { return };
-        if let Reply::Refused(Refusal { status: Status::Fenced, .. }) = frame.message {
-            if frame.epoch > self.epoch {
-                self.become_fenced(frame.epoch, out);
-            }
+        // A volume is deleted under an epoch above all that were granted; a replica that a volume no longer needs is not.
+        let (is_fenced, is_deleted) = match &frame.message {
+            Reply::Refused(refusal) => (refusal.status == Status::Fenced, refusal.status == Status::Deleted),
+            _ => (false, false),
+        };
+        if (is_fenced || is_deleted) && frame.epoch > self.epoch {
+            return self.become_fenced(frame.epoch, out);
+        }
+        if is_fenced {
             return;
         }
         let member = &mut self.members[index];

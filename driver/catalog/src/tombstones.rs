@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 pub struct Tombstone {
     pub disk: DiskId,
     pub volume: VolumeId,
-    /// Of the latest grant: writers up to this one are to be fenced with the deletion.
+    /// After the latest grant: every writer there ever was is fenced by the deletion, and can tell by it that the volume
+    /// is gone.
     pub epoch: Epoch,
     pub claim: ByteCount,
 }

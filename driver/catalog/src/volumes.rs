@@ -447,7 +447,8 @@ fn base_of(record: &VolumeRecord) -> Option<Base> {
 }
 
 fn tombstone_of(volume: &Volume, disk: DiskId) -> Tombstone {
-    Tombstone { disk, volume: volume.id(), epoch: volume.record.epoch, claim: volume.claim() }
+    let granted = volume.record.epoch;
+    Tombstone { disk, volume: volume.id(), epoch: granted.next().unwrap_or(granted), claim: volume.claim() }
 }
 
 fn assemble(volume: &KeyValue, record: &KeyValue, pages: &[KeyValue]) -> Result<StoredVolume, CatalogError> {

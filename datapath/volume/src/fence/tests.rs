@@ -90,6 +90,24 @@ fn the_first_word_of_a_newer_epoch_ends_the_writer() {
 }
 
 #[test]
+fn a_volume_that_was_deleted_ends_its_writer() {
+    let mut bench = Bench::serving(&[IN; 3]);
+    (bench.replicas[2].promised, bench.replicas[2].deleted) = (Epoch::new(6), true);
+    let write = bench.write(0, 1, 7);
+    bench.settle();
+    assert_eq!((bench.ended, bench.completed[&write].is_err()), (Some(Ending::Fenced), true));
+}
+
+#[test]
+fn a_replica_that_alone_was_deleted_is_let_go_of() {
+    let mut bench = Bench::serving(&[IN; 3]);
+    bench.replicas[2].deleted = true;
+    let write = bench.write(0, 1, 7);
+    bench.advance(Duration::from_secs(3));
+    assert_eq!((bench.ended, bench.completed.get(&write)), (None, Some(&Ok(()))));
+}
+
+#[test]
 fn an_answer_with_a_record_of_a_newer_epoch_fences_once() {
     let mut bench = Bench::new(record(&[IN; 3]));
     bench.catalog_up = false;

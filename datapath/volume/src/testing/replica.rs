@@ -50,6 +50,8 @@ pub(crate) struct Replica {
     pub(crate) breaks: bool,
     /// Refuses every `Open`.
     pub(crate) failed: bool,
+    /// Nothing is left of it but its promise.
+    pub(crate) deleted: bool,
     pub(crate) log: Vec<Request>,
 }
 
@@ -60,6 +62,7 @@ impl Replica {
         self.commit = self.commit.max(frame.commit);
         let refused = self.refuse.take_if(|(name, _)| format!("{:?}", frame.message).starts_with(*name));
         let message = match (refused, self.promised) {
+            _ if self.deleted => refuse(Status::Deleted),
             (_, Some(promised)) if promised > frame.epoch => refuse(Status::Fenced),
             (Some((_, status)), _) => refuse(status),
             _ if self.full && matches!(frame.message, Request::Write { .. } | Request::Fill { .. }) => {
