@@ -29,7 +29,7 @@ pub enum Refusal {
     NotMade,
     #[error("{size} is no size for a clone: {reason}")]
     Size { size: ByteCount, reason: String },
-    #[error("{made} replicas of the clone could be made, minReplicas is {min}")]
+    #[error("{made} replicas of the clone can be made, minReplicas is {min}")]
     TooFew { made: u8, min: u8 },
 }
 
@@ -48,6 +48,10 @@ pub fn begin(
     }
     if source.snapshots.len() + source.clones.len() >= SNAPSHOTS_MAX {
         return Err(Refusal::TooMany);
+    }
+    let (in_sync, min) = (source.fewest_in_sync_without(&[]), source.min_replicas);
+    if in_sync < min {
+        return Err(Refusal::TooFew { made: in_sync, min });
     }
     let geometry = Geometry::new(size).map_err(|error| Refusal::Size { size, reason: error.to_string() })?;
     let point = taken.point;

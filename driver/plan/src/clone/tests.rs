@@ -80,10 +80,12 @@ fn a_disk_that_cannot_make_its_replica_is_out_and_too_few_are_refused() {
 fn who_was_not_in_sync_at_the_source_gets_everything() {
     let mut source = source();
     source.members[0].state = MemberState::Out { commit: Lsn::from_raw(99) };
-    source.members[1].state = MemberState::Syncing { commit: Lsn::from_raw(99) };
     let (_, clone) = begun(&source);
-    let out = MemberState::Out { commit: Lsn::ZERO };
-    assert_eq!(clone.members.iter().map(|member| member.state).collect::<Vec<_>>(), [out, out, MemberState::InSync]);
+    let (out, whole) = (MemberState::Out { commit: Lsn::ZERO }, MemberState::InSync);
+    assert_eq!(clone.members.iter().map(|member| member.state).collect::<Vec<_>>(), [out, whole, whole]);
+    source.members[1].state = MemberState::Syncing { commit: Lsn::from_raw(99) };
+    let alone = begin(&source, SNAPSHOT, CLONE, source.size);
+    assert_eq!(alone, Err(Refusal::TooFew { made: 1, min: 2 }), "a clone that could never be made");
 }
 
 #[test]
