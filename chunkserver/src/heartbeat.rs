@@ -136,7 +136,7 @@ impl Heartbeat {
                 let replica = replicas.into_iter().find(|replica| replica.volume == volume && !replica.deleted);
                 let (Some(id), Some(replica)) = (disk.id, replica) else { continue };
                 match self.host.delete(id, volume, replica.promised).await {
-                    Ok(()) => tracing::info!(disk = %id, %volume, "replica deleted"),
+                    Ok(deleted) => tracing::info!(disk = %id, %volume, ?deleted, "replica deleted"),
                     Err(error) => tracing::warn!(disk = %id, %volume, %error, "replica not deleted"),
                 }
             }

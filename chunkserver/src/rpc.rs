@@ -1,13 +1,13 @@
 //! The control API of a chunkserver: what the control plane and people ask it. Never on the path of an I/O.
 
-use crate::serve::{DeleteError, DiskSnapshot, HostGone, HostHandle};
-use ashlar_engine::ReplicaStatus;
+use crate::serve::{CloneError, CloneOrder, DeleteError, DiskSnapshot, HostGone, HostHandle};
+use ashlar_engine::{CloneRefusal, Deleted, ReplicaStatus};
 use ashlar_rpc::control::chunkserver_server::Chunkserver;
 use ashlar_rpc::control::{
     self, ChunkserverStatus, ChunkserverStatusRequest, CloneReplicaRequest, CloneReplicaResponse, DeleteReplicaRequest,
     DeleteReplicaResponse, DiskState,
 };
-use ashlar_types::{DiskId, Epoch, NodeName, VolumeId};
+use ashlar_types::{Base, ByteCount, DiskId, Epoch, Geometry, Lsn, NodeName, VolumeId};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -29,19 +29,30 @@ impl Chunkserver for ChunkserverService {
         let request = request.into_inner();
         let disk: DiskId = parse("disk", &request.disk)?;
         let volume: VolumeId = parse("volume", &request.volume)?;
-        let epoch = Epoch::new(request.epoch)
-            .ok_or_else(|| Status::invalid_argument(format!("epoch {} is above {}", request.epoch, Epoch::MAX)))?;
-        self.host.delete(disk, volume, epoch).await.map_err(|error| match error {
+        let epoch = parse_epoch(request.epoch)?;
+        let deleted = self.host.delete(disk, volume, epoch).await.map_err(|error| match error {
             DeleteError::NoSuchDisk(_) => Status::not_found(error.to_string()),
             DeleteError::Refused(_) => Status::failed_precondition(error.to_string()),
             DeleteError::Ending => Status::unavailable(error.to_string()),
         })?;
-        tracing::info!(%disk, %volume, %epoch, "replica deleted");
-        Ok(Response::new(DeleteReplicaResponse { kept: false }))
+        let kept = deleted == Deleted::Kept;
+        tracing::info!(%disk, %volume, %epoch, kept, "replica deleted");
+        Ok(Response::new(DeleteReplicaResponse { kept }))
     }
 
-    async fn clone_replica(&self, _: Request<CloneReplicaRequest>) -> Result<Response<CloneReplicaResponse>, Status> {
-        Err(Status::unimplemented("the engine makes no clones yet"))
+    async fn clone_replica(
+        &self,
+        request: Request<CloneReplicaRequest>,
+    ) -> Result<Response<CloneReplicaResponse>, Status> {
+        let order = clone_order(&request.into_inner())?;
+        self.host.make_clone(order).await.map_err(|error| match error {
+            CloneError::NoSuchDisk(_) => Status::not_found(error.to_string()),
+            CloneError::Refused(refusal) => refusal_to_status(refusal),
+            CloneError::Ending => Status::unavailable(error.to_string()),
+        })?;
+        let CloneOrder { disk, volume, base, .. } = order;
+        tracing::info!(%disk, %volume, source = %base.volume, point = %base.point, "replica of a clone made");
+        Ok(Response::new(CloneReplicaResponse {}))
     }
 
     async fn status(&self, request: Request<ChunkserverStatusRequest>) -> Result<Response<ChunkserverStatus>, Status> {
@@ -90,9 +101,41 @@ fn replica_to_proto(disk: String, replica: &ReplicaStatus) -> control::ReplicaSt
         used_bytes: replica.used_bytes.0,
         chunks: replica.chunks,
         stale_slots: u32::try_from(replica.stale_slots).unwrap_or(u32::MAX),
-        base_volume: String::new(),
-        base_point_lsn: 0,
+        base_volume: replica.base.map(|base| base.volume.to_string()).unwrap_or_default(),
+        base_point_lsn: replica.base.map_or(0, |base| base.point.raw()),
     }
+}
+
+fn clone_order(request: &CloneReplicaRequest) -> Result<CloneOrder, Status> {
+    let size = ByteCount(request.size_bytes);
+    Geometry::new(size).map_err(|error| Status::invalid_argument(format!("size_bytes: {error}")))?;
+    let point = Lsn::from_raw(request.base_point_lsn);
+    if point == Lsn::ZERO {
+        return Err(Status::invalid_argument("base_point_lsn: nothing was written before 0"));
+    }
+    Ok(CloneOrder {
+        disk: parse("disk", &request.disk)?,
+        volume: parse("volume", &request.volume)?,
+        epoch: parse_epoch(request.epoch)?,
+        size,
+        base: Base { volume: parse("base_volume", &request.base_volume)?, point },
+    })
+}
+
+/// What asking again cannot change, and what it can.
+fn refusal_to_status(refusal: CloneRefusal) -> Status {
+    let text = refusal.to_string();
+    match refusal {
+        CloneRefusal::NotHere | CloneRefusal::Incomplete => Status::failed_precondition(text),
+        CloneRefusal::Exists => Status::already_exists(text),
+        CloneRefusal::Size => Status::invalid_argument(text),
+        CloneRefusal::TooMany => Status::resource_exhausted(text),
+        CloneRefusal::DiskFailed | CloneRefusal::Recovering => Status::unavailable(text),
+    }
+}
+
+fn parse_epoch(number: u32) -> Result<Epoch, Status> {
+    Epoch::new(number).ok_or_else(|| Status::invalid_argument(format!("epoch {number} is above {}", Epoch::MAX)))
 }
 
 fn parse<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, Status> {

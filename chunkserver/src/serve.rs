@@ -5,7 +5,10 @@ mod host;
 mod hosted;
 mod links;
 
-pub use handle::{DeleteError, DiskSnapshot, HostEvent, HostGone, HostHandle, HostSnapshot, LinkCounts, Traffic};
+pub use handle::{
+    CloneError, CloneOrder, DeleteError, DiskSnapshot, HostEvent, HostGone, HostHandle, HostSnapshot, LinkCounts,
+    Traffic,
+};
 pub use host::Host;
 pub use hosted::FailedDisk;
 

@@ -270,7 +270,7 @@ impl Engine {
                     Err(error) => self.fail(&format!("commit the index: {}", error.text), out),
                 }
             }
-            Event::Tick => {}
+            Event::Tick => self.flatten_step(out),
         }
     }
 
@@ -287,7 +287,6 @@ impl Engine {
             self.queue_merge();
             self.reclaim_step(out);
             self.queue_flatten();
-            self.flatten_step(out);
             self.admit_waiting(out);
         }
         self.checkpoint_step(out);

@@ -6,6 +6,7 @@
 //!     │ a whole clone lacks nothing ─────────────────────► Queued: Flattened ───────────────────────►  ▲
 //!     ▼ a round is over, or space is short: rests until the next checkpoint
 //! ```
+//! A slot is begun on ticks only, which come when nothing else is to be done; a disk that is merely looked at gets none.
 //! Cost of a slot: at most 16 blocks read and journalled once. Bound: one slot at a time. A checkpoint follows changes
 //! only, so a clone that waits for something costs nothing until something has changed.
 
@@ -70,7 +71,7 @@ impl Engine {
     pub(crate) fn may_flatten(&self) -> bool {
         let is_quiet = self.journal.is_quiet() && self.waiting.is_empty() && self.rests_from_merging();
         let is_due = matches!(self.flattening.state, State::Idle) && self.flattening.is_awake;
-        is_due && is_quiet
+        is_due && is_quiet && self.recovery.is_none() && self.failed.is_none()
     }
 
     /// A checkpoint has passed: something has changed.

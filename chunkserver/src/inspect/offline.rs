@@ -192,7 +192,8 @@ impl Offline {
                     (self.replayed_records, self.lost_blocks, self.recovered) = (replayed_records, lost_blocks, true);
                     continue;
                 }
-                Action::CloseLink { .. } | Action::Deleted { .. } | Action::Failed { .. } => continue,
+                Action::CloseLink { .. } => continue,
+                Action::Deleted { .. } | Action::Cloned { .. } | Action::Failed { .. } => continue,
             };
             self.engine.handle(self.now, event, &mut self.actions);
         }

@@ -39,6 +39,9 @@ pub(crate) struct ReplicaReport {
     chunks: u32,
     used_bytes: u64,
     stale_slots: u64,
+    /// Of a clone that is not flat: the volume that it reads where it has nothing itself, and below which point.
+    base_volume: Option<String>,
+    base_point_lsn: Option<u64>,
 }
 
 /// The content of one replica. A block of zeros reads like one that was never written, so it is left out:
@@ -126,6 +129,8 @@ impl ReplicaReport {
             chunks: status.chunks,
             used_bytes: status.used_bytes.0,
             stale_slots: status.stale_slots,
+            base_volume: status.base.map(|base| base.volume.to_string()),
+            base_point_lsn: status.base.map(|base| base.point.raw()),
         }
     }
 
@@ -145,7 +150,11 @@ impl ReplicaReport {
             self.stale_slots,
             self.promised_epoch,
             ashlar_types::Lsn::from_raw(self.commit_lsn),
-        )
+        )?;
+        if let (Some(base), Some(point)) = (&self.base_volume, self.base_point_lsn) {
+            writeln!(out, "          reads volume {base} below {}", ashlar_types::Lsn::from_raw(point))?;
+        }
+        Ok(())
     }
 }
 

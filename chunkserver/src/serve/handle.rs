@@ -1,9 +1,9 @@
 //! How other threads talk to a host: commands through a bounded channel, each answered once. Whoever asks
 //! waits; the host never does.
 
-use ashlar_engine::EngineStatus;
+use ashlar_engine::{CloneRefusal, Deleted, EngineStatus};
 use ashlar_reactor::Waker;
-use ashlar_types::{ByteCount, DiskId, Epoch, VolumeId};
+use ashlar_types::{Base, ByteCount, DiskId, Epoch, VolumeId};
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,8 +15,31 @@ pub(crate) const EVENTS_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) enum HostCommand {
     Snapshot { answer: oneshot::Sender<HostSnapshot> },
-    Delete { disk: DiskId, volume: VolumeId, epoch: Epoch, answer: oneshot::Sender<Result<(), DeleteError>> },
+    Delete { disk: DiskId, volume: VolumeId, epoch: Epoch, answer: oneshot::Sender<Result<Deleted, DeleteError>> },
+    Clone { order: CloneOrder, answer: oneshot::Sender<Result<(), CloneError>> },
     Stop,
+}
+
+/// A clone's replica that is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloneOrder {
+    pub disk: DiskId,
+    pub volume: VolumeId,
+    /// Fences every writer of a lower one.
+    pub epoch: Epoch,
+    pub size: ByteCount,
+    pub base: Base,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CloneError {
+    #[error("disk {0} is not here")]
+    NoSuchDisk(DiskId),
+    #[error(transparent)]
+    Refused(#[from] CloneRefusal),
+    /// The process is ending.
+    #[error("the chunkserver is ending")]
+    Ending,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,12 +77,19 @@ impl HostHandle {
         answered.await.map_err(|_| HostGone)
     }
 
-    /// Deletes the replica of the volume; every epoch up to `epoch` is fenced first.
-    pub async fn delete(&self, disk: DiskId, volume: VolumeId, epoch: Epoch) -> Result<(), DeleteError> {
+    /// Deletes the replica of the volume; every epoch up to `epoch` is fenced first. Says whether clones keep some of it.
+    pub async fn delete(&self, disk: DiskId, volume: VolumeId, epoch: Epoch) -> Result<Deleted, DeleteError> {
         let (answer, answered) = oneshot::channel();
         let command = HostCommand::Delete { disk, volume, epoch, answer };
         self.send(command).await.map_err(|HostGone| DeleteError::Ending)?;
         answered.await.map_err(|_| DeleteError::Ending)?
+    }
+
+    /// Makes the replica of a clone, durably. Repeating it changes nothing.
+    pub async fn make_clone(&self, order: CloneOrder) -> Result<(), CloneError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(HostCommand::Clone { order, answer }).await.map_err(|HostGone| CloneError::Ending)?;
+        answered.await.map_err(|_| CloneError::Ending)?
     }
 
     /// Asks the host to end in order. It has ended when its loop returns.

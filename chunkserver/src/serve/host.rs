@@ -16,13 +16,15 @@
 //! - Everything is bounded by others: links by the reactor, requests and operations by the engines, answers not
 //!   taken by `Links`.
 
-use super::handle::{DeleteError, EVENTS_MAX, HostCommand, HostEvent, HostHandle, HostSnapshot, LinkCounts};
+use super::handle::{
+    CloneError, CloneOrder, DeleteError, EVENTS_MAX, HostCommand, HostEvent, HostHandle, HostSnapshot, LinkCounts,
+};
 use super::hosted::{FailedDisk, HostedDisk, is_host_token, operation_of, token_of};
 use super::links::Links;
 use crate::Error;
 use crate::disk::OpenDisk;
 use crate::index::{IndexJob, IndexWriter};
-use ashlar_engine::{Action, DiskError, Engine, EngineConfig, Event, OpToken};
+use ashlar_engine::{Action, CloneRefusal, Deleted, DiskError, Engine, EngineConfig, Event, OpToken};
 use ashlar_reactor::{Completion, Framing, LinkId, ListenerId, Reactor};
 use ashlar_types::{ByteCount, ClusterId, DiskId, Duration, Instant, SLOT_BYTES};
 use std::collections::{HashMap, VecDeque};
@@ -38,7 +40,8 @@ mod admission;
 /// next start.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
-type DeleteAnswer = oneshot::Sender<Result<(), DeleteError>>;
+type DeleteAnswer = oneshot::Sender<Result<Deleted, DeleteError>>;
+type CloneAnswer = oneshot::Sender<Result<(), CloneError>>;
 
 pub struct Host {
     cluster: ClusterId,
@@ -52,7 +55,9 @@ pub struct Host {
     commands: mpsc::Receiver<HostCommand>,
     /// Answers that are due to whoever asked for a deletion, by the number that the engine was given.
     deletions: HashMap<(usize, OpToken), DeleteAnswer>,
-    next_deletion: u64,
+    /// The same for clones.
+    clonings: HashMap<(usize, OpToken), CloneAnswer>,
+    next_order: u64,
     events: VecDeque<HostEvent>,
     next_event: u64,
     /// When a protocol error was last logged: a hostile peer must not fill the log.
@@ -107,7 +112,8 @@ impl Host {
             index: IndexWriter::start(indexes, reactor.waker())?,
             commands,
             deletions: HashMap::new(),
-            next_deletion: 0,
+            clonings: HashMap::new(),
+            next_order: 0,
             events: VecDeque::new(),
             next_event: 1,
             protocol_error_logged: None,
@@ -262,6 +268,7 @@ impl Host {
                 self.index.commit(IndexJob { disk, op, edits });
             }
             Action::Deleted { op, result } => self.deleted(disk, op, result),
+            Action::Cloned { op, result } => self.cloned(disk, op, result),
             Action::Recovered { replayed_records, lost_blocks } => self.recovered(disk, replayed_records, lost_blocks),
             Action::Failed { reason } => {
                 tracing::error!(disk = %hosted.id, reason, "disk failed: it takes no more writes");
@@ -294,18 +301,36 @@ impl Host {
                 let Some(&index) = self.by_id.get(&disk) else {
                     return drop(answer.send(Err(DeleteError::NoSuchDisk(disk))));
                 };
-                let op = OpToken(self.next_deletion);
-                self.next_deletion += 1;
+                let op = self.next_order();
                 self.deletions.insert((index, op), answer);
                 self.event(reactor, index, Event::Delete { op, volume, epoch });
+            }
+            HostCommand::Clone { order, answer } => {
+                let CloneOrder { disk, volume, epoch, size, base } = order;
+                let Some(&index) = self.by_id.get(&disk) else {
+                    return drop(answer.send(Err(CloneError::NoSuchDisk(disk))));
+                };
+                let op = self.next_order();
+                self.clonings.insert((index, op), answer);
+                self.event(reactor, index, Event::Clone { op, volume, epoch, size, base });
             }
             HostCommand::Stop => self.stop(reactor),
         }
     }
 
-    fn deleted(&mut self, disk: usize, op: OpToken, result: Result<(), String>) {
+    fn next_order(&mut self) -> OpToken {
+        self.next_order += 1;
+        OpToken(self.next_order)
+    }
+
+    fn deleted(&mut self, disk: usize, op: OpToken, result: Result<Deleted, String>) {
         let answer = self.deletions.remove(&(disk, op)).expect("a deletion is answered once");
         drop(answer.send(result.map_err(DeleteError::Refused)));
+    }
+
+    fn cloned(&mut self, disk: usize, op: OpToken, result: Result<(), CloneRefusal>) {
+        let answer = self.clonings.remove(&(disk, op)).expect("a clone is answered once");
+        drop(answer.send(result.map_err(CloneError::Refused)));
     }
 
     /// Ends the links, and gives the engines, now idle, time for the checkpoint that saves the next start its replay.

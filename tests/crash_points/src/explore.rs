@@ -2,10 +2,10 @@
 
 use crate::disk::{Durable, Lie};
 use crate::observe::{Expected, Places, Seen, observe, places};
-use crate::rig::{Rig, Setup};
+use crate::rig::{Rig, Setup, volume_id};
 use crate::subsets::{Bounds, Random, subsets};
 use crate::work::{Op, Work, blocks, lsn, range};
-use ashlar_types::{Epoch, Lsn, SLOT_BYTES};
+use ashlar_types::{Base, Epoch, Lsn, SLOT_BYTES};
 use ashlar_wire::{Reply, Request, Status};
 use rustc_hash::FxHashSet;
 use std::fmt;
@@ -124,7 +124,7 @@ impl Explorer<'_> {
         let window = match self.work.ops.get(sent.len()) {
             None => 0,
             Some(Op::Ask { .. }) => self.work.pace.window,
-            Some(Op::Open { .. } | Op::Delete { .. }) => 1,
+            Some(Op::Open { .. } | Op::Delete { .. } | Op::Clone { .. }) => 1,
         };
         if sent.len() - answered < window {
             sent.push(send(rig, &self.work.ops[sent.len()]));
@@ -296,7 +296,7 @@ fn space_adds_up(rig: &Rig) -> Result<(), String> {
 }
 
 fn send(rig: &mut Rig, op: &Op) -> u64 {
-    let link = |volume: u8, epoch: u32| u64::from(epoch) * 2 + u64::from(volume);
+    let link = |volume: u8, epoch: u32| u64::from(epoch) * 4 + u64::from(volume);
     match op {
         Op::Open { volume, epoch } => {
             let open = rig.open(*volume);
@@ -304,5 +304,9 @@ fn send(rig: &mut Rig, op: &Op) -> u64 {
         }
         Op::Ask { volume, epoch, request } => rig.send(link(*volume, *epoch), None, request.clone()),
         Op::Delete { volume, epoch } => rig.delete(*volume, Epoch::new(*epoch).expect("a small epoch")),
+        Op::Clone { volume, epoch, source, point } => {
+            let base = Base { volume: volume_id(*source), point: *point };
+            rig.make_clone(*volume, Epoch::new(*epoch).expect("a small epoch"), base)
+        }
     }
 }

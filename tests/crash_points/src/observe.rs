@@ -67,6 +67,10 @@ pub type Seen = BTreeMap<u8, VolumeSeen>;
 pub fn places(work: &Work) -> Places {
     let mut touched: BTreeMap<u8, BTreeSet<(ChunkIndex, SlotIndex)>> = BTreeMap::new();
     for op in &work.ops {
+        if let Op::Clone { volume, source, .. } = op {
+            let of_source = touched.get(source).cloned().unwrap_or_default();
+            touched.entry(*volume).or_default().extend(of_source);
+        }
         let of_volume = touched.entry(op.volume()).or_default();
         let Op::Ask { request, .. } = op else { continue };
         match request {

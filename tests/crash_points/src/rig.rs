@@ -3,7 +3,7 @@
 use crate::disk::{Disk, Durable, Lie};
 use ashlar_engine::{Action, DiskLayout, Engine, EngineConfig, Event, LinkId, OpToken, Superblock};
 use ashlar_types::{
-    ByteCount, CHUNK_BYTES, ClusterId, DiskId, Duration, Epoch, Instant, Lsn, RequestId, SLOT_BYTES, SessionId,
+    Base, ByteCount, CHUNK_BYTES, ClusterId, DiskId, Duration, Epoch, Instant, Lsn, RequestId, SLOT_BYTES, SessionId,
     VolumeId,
 };
 use ashlar_wire::{Frame, Open, Reply, Request};
@@ -48,7 +48,7 @@ pub struct Rig {
     pub in_flight: Vec<Action>,
     pub recovered: Option<(u64, u64)>,
     pub failed: Option<String>,
-    /// Answers by request; `None` for a deletion that was done.
+    /// Answers by request; `None` for a deletion or a clone that was done.
     pub answers: BTreeMap<u64, Option<Reply>>,
     epochs: BTreeMap<u64, Epoch>,
     next_request: u64,
@@ -91,6 +91,10 @@ impl Rig {
                 Action::Reply { frame, .. } => drop(self.answers.insert(frame.request.0, Some(frame.message))),
                 Action::Deleted { op, result } => {
                     result.expect("the replica may be deleted");
+                    self.answers.insert(op.0, None);
+                }
+                Action::Cloned { op, result } => {
+                    result.expect("the clone may be made");
                     self.answers.insert(op.0, None);
                 }
                 Action::Recovered { replayed_records, lost_blocks } => {
@@ -170,6 +174,13 @@ impl Rig {
     pub fn delete(&mut self, volume: u8, epoch: Epoch) -> u64 {
         self.next_request += 1;
         self.handle(Event::Delete { op: OpToken(self.next_request), volume: volume_id(volume), epoch });
+        self.next_request
+    }
+
+    pub fn make_clone(&mut self, volume: u8, epoch: Epoch, base: Base) -> u64 {
+        self.next_request += 1;
+        let (op, size) = (OpToken(self.next_request), ByteCount(u64::from(CHUNKS) * CHUNK_BYTES));
+        self.handle(Event::Clone { op, volume: volume_id(volume), epoch, size, base });
         self.next_request
     }
 

@@ -9,15 +9,34 @@ use ashlar_wire::{BlockData, Request, SlotContent};
 /// One thing asked of the engine, on the link of the writer whose epoch it is.
 #[derive(Clone, Debug)]
 pub enum Op {
-    Open { volume: u8, epoch: u32 },
-    Ask { volume: u8, epoch: u32, request: Request },
-    Delete { volume: u8, epoch: u32 },
+    Open {
+        volume: u8,
+        epoch: u32,
+    },
+    Ask {
+        volume: u8,
+        epoch: u32,
+        request: Request,
+    },
+    Delete {
+        volume: u8,
+        epoch: u32,
+    },
+    /// Of what the source held before the point.
+    Clone {
+        volume: u8,
+        epoch: u32,
+        source: u8,
+        point: Lsn,
+    },
 }
 
 impl Op {
     pub fn volume(&self) -> u8 {
         match self {
-            Op::Open { volume, .. } | Op::Ask { volume, .. } | Op::Delete { volume, .. } => *volume,
+            Op::Open { volume, .. } | Op::Ask { volume, .. } | Op::Delete { volume, .. } | Op::Clone { volume, .. } => {
+                *volume
+            }
         }
     }
 }
@@ -64,6 +83,13 @@ impl Script {
     pub fn new(volume: u8, epoch: u32) -> Script {
         let ops = vec![Op::Open { volume, epoch }];
         Script { volume, epoch, counter: 0, fill: 0, floor: Lsn::ZERO, points: Vec::new(), ops }
+    }
+
+    /// A clone of what the script's volume holds now; the next epoch writes to it.
+    pub fn make_clone(&mut self, volume: u8) -> Script {
+        let point = self.snapshot();
+        self.ops.push(Op::Clone { volume, epoch: self.epoch, source: self.volume, point });
+        Script { floor: point, ..Script::new(volume, self.epoch + 1) }
     }
 
     fn lsn(&mut self) -> Lsn {
@@ -179,8 +205,27 @@ pub fn fixed() -> Vec<Work> {
         for (name, (ops, views)) in [("snapshots", snapshots()), ("return with snapshots", return_with_snapshots())] {
             all.push(Work { name: name.to_owned(), slots: 256, ops, cuts_from: 0, pace, views });
         }
+        let (ops, cuts_from) = clones();
+        all.push(Work { name: "clones".to_owned(), slots: 256, ops, cuts_from, pace, views: Vec::new() });
     }
     all
+}
+
+/// A clone and a clone of it, written on their own; all below the last one is deleted, and in the end it becomes flat.
+fn clones() -> (Vec<Op>, usize) {
+    let mut source = Script::new(0, 1);
+    source.write(0, 0, 4).write(0, 16, 20).write(1, 3, 2).discard(0, 18, 1);
+    let from = source.ops.len();
+    let mut clone = source.make_clone(1);
+    let made = std::mem::take(&mut source.ops);
+    clone.write(0, 2, 3).discard(0, 16, 3).write(1, 0, 1);
+    let mut second = clone.make_clone(2);
+    source.write(0, 0, 2).write(0, 40, 16).keep(&[]);
+    let written = interleave(std::mem::take(&mut clone.ops), std::mem::take(&mut source.ops));
+    clone.write(0, 0, 1).discard(0, 20, 16).delete();
+    source.write(0, 1, 1).delete();
+    second.write(0, 1, 1).discard(0, 34, 2).write(0, 16, 16).write(0, 3, 1);
+    ([made, written, interleave(second.ops, interleave(clone.ops, source.ops))].concat(), from)
 }
 
 fn small_writes() -> Vec<Op> {

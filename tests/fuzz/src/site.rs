@@ -36,6 +36,7 @@ pub(crate) struct Site {
     /// Requests of each link that stands that are not answered, by number: how often it was asked.
     asked: BTreeMap<LinkId, BTreeMap<u64, usize>>,
     deletions: BTreeSet<OpToken>,
+    clonings: BTreeSet<OpToken>,
     out: Vec<Action>,
 }
 
@@ -54,6 +55,7 @@ impl Site {
             recovered: false,
             asked: BTreeMap::new(),
             deletions: BTreeSet::new(),
+            clonings: BTreeSet::new(),
             out: vec![],
         };
         let mut out = vec![];
@@ -71,6 +73,7 @@ impl Site {
             }
             Event::LinkClosed { link } => drop(self.asked.remove(link)),
             Event::Delete { op, .. } => drop(self.deletions.insert(*op)),
+            Event::Clone { op, .. } => drop(self.clonings.insert(*op)),
             _ => {}
         }
         self.engine.handle(self.now, event, &mut self.out);
@@ -95,7 +98,7 @@ impl Site {
                 Action::Failed { .. } => self.failed = true,
                 Action::Recovered { .. } => self.recovered = true,
                 Action::CloseLink { link } => drop(self.asked.remove(&link)),
-                Action::Reply { .. } | Action::Deleted { .. } => {}
+                Action::Reply { .. } | Action::Deleted { .. } | Action::Cloned { .. } => {}
             }
         }
         assert!(self.under_way.len() <= OPS_MAX, "operations are bounded");
@@ -130,6 +133,7 @@ impl Site {
                 }
             }
             Action::Deleted { op, .. } => assert!(self.deletions.remove(op), "a deletion is answered once"),
+            Action::Cloned { op, .. } => assert!(self.clonings.remove(op), "a clone is answered once"),
             Action::Failed { .. } => assert!(!self.failed, "said once"),
             Action::Recovered { .. } => assert!(!self.recovered, "said once"),
             Action::CloseLink { link } => assert!(self.asked.contains_key(link), "a link ends once"),
