@@ -12,8 +12,8 @@ use crate::{
     Transaction, keys,
 };
 use ashlar_types::{Base, ByteCount, DiskId, NodeName, SLOT_BYTES, VolumeId, VolumeName, VolumeRecord};
-pub use clones::{ContentSource, Source};
 use clones::SourceDocument;
+pub use clones::{ContentSource, Source};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

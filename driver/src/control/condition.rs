@@ -74,7 +74,9 @@ fn text_of_clone(source: Option<ContentSource>, origin: Origin) -> String {
     let base = origin.base.volume;
     match origin.is_made {
         true => format!("a clone of {of} that still reads from volume {base}, on the same disks"),
-        false => format!("a clone of {of} whose replicas are still being made: wait, or look for disks that are silent"),
+        false => {
+            format!("a clone of {of} whose replicas are still being made: wait, or look for disks that are silent")
+        }
     }
 }
 

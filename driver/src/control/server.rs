@@ -1,7 +1,7 @@
 //! Starting and stopping the control plane: opens the catalog, listens, serves until it is told to stop.
 
-use super::service::Service;
 use super::clones::watch;
+use super::service::Service;
 use super::{Control, reaper};
 use crate::config::ControlConfig;
 use crate::csi::controller::ControllerService;

@@ -202,6 +202,7 @@ impl Control {
                 self.forget_own_snapshots(&seen).await?;
                 continue;
             }
+            self.check_clones_made(&seen).await?;
             let source = match seen.volume.record.origin {
                 Some(origin) => self.catalog.volume(origin.base.volume).await?,
                 None => None,
@@ -219,6 +220,22 @@ impl Control {
             }
         }
         Err(raced(id))
+    }
+
+    /// A clone that reads from the volume keeps what it reads on its disks; one that is still to be made there has nobody
+    /// else to keep it. One that is begun from now on changes the record that the deletion compares.
+    async fn check_clones_made(&self, seen: &StoredVolume) -> Result<()> {
+        for point in &seen.volume.record.clones {
+            let Some(clone) = self.catalog.volume(point.clone).await? else { continue };
+            if clone.volume.record.origin.is_some_and(|origin| !origin.is_made) {
+                let (name, clone) = (&seen.volume.name, &clone.volume.name);
+                let text = format!(
+                    "volume {name} is the source of {clone}, which is still being made: wait, or delete {clone}"
+                );
+                return Err(Error::precondition(text));
+            }
+        }
+        Ok(())
     }
 
     /// Snapshots that were taken for clones, and are still there, keep nobody from deleting the volume; people's do.

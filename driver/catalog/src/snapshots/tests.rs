@@ -47,6 +47,19 @@ async fn a_snapshot_is_kept_from_its_beginning_to_its_end() {
 }
 
 #[tokio::test]
+async fn a_snapshot_from_before_its_content_was_kept_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let catalog = open(directory.path()).await;
+    let id = SnapshotId::from_u128(1);
+    let old = r#"{"format":1,"body":{"name":"a","volume":"00000000-0000-0000-0000-000000000009","size_bytes":1073741824,
+        "created_ms":5,"ready":true}}"#;
+    let put = Transaction::default().put(keys::snapshot(id), old.as_bytes().to_vec());
+    catalog.store().commit(put).await.unwrap();
+    let read = catalog.snapshot(id).await.unwrap().unwrap();
+    assert_eq!(read.snapshot, SnapshotInfo { is_ready: true, ..snapshot(1, "a") });
+}
+
+#[tokio::test]
 async fn a_name_is_taken_once() {
     let directory = tempfile::tempdir().unwrap();
     let catalog = open(directory.path()).await;

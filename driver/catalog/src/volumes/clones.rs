@@ -116,7 +116,8 @@ impl Catalog {
             match stored.key.trim_start_matches(keys::CLONES).parse() {
                 Ok(id) => clones.push(id),
                 Err(_) => {
-                    let error = CatalogError::new(CatalogErrorKind::Corrupt, format!("{:?} names no clone", stored.key));
+                    let error =
+                        CatalogError::new(CatalogErrorKind::Corrupt, format!("{:?} names no clone", stored.key));
                     unreadable.push((stored.key, error));
                 }
             }

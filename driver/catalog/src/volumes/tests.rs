@@ -231,8 +231,8 @@ async fn a_volume_of_a_newer_program_is_told_apart_from_a_damaged_one() {
     let catalog = open(directory.path()).await;
     let id = create(&catalog, &volume(1, "a")).await.volume.id();
     for (value, kind) in [
-        (r#"{"format":3,"body":{"mood":1}}"#, CatalogErrorKind::Newer),
-        (r#"{"format":2,"body":{"mood":1}}"#, CatalogErrorKind::Corrupt),
+        (r#"{"format":4,"body":{"mood":1}}"#, CatalogErrorKind::Newer),
+        (r#"{"format":3,"body":{"mood":1}}"#, CatalogErrorKind::Corrupt),
     ] {
         let put = Transaction::default().put(keys::volume(id), value.as_bytes().to_vec());
         catalog.store().commit(put).await.unwrap();

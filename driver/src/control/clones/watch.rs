@@ -101,9 +101,7 @@ impl Control {
         for (address, volumes) in wanted {
             let volumes = volumes.iter().map(ToString::to_string).collect();
             let Ok(mut client) = self.daemons.chunkserver(address) else { continue };
-            asked.spawn(async move {
-                client.status(timed(ChunkserverStatusRequest { volumes }, CALL_TIMEOUT)).await
-            });
+            asked.spawn(async move { client.status(timed(ChunkserverStatusRequest { volumes }, CALL_TIMEOUT)).await });
         }
         let mut bases = BTreeMap::new();
         while let Some(ended) = asked.join_next().await {

@@ -80,11 +80,16 @@ async fn a_clone_of_a_snapshot_is_made_on_every_disk_of_its_source() {
         let asked = played.cloned.lock().unwrap().clone();
         assert_eq!(asked.len(), 1, "disk {number}");
         assert_eq!((&asked[0].volume, asked[0].size_bytes), (&made.volume.id().to_string(), GIB));
-        assert_eq!((&asked[0].base_volume, asked[0].base_point_lsn), (&scene.source.to_string(), origin.base.point.raw()));
+        assert_eq!(
+            (&asked[0].base_volume, asked[0].base_point_lsn),
+            (&scene.source.to_string(), origin.base.point.raw())
+        );
     }
     assert_eq!(made.volume.source, Some(ContentSource::Snapshot(scene.snapshot)));
     assert_eq!(made.volume.use_state, UseState::Used, "its source was, when the snapshot was taken");
     assert_eq!(scene.create("b").await.unwrap(), made, "asked again it is the same");
+    let condition = scene.world.control.condition(&made, &scene.world.control.disks_by_id().await).await;
+    assert!(!condition.abnormal && condition.message.contains("still reads from volume"), "{}", condition.message);
     let kinds = scene.world.kinds_of_events().await;
     assert!(kinds.contains(&"clone-begun".to_owned()) && kinds.contains(&"clone-made".to_owned()), "{kinds:?}");
     scene.world.control.attach(made.volume.id(), &node("n1"), shown(Frontend::Nbd)).await.unwrap();
@@ -116,7 +121,7 @@ async fn a_snapshot_for_a_clone_that_was_never_begun_is_forgotten() {
     let scene = Scene::new().await;
     let control = &scene.world.control;
     let taken = control.snapshot_for_clone(&name("b"), scene.source).await.unwrap().snapshot.id;
-    assert_eq!(control.find_snapshot(&taken.to_string()).await.unwrap_err().kind, ErrorKind::InvalidArgument);
+    assert_eq!(control.find_snapshot(&taken.to_string()).await.unwrap_err().kind, ErrorKind::NotFound);
     control.delete_snapshot(taken).await.unwrap();
     let (mut idle, now) = (Map::new(), tokio::time::Instant::now());
     assert_eq!(control.forget_idle_snapshots(&mut idle, now).await.unwrap(), 1, "it is still there");
@@ -144,6 +149,11 @@ async fn a_disk_that_does_not_answer_is_out_and_two_of_them_are_too_few() {
     assert_eq!(few.kind, ErrorKind::Unavailable, "{few}");
     assert!(few.message.contains("node n2: no such source here") && few.message.contains("minReplicas is 2"), "{few}");
     let begun = scene.world.control.find_volume("c").await.unwrap();
+    scene.world.control.delete_snapshot(scene.snapshot).await.unwrap();
+    let needed = scene.world.control.delete_volume(scene.source).await.unwrap_err();
+    assert!(needed.kind == ErrorKind::FailedPrecondition && needed.message.contains("still being made"), "{needed}");
+    let condition = scene.world.control.condition(&begun, &scene.world.control.disks_by_id().await).await;
+    assert!(condition.abnormal && condition.message.starts_with("it cannot be attached yet"), "{}", condition.message);
     let refused = scene.world.control.attach(begun.volume.id(), &node("n1"), shown(Frontend::Nbd)).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Busy, "{refused}");
     scene.refuse(2, None);
@@ -258,10 +268,7 @@ async fn the_use_of_a_clone_is_what_its_source_was_at_the_snapshot() {
     }
     // One that may be formatted anew held nothing but an mkfs that nobody has seen the end of.
     let xfs = "xfs".to_owned();
-    assert_eq!(
-        uses,
-        [(UseState::Blank, String::new()), (UseState::Formatting, xfs.clone()), (UseState::Used, xfs)]
-    );
+    assert_eq!(uses, [(UseState::Blank, String::new()), (UseState::Formatting, xfs.clone()), (UseState::Used, xfs)]);
 }
 
 #[tokio::test]

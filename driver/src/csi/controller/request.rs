@@ -142,7 +142,9 @@ pub(super) fn new_volume(request: CreateVolumeRequest, known_nodes: &[Node]) -> 
 /// What is no id of ours names nothing that exists.
 fn content_source(source: &VolumeContentSource) -> Result<ContentSource> {
     match &source.r#type {
-        None => Err(Error::invalid("volume_content_source names neither a snapshot nor a volume: name one, or leave it out")),
+        None => Err(Error::invalid(
+            "volume_content_source names neither a snapshot nor a volume: name one, or leave it out",
+        )),
         Some(SourceType::Snapshot(source)) => {
             let id = &source.snapshot_id;
             required_id("volume_content_source.snapshot.snapshot_id", id)?;

@@ -56,7 +56,8 @@ impl ControllerService {
             },
             id => {
                 let found = self.snapshot(id).await?;
-                let of_volume = |found: &StoredSnapshot| volume.is_empty() || found.snapshot.volume.to_string() == volume;
+                let of_volume =
+                    |found: &StoredSnapshot| volume.is_empty() || found.snapshot.volume.to_string() == volume;
                 (found.into_iter().filter(of_volume).collect(), None)
             }
         };

@@ -122,11 +122,8 @@ async fn a_volume_begins_with_a_snapshot_or_a_volume_and_says_so() {
     let id = taken(&service, "s", &source).await.snapshot_id;
     let answer = |request| service.create_volume(Request::new(request));
     for (name, content) in [("b", of_snapshot(&id)), ("c", of_volume(&source))] {
-        let open = CreateVolumeRequest {
-            volume_content_source: content.clone(),
-            capacity_range: None,
-            ..create(name, 0, 0)
-        };
+        let open =
+            CreateVolumeRequest { volume_content_source: content.clone(), capacity_range: None, ..create(name, 0, 0) };
         let made = answer(open.clone()).await.unwrap().into_inner().volume.unwrap();
         assert_eq!((made.capacity_bytes, &made.content_source), (GIB as i64, &content));
         assert_eq!(answer(open).await.unwrap().into_inner().volume.unwrap(), made, "asked again it is the same");
