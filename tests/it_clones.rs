@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use ashlar_rpc::control::{GetStatusRequest, MemberState};
+use ashlar_rpc::csi::{CreateSnapshotRequest, Snapshot};
 use ashlar_tests::{
     Kubelet, MountedVolume, NbdClient, Scene, StampedGuest, nbd_socket, on_cluster, run_ok, wait_until,
 };
@@ -11,8 +12,9 @@ use std::{
     fs::{self, File},
     path::Path,
     sync::atomic::AtomicU64,
-    time::Duration,
+    time::{Duration, Instant},
 };
+use tonic::{Code, Status};
 
 const SIZE: &str = "192M";
 const GUEST_BLOCKS: usize = (32 << 20) / 4096;
@@ -177,6 +179,36 @@ fn a_clone_is_made_without_a_chunkserver_that_is_dead_and_gives_it_everything_la
         clone.verify()?;
         clone.close(scene)?;
         v.close(scene)
+    })
+}
+
+fn csi_snapshot(kubelet: &Kubelet, volume_id: &str) -> Result<Snapshot> {
+    let (name, source_volume_id) = ("s".to_owned(), volume_id.to_owned());
+    let request = CreateSnapshotRequest { name, source_volume_id, ..CreateSnapshotRequest::default() };
+    let answer = kubelet.block_on(async { Ok(kubelet.controller().await?.create_snapshot(request).await?) });
+    answer.and_then(|answer| answer.into_inner().snapshot.context("a snapshot"))
+}
+
+/// Writes before it cannot be acknowledged, so there is no point yet: the call says so and does not hang.
+#[test]
+fn a_snapshot_below_min_replicas_ends_in_time_and_is_taken_when_asked_again() -> Result<()> {
+    on_cluster("snap-below", |scene| {
+        scene.cluster.cli(&["volume", "create", "v", "--size", SIZE, "--node", "n1"])?;
+        let mut client = attach(scene, "v", "n1")?;
+        client.write(0, &[1; 4096])?;
+        let (kubelet, id) = (scene.cluster.kubelet("n1")?, scene.cluster.volume("v")?.id);
+        let dead = ["chunkserver-n2", "chunkserver-n3"];
+        dead.iter().try_for_each(|name| scene.cluster.kill(name, Signal::SIGKILL))?;
+        client.submit_write(4096, &[2; 4096])?;
+        let asked = Instant::now();
+        let refused = csi_snapshot(&kubelet, &id).err().context("below minReplicas there is no snapshot")?;
+        let status = refused.downcast_ref::<Status>().context("a refusal by the driver")?;
+        ensure!(status.code() == Code::Unavailable && status.message().contains("ask again"), "{status}");
+        ensure!(asked.elapsed() < Duration::from_secs(25), "it took {:?}", asked.elapsed());
+        dead.iter().try_for_each(|name| scene.cluster.start(name))?;
+        ensure!(client.wait_answer(LIMIT)? && client.next_reply()?.error == 0, "the write goes on");
+        ensure!(csi_snapshot(&kubelet, &id)?.ready_to_use, "asked again it is taken");
+        client.close()
     })
 }
 

@@ -1,7 +1,7 @@
 //! The control plane: what the catalog's state means, and the gRPC services over it.
 //!
 //! ```text
-//!  CLI, CSI ──► service ──► volumes · clones · settings · attachment · membership · health ──► catalog (compare-and-swap)
+//!  CLI, CSI ──► service ──► volumes · clones · settings · attachment · membership · health ─► catalog (by comparing)
 //!  datapath ──►    │             │ ask                                        ▲
 //!  chunkserver ─►  └► registry ──┴─► daemons (gRPC to datapaths, chunkservers)│
 //!                        └ silence ─► events                 reaper ──────────┘ deletes replicas of deleted volumes

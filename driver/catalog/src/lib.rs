@@ -1,7 +1,7 @@
 //! The catalog: the control plane's durable state (DESIGN §4), in terms of the domain, over the seam [`MetaStore`].
 //!
 //! ```text
-//! Catalog   volumes · clones · records · snapshots · use · nodes · disks · claims · events   domain words, a transaction each
+//! Catalog   volumes · clones · records · snapshots · use · nodes · disks · claims · events   domain words
 //!    │
 //! MetaStore   commit (compare → put, delete) · read (ranges) · watch · lease           what etcd can do, and no more
 //!    │

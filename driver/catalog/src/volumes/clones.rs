@@ -69,8 +69,8 @@ impl StoredVolume {
 }
 
 impl Catalog {
-    /// Keeps a clone that reads from `source`, as [`Catalog::create_volume`] does a new volume. `spent`: a snapshot that
-    /// was taken for this clone alone, and goes.
+    /// Keeps a clone that reads from `source`, as [`Catalog::create_volume`] does a new volume. `spent`: a snapshot
+    /// that was taken for this clone alone, and goes.
     pub async fn create_clone(
         &self,
         clone: &Volume,
