@@ -229,8 +229,7 @@ impl Control {
             let Some(clone) = self.catalog.volume(point.clone).await? else { continue };
             if clone.volume.record.origin.is_some_and(|origin| !origin.is_made) {
                 let (name, clone) = (&seen.volume.name, &clone.volume.name);
-                let text =
-                    format!("volume {name} is the source of {clone}, which is still being made: wait, or delete that");
+                let text = format!("volume {name} is the source of {clone}, which is being made: wait, or delete that");
                 return Err(Error::precondition(text));
             }
         }
