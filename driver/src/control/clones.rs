@@ -108,10 +108,10 @@ impl Control {
     /// Has the disks make their replicas, all at once. Those that cannot are out, if enough can. Repeating it changes
     /// nothing.
     pub(super) async fn make_clone(&self, id: VolumeId) -> Result<StoredVolume> {
-        let _permit = self.in_flight.begin(id)?;
         let seen = self.volume(id).await?;
         let record = &seen.volume.record;
         let Some(origin) = record.origin.filter(|origin| !origin.is_made) else { return Ok(seen) };
+        let _permit = self.in_flight.begin(id)?;
         let (made, failures) = self.clone_replicas(record, origin).await?;
         self.change_record(id, |seen| {
             let record = &seen.volume.record;

@@ -228,8 +228,8 @@ impl Control {
         for point in &seen.volume.record.clones {
             let Some(clone) = self.catalog.volume(point.clone).await? else { continue };
             if clone.volume.record.origin.is_some_and(|origin| !origin.is_made) {
-                let (name, clone) = (&seen.volume.name, &clone.volume.name);
-                let text = format!("volume {name} is the source of {clone}, which is being made: wait, or delete that");
+                let (name, of) = (&clone.volume.name, &seen.volume.name);
+                let text = format!("{name}, a clone of volume {of}, is still being made: wait, or delete {name}");
                 return Err(Error::precondition(text));
             }
         }

@@ -151,7 +151,7 @@ async fn a_disk_that_does_not_answer_is_out_and_two_of_them_are_too_few() {
     let begun = scene.world.control.find_volume("c").await.unwrap();
     scene.world.control.delete_snapshot(scene.snapshot).await.unwrap();
     let needed = scene.world.control.delete_volume(scene.source).await.unwrap_err();
-    assert!(needed.kind == ErrorKind::FailedPrecondition && needed.message.contains("being made"), "{needed}");
+    assert!(needed.kind == ErrorKind::FailedPrecondition && needed.message.contains("still being made"), "{needed}");
     let condition = scene.world.control.condition(&begun, &scene.world.control.disks_by_id().await).await;
     assert!(condition.abnormal && condition.message.starts_with("it cannot be attached yet"), "{}", condition.message);
     let refused = scene.world.control.attach(begun.volume.id(), &node("n1"), shown(Frontend::Nbd)).await.unwrap_err();
