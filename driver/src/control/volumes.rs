@@ -222,8 +222,8 @@ impl Control {
         Err(raced(id))
     }
 
-    /// A clone that reads from the volume keeps what it reads on its disks; one that is still to be made there has nobody
-    /// else to keep it. One that is begun from now on changes the record that the deletion compares.
+    /// A clone that reads from the volume keeps what it reads on its disks; one that is still to be made there has
+    /// nobody else to keep it. One that is begun from now on changes the record that the deletion compares.
     async fn check_clones_made(&self, seen: &StoredVolume) -> Result<()> {
         for point in &seen.volume.record.clones {
             let Some(clone) = self.catalog.volume(point.clone).await? else { continue };
