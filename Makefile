@@ -73,7 +73,7 @@ fuzz-mutants: ## deliberate bugs, and after how many inputs the fuzz targets fin
 	@deploy/install.sh build
 	cargo run -q -p ashlar-fuzz -- slips --seconds $(or $(SECONDS),300)
 
-bench: ## side by side with local files, as ratios (QUICK=1 for a short one)
+bench: ## side by side with local files, and with and without snapshots, as ratios (QUICK=1, PART=speed|snapshots)
 	@deploy/install.sh bench
 	cargo build --workspace --bins
-	$(BIN)/ashlar-bench $(if $(QUICK),--quick)
+	$(BIN)/ashlar-bench $(if $(QUICK),--quick) $(if $(PART),--only $(PART))

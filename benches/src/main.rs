@@ -10,15 +10,17 @@ mod job;
 mod load;
 mod nbd;
 mod report;
+mod snapshots;
 mod target;
 
 use anyhow::{Context, Result};
 use ashlar_reactor::{Reactor, ReactorConfig};
 use ashlar_tests::{DevCluster, nbd_socket};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use job::{Access, Job, Outcome};
 use nix::sys::signal::Signal;
 use report::{Bar, Figure};
+use snapshots::SnapshotPlan;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -36,6 +38,9 @@ struct Arguments {
     /// Fewer and shorter rounds on less data.
     #[arg(long)]
     quick: bool,
+    /// Only this part.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
     /// Also write the figures to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -44,21 +49,58 @@ struct Arguments {
     dir: PathBuf,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Beside local files, and through an outage.
+    Speed,
+    /// What snapshots cost.
+    Snapshots,
+}
+
 struct Plan {
     rounds: usize,
     cell: Duration,
     span_bytes: u64,
     disk_size: &'static str,
     idle: Duration,
+    snapshots: SnapshotPlan,
 }
 
 impl Plan {
     fn of(arguments: &Arguments) -> Plan {
         let seconds = Duration::from_secs;
         if arguments.quick {
-            Plan { rounds: 3, cell: seconds(2), span_bytes: 512 << 20, disk_size: "1536M", idle: seconds(10) }
+            Plan {
+                rounds: 3,
+                cell: seconds(2),
+                span_bytes: 512 << 20,
+                disk_size: "1536M",
+                idle: seconds(10),
+                snapshots: SnapshotPlan {
+                    disk_size: "2G",
+                    snapshots: 21,
+                    turns: 21,
+                    groups: 7,
+                    listed_slots: 4096,
+                    listings: 3,
+                },
+            }
         } else {
-            Plan { rounds: 5, cell: seconds(8), span_bytes: 2 << 30, disk_size: "4G", idle: seconds(30) }
+            Plan {
+                rounds: 5,
+                cell: seconds(8),
+                span_bytes: 2 << 30,
+                disk_size: "4G",
+                idle: seconds(30),
+                snapshots: SnapshotPlan {
+                    disk_size: "4G",
+                    snapshots: 61,
+                    turns: 61,
+                    groups: 21,
+                    listed_slots: 16384,
+                    listings: 5,
+                },
+            }
         }
     }
 }
@@ -77,26 +119,47 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<bool> {
     let plan = Plan::of(arguments);
-    let dir = tempfile::Builder::new().prefix("ashlar-bench-").tempdir_in(&arguments.dir)?;
-    eprintln!("starting a cluster of three nodes on {}", arguments.dir.display());
-    let cluster = DevCluster::up(&dir.path().join("cluster"), 3, plan.disk_size, None)?;
-    let figures = measure(&cluster, dir.path(), &plan);
-    if figures.is_err() {
-        eprintln!("{}", cluster.log_tails());
+    let mut figures = vec![];
+    if arguments.only != Some(Part::Snapshots) {
+        figures.extend(on_cluster(arguments, plan.disk_size, |cluster, dir| measure(cluster, dir, &plan))?);
     }
-    let figures = figures?;
-    cluster.down()?;
+    if arguments.only != Some(Part::Speed) {
+        let snapshots = &plan.snapshots;
+        figures
+            .extend(on_cluster(arguments, snapshots.disk_size, |cluster, _| snapshots::measure(cluster, snapshots))?);
+    }
     report::print(&figures);
-    println!(
-        "L1: one local file, L3: three in parallel, all O_DIRECT and durable on {}; one machine, one disk.",
-        arguments.dir.display()
-    );
+    if arguments.only != Some(Part::Snapshots) {
+        println!("L1: one local file, L3: three in parallel, all O_DIRECT and durable.");
+    }
+    if arguments.only != Some(Part::Speed) {
+        println!("Snapshots: Ashlar with and without; volumes are thin, and of one TiB a few MiB are written.");
+    }
+    println!("One machine, one disk: {}.", arguments.dir.display());
     println!("Not said by these figures: speed over a real network, or on disks with power-loss protection.");
     if let Some(path) = &arguments.json {
         std::fs::write(path, serde_json::to_vec_pretty(&figures)?)
             .with_context(|| format!("write {}", path.display()))?;
     }
     Ok(figures.iter().all(Figure::passes))
+}
+
+/// A cluster of its own for each part: what one leaves to be done in the background is not charged to the next.
+fn on_cluster(
+    arguments: &Arguments,
+    disk_size: &str,
+    part: impl FnOnce(&DevCluster, &Path) -> Result<Vec<Figure>>,
+) -> Result<Vec<Figure>> {
+    let dir = tempfile::Builder::new().prefix("ashlar-bench-").tempdir_in(&arguments.dir)?;
+    eprintln!("starting a cluster of three nodes on {}", arguments.dir.display());
+    let cluster = DevCluster::up(&dir.path().join("cluster"), 3, disk_size, None)?;
+    let figures = part(&cluster, dir.path());
+    if figures.is_err() {
+        eprintln!("{}", cluster.log_tails());
+    }
+    let figures = figures?;
+    cluster.down()?;
+    Ok(figures)
 }
 
 fn measure(cluster: &DevCluster, dir: &Path, plan: &Plan) -> Result<Vec<Figure>> {

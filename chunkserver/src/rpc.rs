@@ -1,17 +1,20 @@
 //! The control API of a chunkserver: what the control plane and people ask it. Never on the path of an I/O.
 
-use crate::serve::{CloneError, CloneOrder, DeleteError, DiskSnapshot, HostGone, HostHandle};
-use ashlar_engine::{CloneRefusal, Deleted, ReplicaStatus};
+use crate::serve::{CloneError, CloneOrder, DiskSnapshot, HostGone, HostHandle, ReplicaError};
+use ashlar_engine::{CloneRefusal, Deleted, ReplicaStatus, Space};
 use ashlar_rpc::control::chunkserver_server::Chunkserver;
 use ashlar_rpc::control::{
     self, ChunkserverStatus, ChunkserverStatusRequest, CloneReplicaRequest, CloneReplicaResponse, DeleteReplicaRequest,
-    DeleteReplicaResponse, DiskState,
+    DeleteReplicaResponse, DiskState, ReplicaSpace, ReplicaSpaceRequest,
 };
-use ashlar_types::{Base, ByteCount, DiskId, Epoch, Geometry, Lsn, NodeName, VolumeId};
+use ashlar_types::{
+    Base, ByteCount, ChunkIndex, DiskId, Epoch, Geometry, Kept, Lsn, NodeName, SLOT_BYTES, VolumeId,
+};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 pub(crate) struct ChunkserverService {
@@ -30,11 +33,7 @@ impl Chunkserver for ChunkserverService {
         let disk: DiskId = parse("disk", &request.disk)?;
         let volume: VolumeId = parse("volume", &request.volume)?;
         let epoch = parse_epoch(request.epoch)?;
-        let deleted = self.host.delete(disk, volume, epoch).await.map_err(|error| match error {
-            DeleteError::NoSuchDisk(_) => Status::not_found(error.to_string()),
-            DeleteError::Refused(_) => Status::failed_precondition(error.to_string()),
-            DeleteError::Ending => Status::unavailable(error.to_string()),
-        })?;
+        let deleted = self.host.delete(disk, volume, epoch).await.map_err(refused)?;
         let kept = deleted == Deleted::Kept;
         tracing::info!(%disk, %volume, %epoch, kept, "replica deleted");
         Ok(Response::new(DeleteReplicaResponse { kept }))
@@ -53,6 +52,25 @@ impl Chunkserver for ChunkserverService {
         let CloneOrder { disk, volume, base, .. } = order;
         tracing::info!(%disk, %volume, source = %base.volume, point = %base.point, "replica of a clone made");
         Ok(Response::new(CloneReplicaResponse {}))
+    }
+
+    async fn space(&self, request: Request<ReplicaSpaceRequest>) -> Result<Response<ReplicaSpace>, Status> {
+        let request = request.into_inner();
+        let replica: (DiskId, VolumeId) = (parse("disk", &request.disk)?, parse("volume", &request.volume)?);
+        let live = request.point_lsns.iter().copied().map(Lsn::from_raw).collect();
+        let kept = Kept { live, until: Lsn::MAX };
+        if !kept.is_valid() {
+            return Err(Status::invalid_argument("point_lsns: they do not ascend, or are too many"));
+        }
+        let points: Arc<[Lsn]> = kept.live.into();
+        let mut space = Space { freed_by_each: vec![0; points.len()], ..Space::default() };
+        for chunks in &request.chunks {
+            let until = chunks.first_chunk.checked_add(chunks.count);
+            let until = until.ok_or_else(|| Status::invalid_argument("chunks: there are not so many"))?;
+            let span = (ChunkIndex(chunks.first_chunk), ChunkIndex(until));
+            space.add(&self.host.space(replica, span, &points).await.map_err(refused)?);
+        }
+        Ok(Response::new(space_to_proto(&space)))
     }
 
     async fn status(&self, request: Request<ChunkserverStatusRequest>) -> Result<Response<ChunkserverStatus>, Status> {
@@ -136,6 +154,24 @@ fn refusal_to_status(refusal: CloneRefusal) -> Status {
 
 fn parse_epoch(number: u32) -> Result<Epoch, Status> {
     Epoch::new(number).ok_or_else(|| Status::invalid_argument(format!("epoch {number} is above {}", Epoch::MAX)))
+fn space_to_proto(space: &Space) -> ReplicaSpace {
+    let bytes = |slots: u64| slots * SLOT_BYTES;
+    ReplicaSpace {
+        used_bytes: bytes(space.taken),
+        unique_bytes: bytes(space.unique),
+        shared_bytes: bytes(space.shared),
+        snapshots_bytes: bytes(space.snapshots),
+        freed_by_each_bytes: space.freed_by_each.iter().copied().map(bytes).collect(),
+        freed_by_all_bytes: bytes(space.freed_by_all),
+    }
+}
+
+fn refused(error: ReplicaError) -> Status {
+    match error {
+        ReplicaError::NoSuchDisk(_) => Status::not_found(error.to_string()),
+        ReplicaError::Refused(_) => Status::failed_precondition(error.to_string()),
+        ReplicaError::Ending => Status::unavailable(error.to_string()),
+    }
 }
 
 fn parse<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, Status> {

@@ -6,7 +6,7 @@ mod hosted;
 mod links;
 
 pub use handle::{
-    CloneError, CloneOrder, DeleteError, DiskSnapshot, HostEvent, HostGone, HostHandle, HostSnapshot, LinkCounts,
+    CloneError, CloneOrder, DiskSnapshot, HostEvent, HostGone, HostHandle, HostSnapshot, LinkCounts, ReplicaError,
     Traffic,
 };
 pub use host::Host;

@@ -25,6 +25,7 @@ pub mod server;
 pub(crate) mod service;
 pub(crate) mod settings;
 pub(crate) mod snapshots;
+pub(crate) mod space;
 pub(crate) mod volumes;
 
 use crate::csi::inflight::InFlight;

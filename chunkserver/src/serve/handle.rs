@@ -1,10 +1,11 @@
 //! How other threads talk to a host: commands through a bounded channel, each answered once. Whoever asks
 //! waits; the host never does.
 
-use ashlar_engine::{CloneRefusal, Deleted, EngineStatus};
+use ashlar_engine::{CloneRefusal, Deleted, EngineStatus, Space};
 use ashlar_reactor::Waker;
-use ashlar_types::{Base, ByteCount, DiskId, Epoch, VolumeId};
+use ashlar_types::{Base, ByteCount, ChunkIndex, DiskId, Epoch, Lsn, VolumeId};
 use std::path::PathBuf;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Commands that wait for the host.
@@ -14,9 +15,27 @@ pub(crate) const EVENTS_MAX: usize = 256;
 
 #[derive(Debug)]
 pub(crate) enum HostCommand {
-    Snapshot { answer: oneshot::Sender<HostSnapshot> },
-    Delete { disk: DiskId, volume: VolumeId, epoch: Epoch, answer: oneshot::Sender<Result<Deleted, DeleteError>> },
-    Clone { order: CloneOrder, answer: oneshot::Sender<Result<(), CloneError>> },
+    Snapshot {
+        answer: oneshot::Sender<HostSnapshot>,
+    },
+    Delete {
+        disk: DiskId,
+        volume: VolumeId,
+        epoch: Epoch,
+        answer: oneshot::Sender<Result<Deleted, ReplicaError>>,
+    },
+    /// One page, and where the next one begins.
+    Space {
+        disk: DiskId,
+        volume: VolumeId,
+        chunks: (ChunkIndex, ChunkIndex),
+        points: Arc<[Lsn]>,
+        answer: oneshot::Sender<Result<(Space, Option<ChunkIndex>), ReplicaError>>,
+    },
+    Clone {
+        order: CloneOrder,
+        answer: oneshot::Sender<Result<(), CloneError>>,
+    },
     Stop,
 }
 
@@ -42,8 +61,9 @@ pub enum CloneError {
     Ending,
 }
 
+/// Why something about a replica was not done or not told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DeleteError {
+pub enum ReplicaError {
     #[error("disk {0} is not here")]
     NoSuchDisk(DiskId),
     #[error("{0}")]
@@ -51,6 +71,12 @@ pub enum DeleteError {
     /// The process is ending.
     #[error("the chunkserver is ending")]
     Ending,
+}
+
+impl From<&'static str> for ReplicaError {
+    fn from(reason: &'static str) -> ReplicaError {
+        ReplicaError::Refused(reason.to_owned())
+    }
 }
 
 /// The host has ended.
@@ -78,11 +104,31 @@ impl HostHandle {
     }
 
     /// Deletes the replica of the volume; every epoch up to `epoch` is fenced first. Says whether clones keep some of it.
-    pub async fn delete(&self, disk: DiskId, volume: VolumeId, epoch: Epoch) -> Result<Deleted, DeleteError> {
+    pub async fn delete(&self, disk: DiskId, volume: VolumeId, epoch: Epoch) -> Result<Deleted, ReplicaError> {
         let (answer, answered) = oneshot::channel();
         let command = HostCommand::Delete { disk, volume, epoch, answer };
-        self.send(command).await.map_err(|HostGone| DeleteError::Ending)?;
-        answered.await.map_err(|_| DeleteError::Ending)?
+        self.send(command).await.map_err(|HostGone| ReplicaError::Ending)?;
+        answered.await.map_err(|_| ReplicaError::Ending)?
+    }
+
+    /// For whom the replica keeps the chunks `from..until`. Asked for page by page: I/O goes on in between.
+    pub async fn space(
+        &self,
+        (disk, volume): (DiskId, VolumeId),
+        (from, until): (ChunkIndex, ChunkIndex),
+        points: &Arc<[Lsn]>,
+    ) -> Result<Space, ReplicaError> {
+        let mut space = Space::default();
+        let mut next = Some(from);
+        while let Some(from) = next {
+            let (answer, answered) = oneshot::channel();
+            let command = HostCommand::Space { disk, volume, chunks: (from, until), points: points.clone(), answer };
+            self.send(command).await.map_err(|HostGone| ReplicaError::Ending)?;
+            let (page, following) = answered.await.map_err(|_| ReplicaError::Ending)??;
+            space.add(&page);
+            next = following;
+        }
+        Ok(space)
     }
 
     /// Makes the replica of a clone, durably. Repeating it changes nothing.

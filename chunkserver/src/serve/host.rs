@@ -17,7 +17,7 @@
 //!   taken by `Links`.
 
 use super::handle::{
-    CloneError, CloneOrder, DeleteError, EVENTS_MAX, HostCommand, HostEvent, HostHandle, HostSnapshot, LinkCounts,
+    CloneError, CloneOrder, EVENTS_MAX, HostCommand, HostEvent, HostHandle, HostSnapshot, LinkCounts, ReplicaError,
 };
 use super::hosted::{FailedDisk, HostedDisk, is_host_token, operation_of, token_of};
 use super::links::Links;
@@ -40,7 +40,7 @@ mod admission;
 /// next start.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
-type DeleteAnswer = oneshot::Sender<Result<Deleted, DeleteError>>;
+type DeleteAnswer = oneshot::Sender<Result<Deleted, ReplicaError>>;
 type CloneAnswer = oneshot::Sender<Result<(), CloneError>>;
 
 pub struct Host {
@@ -299,7 +299,7 @@ impl Host {
             HostCommand::Snapshot { answer } => drop(answer.send(self.snapshot())),
             HostCommand::Delete { disk, volume, epoch, answer } => {
                 let Some(&index) = self.by_id.get(&disk) else {
-                    return drop(answer.send(Err(DeleteError::NoSuchDisk(disk))));
+                    return drop(answer.send(Err(ReplicaError::NoSuchDisk(disk))));
                 };
                 let op = self.next_order();
                 self.deletions.insert((index, op), answer);
@@ -314,6 +314,13 @@ impl Host {
                 self.clonings.insert((index, op), answer);
                 self.event(reactor, index, Event::Clone { op, volume, epoch, size, base });
             }
+            HostCommand::Space { disk, volume, chunks, points, answer } => {
+                let space = match self.by_id.get(&disk) {
+                    None => Err(ReplicaError::NoSuchDisk(disk)),
+                    Some(&index) => self.disks[index].engine.space(volume, chunks, &points).map_err(ReplicaError::from),
+                };
+                drop(answer.send(space));
+            }
             HostCommand::Stop => self.stop(reactor),
         }
     }
@@ -325,7 +332,7 @@ impl Host {
 
     fn deleted(&mut self, disk: usize, op: OpToken, result: Result<Deleted, String>) {
         let answer = self.deletions.remove(&(disk, op)).expect("a deletion is answered once");
-        drop(answer.send(result.map_err(DeleteError::Refused)));
+        drop(answer.send(result.map_err(ReplicaError::Refused)));
     }
 
     fn cloned(&mut self, disk: usize, op: OpToken, result: Result<(), CloneRefusal>) {

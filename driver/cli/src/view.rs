@@ -1,6 +1,10 @@
 //! What the CLI's JSON looks like: stable names, states as words, unknown values as null. Made from the control API's
 //! messages.
 
+mod space;
+
+pub use space::{SnapshotSpace, Space};
+
 use ashlar_rpc::control::{self, content_source::Of};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -34,6 +38,8 @@ pub struct Volume {
     pub condition: String,
     pub members: Vec<Member>,
     pub attached: Option<Attached>,
+    /// With `volume show` alone.
+    pub space: Option<Space>,
 }
 
 #[derive(Debug, Serialize)]
@@ -110,6 +116,7 @@ impl Volume {
             control::Use::Unspecified => "unknown",
         };
         let record = volume.record.unwrap_or_default();
+        let replicas = record.chunks.iter().map(|run| run.members.len()).max().unwrap_or(0);
         let condition = volume.condition.unwrap_or_default();
         let live = volume.attached.as_ref().map(|attached| attached.members.as_slice()).unwrap_or_default();
         let members: Vec<Member> = record.members.into_iter().map(|member| Member::of(member, live)).collect();
@@ -137,6 +144,7 @@ impl Volume {
             condition: condition.message,
             members,
             attached: volume.attached.map(Attached::of),
+            space: volume.space.map(|space| Space::of(space, replicas)),
         }
     }
 

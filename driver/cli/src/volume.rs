@@ -1,5 +1,7 @@
 //! `ashlar volume ...`
 
+mod space;
+
 use crate::args::{FrontendName, VolumeCommand};
 use crate::client::{Endpoint, explain};
 use crate::compare::compare;
@@ -33,8 +35,8 @@ pub async fn run(command: VolumeCommand, endpoint: &Endpoint) -> anyhow::Result<
         }
         VolumeCommand::List(format) => print(format, &all(&mut client).await?, |volumes| list(volumes)),
         VolumeCommand::Show { volume, format } => {
-            let volume = client.get_volume(control::VolumeRef { volume }).await.map_err(explain)?.into_inner();
-            print(format, &view::Volume::of(volume), show)
+            let asked = client.get_volume_space(control::VolumeRef { volume }).await;
+            print(format, &view::Volume::of(asked.map_err(explain)?.into_inner()), show)
         }
         VolumeCommand::Attach { volume, node, frontend, read_only } => {
             attach(&mut client, volume, node, frontend, read_only).await
@@ -155,9 +157,16 @@ fn show(volume: &view::Volume) {
         sheet.line("longest gap", format!("{} ms", attached.longest_gap_ms));
         sheet.line("repaired blocks", attached.repaired_blocks);
     }
+    if let Some(space) = &volume.space {
+        space::lines(space, &mut sheet);
+    }
     sheet.print();
     line("");
     members(&volume.members);
+    if let Some(space) = volume.space.as_ref().filter(|space| space.used_bytes > 0 && !space.snapshots.is_empty()) {
+        line("");
+        space::snapshots(space);
+    }
 }
 
 fn settings(volume: &view::Volume) {

@@ -101,6 +101,7 @@ impl Control {
             condition: Some(control::VolumeCondition { abnormal: condition.abnormal, message: condition.message }),
             published_read_only: volume.published_read_only,
             source,
+            space: None,
         }
     }
 }

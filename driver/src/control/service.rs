@@ -113,6 +113,12 @@ impl Cluster for Service {
         Ok(Response::new(self.0.present_volume(&found).await))
     }
 
+    async fn get_volume_space(&self, request: Request<VolumeRef>) -> Answer<Volume> {
+        let found = self.0.find_volume(&request.into_inner().volume).await?;
+        let space = Some(self.0.space(&found.volume.record).await);
+        Ok(Response::new(Volume { space, ..self.0.present_volume(&found).await }))
+    }
+
     async fn list_volumes(&self, request: Request<ListVolumesRequest>) -> Answer<ListVolumesResponse> {
         let request = request.into_inner();
         let mut response = ListVolumesResponse { volumes: Vec::new(), next_token: request.starting_token };

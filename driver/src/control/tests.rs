@@ -7,6 +7,7 @@ mod memberships;
 mod services;
 mod settings;
 mod snapshots;
+mod space;
 mod volumes;
 
 use super::attachment::{DetachMode, Show};
@@ -257,7 +258,7 @@ impl World {
         played
     }
 
-    /// Plays the chunkserver of a node, which refuses the first `refusals` deletions; tells of each request.
+    /// Plays the chunkserver of a node, which refuses the first `refusals` calls; tells of each deletion.
     async fn play_chunkserver(
         &self,
         number: u128,
@@ -279,6 +280,7 @@ impl World {
     }
 }
 
+/// Every chunk on it takes a byte of each kind.
 pub(crate) struct PlayedChunkserver {
     refusals: AtomicUsize,
     asked: mpsc::UnboundedSender<proto::DeleteReplicaRequest>,
@@ -306,6 +308,14 @@ impl PlayedChunkserver {
     }
 }
 
+impl PlayedChunkserver {
+    fn may_refuse(&self) -> std::result::Result<(), Status> {
+        let refused =
+            self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if refused { Err(Status::unavailable("not now")) } else { Ok(()) }
+    }
+}
+
 #[tonic::async_trait]
 impl Chunkserver for PlayedChunkserver {
     async fn delete_replica(
@@ -313,13 +323,25 @@ impl Chunkserver for PlayedChunkserver {
         request: Request<proto::DeleteReplicaRequest>,
     ) -> std::result::Result<Response<proto::DeleteReplicaResponse>, Status> {
         let _test_is_over = self.asked.send(request.into_inner());
-        match self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
-            Ok(_) => Err(Status::unavailable("not now")),
-            Err(_) => {
-                let kept = self.keeps.load(Ordering::SeqCst);
-                Ok(Response::new(proto::DeleteReplicaResponse { kept }))
-            }
-        }
+        self.may_refuse()?;
+        Ok(Response::new(proto::DeleteReplicaResponse { kept: self.keeps.load(Ordering::SeqCst) }))
+    }
+
+    async fn space(
+        &self,
+        request: Request<proto::ReplicaSpaceRequest>,
+    ) -> std::result::Result<Response<proto::ReplicaSpace>, Status> {
+        self.may_refuse()?;
+        let request = request.into_inner();
+        let count = request.chunks.iter().map(|span| u64::from(span.count)).sum();
+        Ok(Response::new(proto::ReplicaSpace {
+            used_bytes: 4 * count,
+            unique_bytes: count,
+            shared_bytes: count,
+            snapshots_bytes: count,
+            freed_by_each_bytes: vec![count; request.point_lsns.len()],
+            freed_by_all_bytes: count,
+        }))
     }
 
     async fn clone_replica(
