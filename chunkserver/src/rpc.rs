@@ -7,9 +7,7 @@ use ashlar_rpc::control::{
     self, ChunkserverStatus, ChunkserverStatusRequest, CloneReplicaRequest, CloneReplicaResponse, DeleteReplicaRequest,
     DeleteReplicaResponse, DiskState, ReplicaSpace, ReplicaSpaceRequest,
 };
-use ashlar_types::{
-    Base, ByteCount, ChunkIndex, DiskId, Epoch, Geometry, Kept, Lsn, NodeName, SLOT_BYTES, VolumeId,
-};
+use ashlar_types::{Base, ByteCount, ChunkIndex, DiskId, Epoch, Geometry, Kept, Lsn, NodeName, SLOT_BYTES, VolumeId};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -154,6 +152,8 @@ fn refusal_to_status(refusal: CloneRefusal) -> Status {
 
 fn parse_epoch(number: u32) -> Result<Epoch, Status> {
     Epoch::new(number).ok_or_else(|| Status::invalid_argument(format!("epoch {number} is above {}", Epoch::MAX)))
+}
+
 fn space_to_proto(space: &Space) -> ReplicaSpace {
     let bytes = |slots: u64| slots * SLOT_BYTES;
     ReplicaSpace {

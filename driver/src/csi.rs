@@ -1,4 +1,5 @@
-//! The Container Storage Interface on a Unix socket: Identity with Controller (control mode) or with Node (node mode).
+//! The Container Storage Interface on a Unix socket: Identity with Controller and SnapshotMetadata (control mode) or
+//! with Node (node mode).
 //!
 //! The socket has mode 0600 in a directory of mode 0700, and a peer that is neither root nor our own user is
 //! disconnected before a byte of it is read.
@@ -6,6 +7,7 @@
 pub mod controller;
 pub mod identity;
 pub mod inflight;
+pub mod metadata;
 pub mod node;
 pub mod params;
 pub mod status;

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`config`] | flags and environment, checked once |
 //! | [`control`] | volumes, membership, registry, events: the catalog's state, and the gRPC services over it |
-//! | [`csi`] | the Container Storage Interface: identity, controller, node |
+//! | [`csi`] | the Container Storage Interface: identity, controller, snapshot metadata, node |
 //! | [`mount`] | filesystems, mounts and devices of the node service |
 //! | [`metrics`] | counters and gauges, and the page that shows them |
 //!

@@ -9,6 +9,7 @@ use ashlar_rpc::csi::{
     controller_client::ControllerClient,
     identity_client::IdentityClient,
     node_client::NodeClient,
+    snapshot_metadata_client::SnapshotMetadataClient,
     volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume, access_mode::Mode},
     volume_content_source::{SnapshotSource, Type as SourceType},
 };
@@ -67,6 +68,10 @@ impl Kubelet {
 
     pub async fn identity(&self) -> Result<IdentityClient<Channel>> {
         Ok(IdentityClient::new(channel(&self.controller_socket).await?))
+    }
+
+    pub async fn snapshot_metadata(&self) -> Result<SnapshotMetadataClient<Channel>> {
+        Ok(SnapshotMetadataClient::new(channel(&self.controller_socket).await?))
     }
 
     pub async fn node(&self) -> Result<NodeClient<Channel>> {

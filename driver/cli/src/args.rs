@@ -169,9 +169,48 @@ pub enum SnapshotCommand {
         /// Name or id.
         snapshot: String,
     },
+    /// Which ranges of a volume changed between two of its snapshots.
+    Diff {
+        /// The older one, by name or id.
+        base: String,
+        /// The newer one.
+        target: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Write a snapshot, or what changed since another one, into a file; one that was interrupted goes on.
+    Export {
+        /// Name or id.
+        snapshot: String,
+        /// Only what changed since this older snapshot of the same volume.
+        #[arg(long, value_name = "SNAPSHOT")]
+        since: Option<String>,
+        /// A file, or `-` for the standard output.
+        file: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Write an exported file into a volume that is not attached.
+    Import(SnapshotImport),
     /// Snapshots of several volumes at one instant.
     #[command(subcommand)]
     Group(GroupCommand),
+}
+
+#[derive(Debug, Args)]
+pub struct SnapshotImport {
+    /// Name or id; at least as large as the snapshot was.
+    pub volume: String,
+    /// A file, or `-` for the standard input.
+    pub file: String,
+    /// This machine, whose datapath writes. [default: the node of the volume's first replica]
+    #[arg(long)]
+    pub node: Option<String>,
+    /// Also into a volume that was written to: what it holds is lost.
+    #[arg(long)]
+    pub overwrite: bool,
+    #[command(flatten)]
+    pub format: Format,
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,20 +6,18 @@
 //! those slots from all of them, in pieces of [`PIECE_SLOTS`], data and checksums. All are asked before the first
 //! answer is awaited, so a piece takes as long as the slowest replica, and memory holds one piece for each.
 
-mod observer;
-
 use crate::args::Format;
 use crate::client::explain;
 use crate::output::{Sheet, print};
 use crate::progress::Progress;
 use anyhow::{Context, bail, ensure};
+use ashlar_changes::{Content, Observer};
 use ashlar_rpc::control::{self, cluster_client::ClusterClient};
 use ashlar_rpc::convert::record_from_proto;
 use ashlar_types::{
     BLOCK_BYTES, BLOCKS_PER_SLOT, BlockCount, ByteCount, ChunkIndex, ChunkRange, ChunkRun, Lsn, SlotIndex, SlotSet,
     VolumeRecord,
 };
-use observer::{Content, Observer};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use tonic::transport::Channel;

@@ -5,7 +5,9 @@
 //! | [`args`] | the grammar |
 //! | [`client`] | the way to the control plane, and its errors in one line |
 //! | [`volume`], [`cluster`] | commands that ask the control plane |
+//! | [`snapshot`] | the same of snapshots; what changed, export, import |
 //! | [`compare`] | the replicas of a volume, block by block |
+//! | [`nbd`] | a volume's device, to be written to |
 //! | [`view`] | what the JSON looks like |
 //! | [`dev`] | a whole cluster on this machine |
 //! | [`output`], [`progress`], [`size`] | tables and JSON, a spinner, sizes |
@@ -19,6 +21,7 @@ pub mod client;
 pub mod cluster;
 pub mod compare;
 pub mod dev;
+pub mod nbd;
 pub mod output;
 pub mod progress;
 pub mod size;

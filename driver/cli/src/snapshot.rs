@@ -1,6 +1,10 @@
 //! `ashlar snapshot ...`
 
+mod diff;
+mod export;
 mod group;
+mod import;
+mod source;
 
 use crate::args::SnapshotCommand;
 use crate::client::{Endpoint, explain};
@@ -36,11 +40,20 @@ pub async fn run(command: SnapshotCommand, endpoint: &Endpoint) -> anyhow::Resul
             client.delete_snapshot(control::SnapshotRef { snapshot }).await.map_err(explain)?;
             Ok(())
         }
+        SnapshotCommand::Diff { base, target, format } => diff::run(&mut client, base, target, format).await,
+        SnapshotCommand::Export { snapshot, since, file, format } => {
+            export::run(&mut client, snapshot, since, &file, format).await
+        }
+        SnapshotCommand::Import(import) => import::run(&mut client, import).await,
         SnapshotCommand::Group(command) => group::run(command, &mut client).await,
     }
 }
 
 async fn all(client: &mut ClusterClient<Channel>, volume: String) -> anyhow::Result<Vec<view::Snapshot>> {
+    Ok(all_messages(client, volume).await?.into_iter().map(view::Snapshot::of).collect())
+}
+
+async fn all_messages(client: &mut ClusterClient<Channel>, volume: String) -> anyhow::Result<Vec<control::Snapshot>> {
     let mut snapshots = Vec::new();
     let mut starting_token = String::new();
     loop {
@@ -50,7 +63,7 @@ async fn all(client: &mut ClusterClient<Channel>, volume: String) -> anyhow::Res
             starting_token: starting_token.clone(),
         };
         let page = client.list_snapshots(request).await.map_err(explain)?.into_inner();
-        snapshots.extend(page.snapshots.into_iter().map(view::Snapshot::of));
+        snapshots.extend(page.snapshots);
         if page.next_token.is_empty() {
             return Ok(snapshots);
         }

@@ -108,8 +108,9 @@ pub fn made(clone: &VolumeRecord, disks: &[DiskId]) -> Result<VolumeRecord, Refu
             member.state = MemberState::Out { commit: Lsn::ZERO };
         }
     });
-    let made = next.fewest_in_sync_without(&[]);
-    if made < next.min_replicas { Err(Refusal::TooFew { made, min: next.min_replicas }) } else { Ok(next) }
+    // Where all that are left have made theirs, more will come by their return only, under a writer.
+    let (made, wanted) = (next.fewest_in_sync_without(&[]), clone.fewest_in_sync_without(&[]).min(next.min_replicas));
+    if made == 0 || made < wanted { Err(Refusal::TooFew { made, min: next.min_replicas }) } else { Ok(next) }
 }
 
 /// Each replica that is in-sync or returns has everything itself. Who is out gets everything when it returns: once the

@@ -5,6 +5,7 @@ use super::service::Service;
 use super::{Control, reaper};
 use crate::config::ControlConfig;
 use crate::csi::controller::ControllerService;
+use crate::csi::metadata::MetadataService;
 use crate::csi::{Socket, identity::IdentityService};
 use crate::metrics::{Metrics, Page};
 use crate::shutdown::Shutdown;
@@ -17,6 +18,7 @@ use ashlar_rpc::control::registry_server::RegistryServer;
 use ashlar_rpc::csi::controller_server::ControllerServer;
 use ashlar_rpc::csi::group_controller_server::GroupControllerServer;
 use ashlar_rpc::csi::identity_server::IdentityServer;
+use ashlar_rpc::csi::snapshot_metadata_server::SnapshotMetadataServer;
 use ashlar_types::ClusterId;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -92,7 +94,8 @@ impl ControlServer {
             let services = Server::builder()
                 .add_service(IdentityServer::new(IdentityService))
                 .add_service(ControllerServer::new(ControllerService::new(control.clone())))
-                .add_service(GroupControllerServer::new(ControllerService::new(control.clone())));
+                .add_service(GroupControllerServer::new(ControllerService::new(control.clone())))
+                .add_service(SnapshotMetadataServer::new(MetadataService::new(control.clone())));
             socket.serve(services, shutdown.clone().requested()).await
         };
         let page = async {

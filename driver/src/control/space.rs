@@ -139,9 +139,10 @@ fn add(told: &mut VolumeSpace, freed_by_each: &mut [u64], part: &ReplicaSpace) {
     freed_by_each.iter_mut().zip(&part.freed_by_each_bytes).for_each(|(sum, freed)| *sum += freed);
 }
 
-/// Of several snapshots at one point each other one keeps what this one does.
+/// Of several snapshots at one point each other one keeps what this one does; a clone that reads by it does, too.
 fn freed_by(record: &VolumeRecord, snapshot: &Snapshot, freed_by_each: &[u64]) -> u64 {
-    if record.snapshots.iter().filter(|other| other.point == snapshot.point).count() > 1 {
+    let is_shared = record.snapshots.iter().filter(|other| other.point == snapshot.point).count() > 1;
+    if is_shared || record.clones.iter().any(|clone| clone.point == snapshot.point) {
         return 0;
     }
     let at = record.points().iter().position(|&point| point == snapshot.point);

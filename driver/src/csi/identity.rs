@@ -30,7 +30,12 @@ impl Identity for IdentityService {
         &self,
         _request: Request<GetPluginCapabilitiesRequest>,
     ) -> Result<Response<GetPluginCapabilitiesResponse>, Status> {
-        let offers = [Type::ControllerService, Type::VolumeAccessibilityConstraints, Type::GroupControllerService];
+        let offers = [
+            Type::ControllerService,
+            Type::VolumeAccessibilityConstraints,
+            Type::GroupControllerService,
+            Type::SnapshotMetadataService,
+        ];
         let capability = |offer: Type| PluginCapability {
             r#type: Some(plugin_capability::Type::Service(Service { r#type: offer as i32 })),
         };

@@ -4,13 +4,14 @@
 use crate::disk::SparseDisk;
 use crate::site::{CLUSTER, DISK, Site, superblock};
 use crate::targets::{engine_recover, journal_batch};
+use ashlar_changes::stream::{Identity, Writer};
 use ashlar_engine::{Event, LinkId};
 use ashlar_rpc::convert::{answer_to_proto, proposal_to_proto, record_to_proto};
 use ashlar_rpc::{control, csi};
 use ashlar_types::{
-    BLOCK_BYTES, BLOCKS_PER_SLOT, BlockCount, BlockIndex, ByteCount, CHUNK_BYTES, Change, ChangeAnswer, ChunkIndex,
-    ChunkRange, Epoch, FloorRange, Instant, Kept, Lsn, MemberState, RequestId, SessionId, SlotIndex, Snapshot,
-    SnapshotId, VolumeId,
+    BLOCK_BYTES, BLOCKS_PER_SLOT, BlockCount, BlockIndex, ByteCount, ByteOffset, CHUNK_BYTES, Change, ChangeAnswer,
+    ChunkIndex, ChunkRange, Epoch, FloorRange, Instant, Kept, Lsn, MemberState, RequestId, SessionId, SlotIndex,
+    Snapshot, SnapshotId, VolumeId,
 };
 use ashlar_wire::{BlockData, Frame, Open, Reply, Request, SlotContent, encode_reply, encode_request};
 use prost::Message;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<(&'static str, Inputs)> {
         ("nbd", nbd_inputs()),
         ("control_api", control_inputs()),
         ("names", names_inputs()),
+        ("export_stream", stream_inputs()),
     ]
 }
 
@@ -286,4 +288,28 @@ fn control_inputs() -> Inputs {
 fn names_inputs() -> Inputs {
     let texts = ["node-1.example", "00000000-0000-0000-0000-00000000000a", "pvc_1", "../../etc", "a\nb", "\u{e9}"];
     texts.map(|text| text.as_bytes().to_vec()).to_vec()
+}
+
+/// An exported snapshot and what changed since one, each as it is, cut off and with another byte.
+fn stream_inputs() -> Inputs {
+    let stream = |base: Option<SnapshotId>| {
+        let (volume, snapshot) = (VolumeId::from_u128(1), SnapshotId::from_u128(2));
+        let identity = Identity { volume, snapshot, base, size: ByteCount(CHUNK_BYTES) };
+        let mut bytes = vec![u8::from(base.is_some())];
+        let mut writer = Writer::begin(identity, &mut bytes).expect("memory takes it");
+        writer.data(ByteOffset(0), &[7; BLOCK_BYTES as usize]).expect("memory takes it");
+        if base.is_some() {
+            writer.zeros(ByteOffset(8 * BLOCK_BYTES), ByteCount(BLOCK_BYTES)).expect("memory takes it");
+        }
+        writer.finish().expect("memory takes it");
+        bytes
+    };
+    let whole = [stream(None), stream(Some(SnapshotId::from_u128(3)))];
+    let mut damaged = whole[0].clone();
+    damaged[300] ^= 1;
+    let more = [&whole[0][..], &[0]].concat();
+    let mut newer = whole[0].clone();
+    newer[9] = 2;
+    let cut = whole[0][..200].to_vec();
+    whole.into_iter().chain([damaged, more, newer, cut, b"\0notes".to_vec()]).collect()
 }

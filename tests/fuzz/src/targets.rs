@@ -3,6 +3,7 @@
 pub(crate) mod control_api;
 pub(crate) mod engine_events;
 pub(crate) mod engine_recover;
+pub(crate) mod export_stream;
 pub(crate) mod index_row;
 pub(crate) mod journal_batch;
 pub(crate) mod names;

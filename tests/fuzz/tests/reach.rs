@@ -58,6 +58,16 @@ const REACHED: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("names", &[("taken", "id name")]),
+    (
+        "export_stream",
+        &[
+            ("opened", "full incremental"),
+            ("frame", "data zeros"),
+            ("stream", "whole"),
+            ("broken", "Damaged Truncated Trailing"),
+            ("refused", "Foreign Newer"),
+        ],
+    ),
 ];
 
 #[test]

@@ -74,6 +74,17 @@ fn a_disk_that_cannot_make_its_replica_is_out_and_too_few_are_refused() {
     assert_eq!(two.member(all[2]).unwrap().state, MemberState::Out { commit: Lsn::ZERO });
     assert_eq!(two.in_sync().count(), 2);
     assert_eq!(made(&clone, &all[..1]), Err(Refusal::TooFew { made: 1, min: 2 }));
+    assert_eq!(made(&clone, &[]), Err(Refusal::TooFew { made: 0, min: 2 }));
+}
+
+#[test]
+fn a_clone_whose_other_disks_were_lost_meanwhile_is_made_of_what_is_left() {
+    let (_, mut clone) = begun(&source());
+    for member in &mut clone.members[1..] {
+        member.state = MemberState::Out { commit: Lsn::ZERO };
+    }
+    let alone = disks(&clone)[0];
+    assert_eq!(made(&clone, &[alone]).unwrap().in_sync().count(), 1);
 }
 
 #[test]
