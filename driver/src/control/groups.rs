@@ -112,8 +112,7 @@ impl Control {
         let mut snapshots = Vec::new();
         for (index, &volume) in volumes.iter().enumerate() {
             let size = self.volume(volume).await?.volume.record.size;
-            let of_group = format!("{name}.{}", index + 1);
-            let name = of_group.parse().map_err(|error| Error::invalid(format!("name: {error}")))?;
+            let name = member_name(id, name, index + 1)?;
             let id_of = SnapshotId::from_u128(uuid::Uuid::new_v4().as_u128());
             let group = Some(id);
             snapshots.push(SnapshotInfo {
@@ -269,6 +268,12 @@ impl Control {
 
 fn new_group_id() -> GroupId {
     GroupId::from_u128(uuid::Uuid::new_v4().as_u128())
+}
+
+/// A group's name may be as long as any; then its members have theirs of its id.
+fn member_name(id: GroupId, name: &VolumeName, number: usize) -> Result<VolumeName> {
+    let named = format!("{name}.{number}").parse().or_else(|_| format!("group-{id}.{number}").parse());
+    named.map_err(|error| Error::invalid(format!("name: {error}")))
 }
 
 fn check_volumes(volumes: &[VolumeId]) -> Result<()> {

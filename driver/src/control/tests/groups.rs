@@ -100,3 +100,13 @@ async fn a_group_is_deleted_as_a_whole() {
     let (page, next) = world.control.list_groups("", 10).await.unwrap();
     assert!(page.groups.is_empty() && next.is_none());
 }
+
+#[tokio::test]
+async fn a_group_may_have_the_longest_name() {
+    let world = World::with_nodes(3).await;
+    let (ids, _datapaths) = world.three().await;
+    for long in ["g".repeat(127), "g".repeat(128)] {
+        let taken = world.control.create_group(&name(&long), &ids).await.unwrap();
+        assert!(taken.group.is_ready && taken.group.members.len() == 3);
+    }
+}
