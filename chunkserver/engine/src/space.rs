@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   floors   0 ......... p1 ......... p2 ......... now      p1, p2: points of snapshots
-//!   bands    |     0     |     1      |     2     |         a snapshot reads the bands before its point, the present all
+//!   bands    |     0     |     1      |     2     |         a snapshot reads what is before its point, the present all
 //! ```
 //! Versions of one band become one sooner or later (`store/merge`), so a slot is counted as it will be then: at most
 //! one place for each band. Without the snapshot between them two bands are one: what that gives back is the place
