@@ -11,7 +11,8 @@ use crate::report::{Bar, Figure};
 use anyhow::{Context, Result, ensure};
 use ashlar_rpc::control::{CreateSnapshotRequest, ListSnapshotsRequest, SnapshotRef, VolumeRef};
 use ashlar_tests::{DevCluster, NbdClient, nbd_socket};
-use guest::{Guest, SLOT_BYTES, Span, longest_in, median, read_once, spread, under_writers, wait_writes, write_once};
+use ashlar_types::{BLOCK_BYTES, SLOT_BYTES};
+use guest::{Guest, Span, longest_in, median, read_once, spread, under_writers, wait_writes, write_once};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -124,7 +125,7 @@ impl Stage<'_> {
         let mut deep = self.open("deep", GIB, DEEP_SLOTS)?;
         for depth in 0..DEPTH {
             self.snapshot("deep", &format!("deep-{depth}"))?;
-            let within = depth as u64 % (SLOT_BYTES / guest::BLOCK_BYTES) * guest::BLOCK_BYTES;
+            let within = depth as u64 % (SLOT_BYTES / BLOCK_BYTES) * BLOCK_BYTES;
             let offsets: Vec<u64> = spread(DEEP_SLOTS, GIB).into_iter().map(|slot| slot + within).collect();
             write_once(&mut deep, &offsets)?;
             write_once(&mut plain, &offsets)?;
@@ -133,9 +134,9 @@ impl Stage<'_> {
         let slots = spread(DEEP_SLOTS, GIB);
         let (mut ratios, mut whole, mut deeps, mut plains) = (vec![], vec![], vec![], vec![]);
         for turn in 0..self.plan.turns {
-            let within = turn as u64 % (SLOT_BYTES / guest::BLOCK_BYTES) * guest::BLOCK_BYTES;
+            let within = turn as u64 % (SLOT_BYTES / BLOCK_BYTES) * BLOCK_BYTES;
             let blocks: Vec<u64> = slots.iter().cycle().take(200).map(|slot| slot + within).collect();
-            let [of_deep, of_plain] = in_turns(turn, &mut deep, &mut plain, &blocks, guest::BLOCK_BYTES as u32)?;
+            let [of_deep, of_plain] = in_turns(turn, &mut deep, &mut plain, &blocks, BLOCK_BYTES as u32)?;
             ratios.push(of_deep.as_secs_f64() / of_plain.as_secs_f64());
             deeps.push(of_deep);
             plains.push(of_plain);
@@ -153,7 +154,7 @@ impl Stage<'_> {
             median(plains).as_micros(),
             whole[whole.len() / 2]
         );
-        let name = format!("4 KiB random read, {DEPTH} snapshots / none");
+        let name = format!("4 KiB read, {DEPTH} snapshots / none");
         Ok(Figure::of_rounds(&name, "x", ratios, Bar::AtMost(1.15), detail))
     }
 

@@ -1,13 +1,16 @@
 //! Which blocks changed since a snapshot, listed over an observer's link to one replica, beside listing and reading
 //! everything. What an incremental export begins with; its own way of listing belongs in [`list`].
 
-use super::guest::{SLOT_BYTES, spread, write_once};
+use super::guest::{spread, write_once};
 use super::{GIB, Stage};
 use crate::report::{Bar, Figure};
 use anyhow::{Context, Result, bail, ensure};
 use ashlar_rpc::control::Volume;
 use ashlar_tests::Peer;
-use ashlar_types::{BLOCKS_PER_SLOT, BlockCount, ChunkIndex, ChunkRange, Epoch, FloorRange, Lsn, SessionId, SlotSet};
+use ashlar_types::{
+    BLOCKS_PER_SLOT, BlockCount, CHUNK_BYTES, ChunkIndex, ChunkRange, Epoch, FloorRange, Lsn, SLOT_BYTES, SessionId,
+    SlotSet,
+};
 use ashlar_wire::{Reply, Request};
 use std::time::{Duration, Instant};
 
@@ -71,7 +74,7 @@ fn list(link: &mut Peer, floors: FloorRange) -> Result<(Listed, Duration)> {
     let mut listed = Listed { blocks: 0, slots: vec![] };
     let mut next = Some(ChunkIndex(0));
     while let Some(from) = next {
-        let until = ChunkIndex((VOLUME_BYTES / ashlar_types::CHUNK_BYTES) as u32);
+        let until = ChunkIndex((VOLUME_BYTES / CHUNK_BYTES) as u32);
         let Reply::Changed { entries, next: following } =
             link.ask(Request::ListChanged { from, until, after: floors.from, floors })?
         else {

@@ -2,13 +2,12 @@
 
 use anyhow::{Context, Result};
 use ashlar_tests::{NbdClient, wait_until};
+use ashlar_types::{BLOCK_BYTES, SLOT_BYTES};
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
-pub(super) const BLOCK_BYTES: u64 = 4096;
-pub(super) const SLOT_BYTES: u64 = 64 << 10;
 /// Between two snapshots, by each guest.
 const WRITES_BETWEEN: u64 = 30;
 const LIMIT: Duration = Duration::from_secs(120);

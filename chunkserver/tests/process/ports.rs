@@ -6,7 +6,8 @@ use ashlar_rpc::control::chunkserver_client::ChunkserverClient;
 use ashlar_rpc::control::heartbeat_request::Daemon as Beating;
 use ashlar_rpc::control::registry_server::{Registry, RegistryServer};
 use ashlar_rpc::control::{
-    ChunkserverStatus, ChunkserverStatusRequest, DeleteReplicaRequest, DiskState, HeartbeatRequest, HeartbeatResponse,
+    ChunkSpan, ChunkserverStatus, ChunkserverStatusRequest, DeleteReplicaRequest, DiskState, HeartbeatRequest,
+    HeartbeatResponse, ReplicaSpaceRequest,
 };
 use ashlar_wire::{Request, Status};
 use std::io::{Read, Write};
@@ -90,6 +91,42 @@ async fn a_deleted_replica_is_gone_and_its_writer_is_fenced() {
     writer.expect_ended();
     let refused = Client::connect(address, 3).refused(Request::Open(open(CLUSTER, disk)));
     assert!(matches!(refused, Status::Fenced | Status::Deleted), "{refused:?}");
+}
+
+/// What a replica does not have is refused, and so are questions that cannot be.
+#[tokio::test]
+async fn the_space_of_a_replica_is_told_and_nonsense_is_refused() {
+    let disks = Disks::format(1, 64);
+    let daemon = disks.serve();
+    let disk = disks.ids[0];
+    let mut writer = Client::open(daemon.address("data_address"), disk, 3);
+    writer.done(write(3, 1, 0, &content(1, 64)));
+    let url = format!("http://{}", daemon.address("rpc_address"));
+    let mut control = ChunkserverClient::connect(url).await.unwrap();
+    let ask = |disk: String, count, point_lsns: &[u64]| ReplicaSpaceRequest {
+        disk,
+        volume: VOLUME.to_string(),
+        chunks: vec![ChunkSpan { first_chunk: 0, count }],
+        point_lsns: point_lsns.to_vec(),
+    };
+    let here = disk.to_string();
+    let told = control.space(ask(here.clone(), 1, &[])).await.unwrap().into_inner();
+    assert_eq!((told.used_bytes, told.unique_bytes, told.shared_bytes), (4 << 16, 4 << 16, 0));
+    let told = control.space(ask(here.clone(), 1, &[1 << 50, 1 << 51])).await.unwrap().into_inner();
+    assert_eq!((told.unique_bytes, told.shared_bytes, told.freed_by_each_bytes), (0, 4 << 16, vec![0, 0]));
+    assert_eq!(control.space(ask(here.clone(), 0, &[5])).await.unwrap().into_inner().used_bytes, 0);
+
+    let many: Vec<u64> = (1..300).collect();
+    let mut beyond = ask(here.clone(), u32::MAX, &[]);
+    beyond.chunks[0].first_chunk = 1;
+    let nonsense = [ask(here.clone(), 1, &[7, 7]), ask(here.clone(), 1, &[0]), ask(here.clone(), 1, &many), beyond];
+    for question in nonsense.into_iter().chain([ask("../disk".to_owned(), 1, &[])]) {
+        assert_eq!(control.space(question).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+    }
+    let elsewhere = control.space(ask(VOLUME.to_string(), 1, &[])).await.unwrap_err();
+    assert_eq!(elsewhere.code(), tonic::Code::NotFound);
+    let foreign = ReplicaSpaceRequest { volume: CLUSTER.to_string(), ..ask(here, 1, &[]) };
+    assert_eq!(control.space(foreign).await.unwrap_err().code(), tonic::Code::FailedPrecondition);
 }
 
 async fn status(control: &mut ChunkserverClient<tonic::transport::Channel>) -> ChunkserverStatus {
