@@ -50,6 +50,7 @@ slips! {
     EndWraps "nbd" "end-wraps" "the end of a request is counted modulo 2^64",
     MemberBelieved "control_api" "member-believed" "a run of chunks may name a member that there is not",
     NameClimbs "names" "name-climbs" "a name may have a slash in its middle",
+    FrameGoesBack "export_stream" "frame-goes-back" "a frame of an exported stream may lie before the last one",
 }
 
 #[cfg(feature = "mutants")]

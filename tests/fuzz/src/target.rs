@@ -45,7 +45,7 @@ pub const TARGETS: &[Target] = &[
     target("nbd", nbd::run, 4 * KIB, 8 * MIB, 360),
     target("control_api", control_api::run, 4 * KIB, 8 * MIB, 1090),
     target("names", names::run, 512, MIB, 160),
-    target("export_stream", export_stream::run, 16 * KIB, 4 * MIB, 150),
+    target("export_stream", export_stream::run, 16 * KIB, 4 * MIB, 120),
 ];
 
 impl Target {

@@ -1,7 +1,7 @@
 //! How far a stream has come: the same for who writes it and for who reads it.
 
 use super::layout::{DATA_BYTES_MAX, HEADER_BYTES, Head, Identity, Kind};
-use ashlar_types::{BLOCK_BYTES, BlockIndex, ByteCount, Crc32};
+use ashlar_types::{BLOCK_BYTES, BlockIndex, ByteCount, Crc32, Slip};
 use crc32fast::Hasher;
 
 /// What the frames of a stream carry together.
@@ -75,7 +75,7 @@ impl Position {
         let end = head.offset.checked_add(head.length);
         match end {
             _ if !aligned || head.length == 0 => Some("a frame that is not of whole blocks"),
-            _ if head.offset < self.end => Some("a frame before the last one"),
+            _ if head.offset < self.end && !Slip::FrameGoesBack.is_on() => Some("a frame before the last one"),
             None => Some("a frame beyond the end of the volume"),
             Some(end) if end > self.identity.size.0 => Some("a frame beyond the end of the volume"),
             _ if head.kind == Kind::Data && head.length > DATA_BYTES_MAX => Some("a frame that is too long"),
