@@ -51,7 +51,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// The next frame; `None` behind the end mark, if nothing follows it.
-    pub fn next(&mut self) -> Result<Option<Frame>> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame>> {
         if self.ended {
             return Ok(None);
         }

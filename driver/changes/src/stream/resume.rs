@@ -45,7 +45,7 @@ pub fn scan(identity: Identity, mut input: impl Read) -> Result<Option<Scan>> {
         return Err(StreamError::Other { found: reader.identity().snapshot });
     }
     loop {
-        match reader.next() {
+        match reader.next_frame() {
             Ok(Some(_)) => {}
             Ok(None) => return Ok(Some(Scan { position: reader.position, is_complete: true })),
             Err(StreamError::Truncated { .. } | StreamError::Damaged { .. }) => {

@@ -36,7 +36,7 @@ fn stream(identity: Identity, frames: &[Frame]) -> Vec<u8> {
 fn read(bytes: &[u8]) -> Result<(Identity, Vec<Frame>, Totals)> {
     let mut reader = Reader::open(bytes)?;
     let mut frames = Vec::new();
-    while let Some(frame) = reader.next()? {
+    while let Some(frame) = reader.next_frame()? {
         frames.push(frame);
     }
     Ok((reader.identity(), frames, reader.totals()))

@@ -199,7 +199,7 @@ fn verify(
     progress: Progress,
 ) -> anyhow::Result<(Reader<Input>, Progress)> {
     let Some(file) = file else { return Ok((reader, progress)) };
-    while let Some(frame) = reader.next()? {
+    while let Some(frame) = reader.next_frame()? {
         plan.unmet.meet(&frame)?;
         progress.say(format!("verifying: at {}", format_size(ByteCount(frame.offset.0))));
     }
@@ -211,7 +211,7 @@ fn write(mut reader: Reader<Input>, mut nbd: Nbd, mut plan: Plan, progress: &Pro
     let size = reader.identity().size;
     ensure!(nbd.size() >= size, "the device has {} bytes, the snapshot {size}", nbd.size());
     let mut done = ByteOffset(0);
-    while let Some(frame) = reader.next()? {
+    while let Some(frame) = reader.next_frame()? {
         plan.unmet.meet(&frame)?;
         if plan.zero_gaps && frame.offset > done {
             nbd.zero(done, ByteCount(frame.offset.0 - done.0))?;

@@ -27,7 +27,7 @@ pub(crate) fn run(input: &[u8]) {
     let mut writer = Writer::begin(identity, Vec::new()).expect("memory takes it");
     let mut end = 0;
     let whole = loop {
-        match reader.next() {
+        match reader.next_frame() {
             Ok(Some(frame)) => {
                 assert!(frame.offset.0 >= end && frame.length.0 > 0, "frames ascend");
                 end = frame.offset.0 + frame.length.0;
