@@ -9,7 +9,7 @@ use ashlar_engine::{Event, LinkId};
 use ashlar_rpc::convert::{answer_to_proto, proposal_to_proto, record_to_proto};
 use ashlar_rpc::{control, csi};
 use ashlar_types::{
-    BLOCK_BYTES, BLOCKS_PER_SLOT, BlockCount, BlockIndex, ByteCount, ByteOffset, CHUNK_BYTES, Change, ChangeAnswer,
+    BLOCK_BYTES, BLOCKS_PER_SLOT, Base, BlockCount, BlockIndex, ByteCount, ByteOffset, CHUNK_BYTES, Change, ChangeAnswer,
     ChunkIndex, ChunkRange, Epoch, FloorRange, Instant, Kept, Lsn, MemberState, RequestId, SessionId, SlotIndex,
     Snapshot, SnapshotId, VolumeId,
 };
@@ -182,7 +182,7 @@ fn range(start: u64, count: u32) -> ChunkRange {
 
 /// The disk of an engine at work.
 fn disks() -> Vec<SparseDisk> {
-    [plain_disks(), snapshot_disks()].concat()
+    [plain_disks(), snapshot_disks(), clone_disks()].concat()
 }
 
 /// A snapshot, overwritten, and given up: its versions are made one.
@@ -193,6 +193,32 @@ fn snapshot_disks() -> Vec<SparseDisk> {
     peer.write_under(at(4), 5, 1, 5);
     let mut disks = vec![peer.site.disk.clone()];
     peer.ask(Request::Keep(Kept { live: vec![at(4)], until: at(6) }));
+    peer.rest();
+    disks.push(peer.site.disk);
+    disks
+}
+
+/// A clone that is made, half flat and flat; its source deleted while it is read.
+fn clone_disks() -> Vec<SparseDisk> {
+    let mut peer = Peer::new();
+    peer.write(3, 20, 1);
+    peer.ask(Request::Discard { range: range(4, 1), lsn: at(2), floor: Lsn::ZERO });
+    let base = Base { volume: VolumeId::from_u128(1), point: at(3) };
+    let (op, volume, size) = (ashlar_engine::OpToken(1), VolumeId::from_u128(2), ByteCount(CHUNK_BYTES));
+    peer.site.event(Event::Clone { op, volume, epoch: epoch(), size, base });
+    peer.site.settle();
+    let mut disks = vec![peer.site.disk.clone()];
+    let (op, volume) = (ashlar_engine::OpToken(2), VolumeId::from_u128(1));
+    peer.site.event(Event::Delete { op, volume, epoch: epoch() });
+    peer.site.settle();
+    disks.push(peer.site.disk.clone());
+    // Time passes until a slot is flat, and then until all is.
+    while peer.site.engine.status().counters.flattened_slots == 0 {
+        peer.site.now = peer.site.now.max(peer.site.engine.next_deadline());
+        peer.site.event(Event::Tick);
+        peer.site.settle();
+        disks.push(peer.site.disk.clone());
+    }
     peer.rest();
     disks.push(peer.site.disk);
     disks

@@ -13,7 +13,7 @@ const REACHED: &[(&str, &[(&str, &str)])] = &[
             ("refused", "BadChecksum ForeignMagic NewerFormat Nonsense NotADisk OtherCluster Truncated"),
         ],
     ),
-    ("journal_batch", &[("page", "sealed"), ("record", "1 2 3 4 5 6 7 8 9 10 11 12 13 14")]),
+    ("journal_batch", &[("page", "sealed"), ("record", "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17")]),
     ("index_row", &[("row", "p v c k s")]),
     (
         "engine_recover",
@@ -26,7 +26,7 @@ const REACHED: &[(&str, &[(&str, &str)])] = &[
     (
         "engine_events",
         &[
-            ("action", "Read Write Flush Commit Recovered Failed Reply CloseLink Deleted"),
+            ("action", "Read Write Flush Commit Recovered Failed Reply CloseLink Deleted Cloned"),
             ("reply", "Opened Reported Data Changed Slot Held Blocks Done Refused"),
         ],
     ),

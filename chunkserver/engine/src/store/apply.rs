@@ -306,7 +306,7 @@ impl Ground<'_> {
     }
 
     /// The version says nothing of these blocks from now on.
-    fn forget(&mut self, slot: &mut Slot, bits: u16) {
+    pub(super) fn forget(&mut self, slot: &mut Slot, bits: u16) {
         slot.set &= !bits;
         slot.valid &= !bits;
         slot.lost &= !bits;

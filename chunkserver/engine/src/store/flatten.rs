@@ -14,7 +14,7 @@ use super::{Outcome, Payload, Store};
 use crate::place::{DiskBlock, Sequence};
 use crate::record::{Body, Record, bits_of};
 use crate::replica::{Slot, SlotAddress};
-use ashlar_types::{ChunkIndex, Crc32, Lsn, Mutant, SlotIndex, VolumeId};
+use ashlar_types::{ChunkIndex, Crc32, FloorRange, Lsn, Mutant, SlotIndex, VolumeId};
 
 /// How far a slot of a clone is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,11 +92,12 @@ impl Store {
         let address = SlotAddress { volume: record.volume, chunk: *chunk, slot: *slot, floor: Lsn::ZERO };
         let has_base = self.replica(record.volume).is_some_and(|replica| replica.base().is_some());
         let own = self.slot(address).map_or(0, covered);
-        let due = match has_base {
-            true if Mutant::FlattenOverwrites.is_on() => u16::MAX,
-            true => !own,
-            false => 0,
-        };
+        let due = if has_base { !own } else { 0 };
+        if Mutant::FlattenOverwrites.is_on() {
+            for floor in self.floors_of(address, FloorRange::ALL) {
+                self.edit(SlotAddress { floor, ..address }, |slot, ground| ground.forget(slot, copied & due));
+            }
+        }
         let content =
             |((block, &crc), data): ((u32, &Crc32), &Payload)| Content { block, crc, data: Some(data.clone()) };
         let mut contents: Vec<Content> = bits_of(*copied).zip(crcs).zip(payload).map(content).collect();

@@ -5,7 +5,9 @@ use crate::disk::SparseDisk;
 use crate::draw::Draw;
 use crate::site::{CLUSTER, DISK, Site, superblock};
 use ashlar_engine::{Event, LinkId, OpToken};
-use ashlar_types::{BLOCK_BYTES, Duration, Epoch, Instant, Lsn, RequestId, SessionId, VolumeId};
+use ashlar_types::{
+    BLOCK_BYTES, Base, ByteCount, CHUNK_BYTES, Duration, Epoch, Instant, Lsn, RequestId, SessionId, VolumeId,
+};
 use ashlar_wire::{Frame, Request};
 use bytes::Bytes;
 
@@ -69,6 +71,14 @@ fn step(draw: &mut Draw, mut site: Site, peers: &mut Peers) -> Site {
             let (op, volume) = (OpToken(peers.next_request), VolumeId::from_u128(u128::from(draw.byte() % 3)));
             site.event(Event::Delete { op, volume, epoch: draw.epoch() });
         }
+        14 => {
+            peers.next_request += 1;
+            let op = OpToken(peers.next_request);
+            let (volume, source) = (VolumeId::from_u128(u128::from(draw.byte() % 5)), draw.byte() % 5);
+            let base = Base { volume: VolumeId::from_u128(u128::from(source)), point: draw.lsn() };
+            let size = ByteCount(u64::from(crate::draw::CHUNKS) * CHUNK_BYTES);
+            site.event(Event::Clone { op, volume, epoch: draw.epoch(), size, base });
+        }
         15 => return disturb(draw, site),
         _ => {}
     }
@@ -98,7 +108,7 @@ fn ask(draw: &mut Draw, site: &mut Site, peers: &mut Peers) {
 }
 
 fn draw_open(draw: &mut Draw) -> ashlar_wire::Open {
-    let volume = VolumeId::from_u128(u128::from(draw.byte() % 3));
+    let volume = VolumeId::from_u128(u128::from(draw.byte() % 5));
     let size = ashlar_types::ByteCount(u64::from(crate::draw::CHUNKS) * ashlar_types::CHUNK_BYTES);
     ashlar_wire::Open { cluster: CLUSTER, disk: DISK, volume, size, served: draw.epoch() }
 }
