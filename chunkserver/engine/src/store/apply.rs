@@ -63,7 +63,7 @@ impl Store {
             Body::Merge { .. } => self.merge(record, payload, by),
             Body::Flatten { .. } => self.flatten(record, payload, by),
             Body::Flattened => self.flattened(volume, by),
-            Body::BeginSync { after } => self.begin_sync(volume, *after, by),
+            Body::BeginSync { after } => self.begin_sync(volume, *after),
             Body::AdoptPrefix { chunk, prefix } => self.adopt_prefix(volume, *chunk, *prefix),
             Body::CompleteChunk { chunk, prefix } => self.complete_chunk(volume, *chunk, *prefix),
             Body::VoidStale { chunk } => self.void_stale(volume, *chunk),
@@ -185,6 +185,7 @@ impl Store {
         let hides = floors.from == Lsn::ZERO && self.volumes[&record.volume].base().is_some();
         let (stale, fresh) = self.marks(address, *floors);
         let due = stale & if Mutant::FillsFreshBlocks.is_on() { u16::MAX } else { !fresh };
+        self.lose_in_clones(address, *floors, due);
         let others = self.floors_of(address, *floors).into_iter().filter(|floor| floor != into);
         for floor in others {
             self.edit(SlotAddress { floor, ..address }, |slot, ground| {

@@ -7,11 +7,12 @@
 //! Invariants: `readers` has every replica with a base, and no other; a replica that is read keeps its own base, also
 //! when it is deleted; none is its own base, at whatever remove, because a clone is made of what is there before it.
 
+use super::flatten::covered;
 use super::{Ground, Outcome, Store};
 use crate::CloneRefusal;
 use crate::place::Sequence;
 use crate::replica::{Chunk, Replica, SlotAddress};
-use ashlar_types::{Base, ByteCount, Epoch, Geometry, Kept, Lsn, Mutant, VolumeId};
+use ashlar_types::{Base, ByteCount, Epoch, FloorRange, Geometry, Kept, Lsn, Mutant, VolumeId};
 
 impl Store {
     /// The replica of a clone; one that is made already stays as it is.
@@ -41,6 +42,12 @@ impl Store {
         self.dirty.volume(volume);
         self.volumes.insert(volume, replica);
         self.readers.insert((base.volume, base.point, volume));
+        // Also when nobody knows of the point any more nothing is written below it.
+        let source = self.volumes.get_mut(&base.volume).expect("the clone has a source");
+        if source.floor < base.point {
+            source.floor = base.point;
+            self.dirty.volume(base.volume);
+        }
         Outcome::Done
     }
 
@@ -129,6 +136,27 @@ impl Store {
         let slots = old.chunks.into_values().flat_map(|chunk| chunk.slots.into_values());
         for place in slots.filter_map(|slot| slot.place) {
             ground.release(place, by);
+        }
+    }
+
+    /// Blocks are copied into one of a slot's versions among `floors`. Where the point of a clone lies among these, the
+    /// source's writer does not know of it any more: the clone was out when the others became flat. It would show what
+    /// was written after its point, so it loses these blocks, and gets them when it returns or reads them.
+    pub(super) fn lose_in_clones(&mut self, copied: SlotAddress, floors: FloorRange, blocks: u16) {
+        let readers = self.readers_of(copied.volume).filter(|(point, _)| floors.from < *point && *point < floors.below);
+        for clone in readers.map(|(_, clone)| clone).collect::<Vec<_>>() {
+            let address = SlotAddress { volume: clone, floor: Lsn::ZERO, ..copied };
+            let count = Geometry::new(self.volumes[&clone].size).map_or(0, Geometry::chunk_count);
+            let lost = blocks & !self.slot(address).map_or(0, covered);
+            if lost == 0 || copied.chunk.0 >= count {
+                continue;
+            }
+            self.edit(address, |slot, _| {
+                slot.set |= lost;
+                slot.valid |= lost;
+                slot.lost |= lost;
+            });
+            self.lost_blocks += u64::from(lost.count_ones());
         }
     }
 

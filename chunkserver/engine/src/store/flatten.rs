@@ -53,7 +53,7 @@ impl Flat {
 }
 
 /// Blocks of which a version says something, or which it awaits or knows to be missing.
-fn covered(slot: &Slot) -> u16 {
+pub(super) fn covered(slot: &Slot) -> u16 {
     slot.set | slot.stale | slot.fresh | slot.lost
 }
 

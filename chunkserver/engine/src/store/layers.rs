@@ -12,10 +12,10 @@
 //! flat. This is the one place that knows the rule.
 
 use super::Store;
-use crate::replica::{Replica, Slot, SlotAddress};
+use crate::replica::{Chunk, Replica, Slot, SlotAddress};
 use ashlar_types::{ChunkIndex, FloorRange, Lsn, Mutant, SlotIndex, SlotSet, VolumeId};
 use ashlar_wire::SlotBlocks;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Store {
     /// Whose versions a volume shows under these floors: its own, its base's, and so on down.
@@ -72,6 +72,19 @@ impl Store {
                 .map_or(SlotSet::EMPTY, |entry| entry.slots_among(floors, |slot| slot.stamp > after))
         };
         self.shown(volume, floors).map(of_one).fold(SlotSet::EMPTY, |all, slots| all.union(&slots))
+    }
+
+    /// The slots that have a layer of a base stamped after `after`, as addresses of the volume's own lowest versions.
+    pub(super) fn based_after(&self, volume: VolumeId, after: Lsn) -> Vec<SlotAddress> {
+        let below = self.shown(volume, FloorRange::ALL).skip(1);
+        let slots = below.flat_map(|(_, replica, floors)| {
+            let of_chunk = move |(&chunk, entry): (&ChunkIndex, &Chunk)| {
+                let slots = entry.slots_among(floors, |slot| slot.stamp > after);
+                slots.iter().map(|slot| SlotAddress { volume, chunk, slot, floor: Lsn::ZERO }).collect::<Vec<_>>()
+            };
+            replica.chunks.iter().flat_map(of_chunk)
+        });
+        slots.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// What the layers of each slot of a chunk say together; nothing if it says of a block that it awaits a copy.

@@ -9,7 +9,6 @@
 //! ```
 
 use super::{Outcome, Store};
-use crate::place::Sequence;
 use crate::record::Mark;
 use crate::replica::{Replica, Slot, SlotAddress};
 use ashlar_types::{ChunkIndex, Geometry, Kept, Lsn, Mutant, SlotIndex, VolumeId};
@@ -50,7 +49,7 @@ impl Store {
 
     /// Refused when more is missing than what came after `after`: the journal was damaged, or an earlier return that
     /// began further back was not finished.
-    pub(super) fn begin_sync(&mut self, volume: VolumeId, after: Lsn, by: Sequence) -> Outcome {
+    pub(super) fn begin_sync(&mut self, volume: VolumeId, after: Lsn) -> Outcome {
         let replica = self.replica_mut(volume);
         let known_from = if replica.incomplete { replica.syncing.unwrap_or(Lsn::ZERO) } else { Lsn::MAX };
         if after > known_from {
@@ -58,10 +57,7 @@ impl Store {
         }
         replica.syncing = Some(after);
         replica.incomplete = true;
-        if after == Lsn::ZERO {
-            // It gets everything by copies: what it has of a base is worth nothing.
-            self.become_flat(volume, by);
-        }
+        let based = self.based_after(volume, after);
         let replica = self.replica_mut(volume);
         let mut touched = Vec::new();
         for (&chunk, entry) in &mut replica.chunks {
@@ -72,6 +68,11 @@ impl Store {
             touched.push((chunk, changed.map(|(&key, _)| key).collect::<Vec<(SlotIndex, Lsn)>>()));
         }
         self.dirty.volume(volume);
+        // What it shows of a base is no better than what it has itself.
+        for address in based {
+            let stale = if Mutant::OwnTailNotStale.is_on() { 0 } else { u16::MAX };
+            self.edit(address, |slot, _| slot.stale |= stale);
+        }
         for (chunk, slots) in touched {
             self.dirty.chunk(volume, chunk);
             for (slot, floor) in slots {

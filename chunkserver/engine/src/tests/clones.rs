@@ -273,14 +273,59 @@ fn a_copy_hides_the_base_where_it_brings_nothing() {
     assert_eq!(rig.base_of(CLONE), None);
 }
 
+/// What it shows of its base is copied like everything else; a clone of it waits for that.
 #[test]
-fn a_return_from_nothing_has_no_base() {
+fn a_return_from_nothing_shows_nothing_of_its_base() {
     let mut rig = cloned();
+    let second = Base { volume: CLONE, point: lsn(2, 5) };
+    assert_eq!(rig.make_clone(SECOND, 2, second), Ok(()));
+    rig.opened_volume(3, 3, SECOND);
     rig.write(2, Request::BeginSync { after: Lsn::ZERO });
-    assert_eq!(rig.base_of(CLONE), None);
+    let ask = || Request::Read { range: range(0, 1), below: Lsn::MAX };
+    assert_eq!((rig.refused(2, ask()), rig.refused(3, ask())), (Status::Stale, Status::Stale));
+    assert_eq!(rig.refused(2, Request::FinishSync), Status::Incomplete);
+    rig.rest();
+    assert_eq!(rig.base_of(SECOND), Some(second));
+    let (floors, into) = (FloorRange { from: Lsn::ZERO, below: lsn(2, 5) }, Lsn::ZERO);
+    let contents = [(0, 15, vec![1, 2, 3, 4]), (1, u16::MAX, vec![5; 16])];
+    for (slot, set, fills) in contents {
+        let content = SlotContent { stamp: lsn(1, 2), set, valid: set, blocks: blocks(&fills) };
+        rig.write(2, Request::Fill { chunk: CHUNK, slot: SlotIndex(slot), floors, into, content });
+    }
     rig.write(2, Request::FinishSync);
-    assert_eq!(read(&mut rig, 2, 0, 4), [0; 4], "everything comes by copies");
-    assert_eq!(rig.delete(volume(), 1), Ok(Deleted::Gone), "nobody reads the source any more");
+    rig.rest();
+    for (clone, link) in [(CLONE, 2), (SECOND, 3)] {
+        assert_eq!((rig.base_of(clone), read(&mut rig, link, 0, 5)), (None, vec![1, 2, 3, 4, 0]));
+    }
+}
+
+/// The clone was out when the others became flat, and its source's writer has forgotten the point.
+#[test]
+fn a_copy_across_the_point_of_a_clone_is_never_shown_by_it() {
+    let mut rig = cloned();
+    let slots: SlotSet = [SlotIndex(0)].into_iter().collect();
+    let (floors, into) = (FloorRange::ALL, Lsn::ZERO);
+    rig.write(1, Request::MarkStale { chunk: CHUNK, after: lsn(1, 11), floors, into, slots });
+    let content = SlotContent { stamp: lsn(1, 30), set: 15, valid: 15, blocks: blocks(&[6; 4]) };
+    rig.write(1, Request::Fill { chunk: CHUNK, slot: SlotIndex(0), floors, into, content });
+    assert_eq!(read(&mut rig, 1, 0, 4), [6; 4]);
+    for _ in 0..2 {
+        let ask = Request::Read { range: range(0, 1), below: Lsn::MAX };
+        assert_eq!(rig.refused(2, ask), Status::BadBlock);
+        assert_eq!(read(&mut rig, 2, 16, 1), [5]);
+        rig.rest();
+    }
+}
+
+#[test]
+fn nobody_writes_to_a_source_below_its_clones() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    rig.write(1, write(0, &[1, 2, 3, 4], lsn(1, 1)));
+    rig.make_clone(CLONE, 1, base()).unwrap();
+    let mut rig = Rig::start(rig.crash(&mut Random::new(7)));
+    rig.settle();
+    assert_eq!(rig.opened_volume(2, 2, volume()).floor, point());
 }
 
 #[test]
