@@ -225,8 +225,8 @@ impl Engine {
         if is_last { Verdict::Admitted } else { Verdict::More }
     }
 
-    /// The version to repair a block in, if there is content, or content that was lost: the one that it is read from, or
-    /// the lowest one of a clone that reads it from its base.
+    /// The version to repair a block in, if there is content, or content that was lost: the one that it is read from,
+    /// or the lowest one of a clone that reads it from its base.
     fn holder(&self, volume: VolumeId, chunk: ChunkIndex, block: BlockIndex, below: Lsn) -> Option<SlotAddress> {
         let bit = 1 << block.within_slot();
         let floors = FloorRange { from: Lsn::ZERO, below };

@@ -6,7 +6,7 @@
 //!     │ a whole clone lacks nothing ─────────────────────► Queued: Flattened ───────────────────────►  ▲
 //!     ▼ a round is over, or space is short: rests until the next checkpoint
 //! ```
-//! A slot is begun on ticks only, which come when nothing else is to be done; a disk that is merely looked at gets none.
+//! A slot is begun on ticks only, which come when nothing else is to be done; a disk that is only looked at gets none.
 //! Cost of a slot: at most 16 blocks read and journalled once. Bound: one slot at a time. A checkpoint follows changes
 //! only, so a clone that waits for something costs nothing until something has changed.
 

@@ -53,7 +53,8 @@ impl Engine {
             let slots = self.store.changed_slots(to.volume, chunk, after, floors);
             (slots != SlotSet::EMPTY || entry.prefix > after).then_some(slots)
         };
-        let (entries, next) = page(replica.chunks.range(from..until), changed);
+        let weight = |chunk: ChunkIndex, _: &Chunk| self.store.shown_versions(to.volume, chunk);
+        let (entries, next) = page(replica.chunks.range(from..until), weight, changed);
         self.reply(to, Reply::Changed { entries, next }, out);
     }
 
@@ -65,7 +66,7 @@ impl Engine {
             (slots != SlotSet::EMPTY).then_some(slots)
         };
         let with_stale = replica.chunks.range(from..).filter(|(_, chunk)| chunk.stale_slots > 0);
-        let (entries, next) = page(with_stale, stale);
+        let (entries, next) = page(with_stale, |_, entry| entry.slots.len(), stale);
         self.reply(to, Reply::Changed { entries, next }, out);
     }
 
@@ -106,9 +107,11 @@ fn report_of(chunk: ChunkIndex, entry: &Chunk) -> ChunkReport {
     ChunkReport { chunk, prefix: entry.prefix, complete: entry.complete }
 }
 
-/// One page of chunks in which `pick` finds something, and where the next page begins.
+/// One page of chunks in which `pick` finds something, and where the next page begins. `weight` says how many versions
+/// it looks at.
 fn page<'a>(
     chunks: impl Iterator<Item = (&'a ChunkIndex, &'a Chunk)>,
+    weight: impl Fn(ChunkIndex, &Chunk) -> usize,
     pick: impl Fn(ChunkIndex, &Chunk) -> Option<SlotSet>,
 ) -> (Vec<ChangedSlots>, Option<ChunkIndex>) {
     let mut entries = Vec::new();
@@ -117,7 +120,7 @@ fn page<'a>(
         if entries.len() == LIST_ENTRIES_MAX || looked_at >= LIST_SLOTS_MAX {
             return (entries, Some(chunk));
         }
-        looked_at += entry.slots.len();
+        looked_at += weight(chunk, entry);
         if let Some(slots) = pick(chunk, entry) {
             entries.push(ChangedSlots { chunk, prefix: entry.prefix, slots });
         }

@@ -103,7 +103,8 @@ impl HostHandle {
         answered.await.map_err(|_| HostGone)
     }
 
-    /// Deletes the replica of the volume; every epoch up to `epoch` is fenced first. Says whether clones keep some of it.
+    /// Deletes the replica of the volume; every epoch up to `epoch` is fenced first. Says whether clones keep some of
+    /// it.
     pub async fn delete(&self, disk: DiskId, volume: VolumeId, epoch: Epoch) -> Result<Deleted, ReplicaError> {
         let (answer, answered) = oneshot::channel();
         let command = HostCommand::Delete { disk, volume, epoch, answer };

@@ -121,16 +121,27 @@ impl Record {
                 to.u32(epoch.number()).zeros(4);
                 (DELETE_VOLUME, 0)
             }
+            Body::Clone { .. } | Body::Flatten { .. } | Body::Flattened => (self.encode_of_clone(to), 0),
+        }
+    }
+
+    /// The records about clones.
+    fn encode_of_clone(&self, to: &mut Sink) -> u8 {
+        match &self.body {
             Body::Clone { epoch, size, base } => {
                 to.u32(epoch.number()).zeros(4).u64(size.0).u128(base.volume.as_u128()).lsn(base.point);
-                (CLONE, 0)
+                CLONE
             }
             Body::Flatten { chunk, slot, zeros, copied, lost, place, stamp, crcs } => {
                 to.u32(chunk.0).u16(slot.0).u16(*zeros).u16(*copied).u16(*lost).u32(Place::to_raw(*place));
-                to.lsn(*stamp).lsn(commit).crcs(crcs);
-                (FLATTEN, 0)
+                to.lsn(*stamp).lsn(self.commit).crcs(crcs);
+                FLATTEN
             }
-            Body::Flattened => (to.lsn(commit), (FLATTENED, 0)).1,
+            Body::Flattened => {
+                to.lsn(self.commit);
+                FLATTENED
+            }
+            _ => unreachable!("a record about a clone"),
         }
     }
 

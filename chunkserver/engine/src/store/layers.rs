@@ -74,6 +74,12 @@ impl Store {
         self.shown(volume, floors).map(of_one).fold(SlotSet::EMPTY, |all, slots| all.union(&slots))
     }
 
+    /// How many versions of a chunk's slots there are in all of these volumes.
+    pub(crate) fn shown_versions(&self, volume: VolumeId, chunk: ChunkIndex) -> usize {
+        let shown = self.shown(volume, FloorRange::ALL);
+        shown.filter_map(|(_, replica, _)| replica.chunks.get(&chunk)).map(|entry| entry.slots.len()).sum()
+    }
+
     /// The slots that have a layer of a base stamped after `after`, as addresses of the volume's own lowest versions.
     pub(super) fn based_after(&self, volume: VolumeId, after: Lsn) -> Vec<SlotAddress> {
         let below = self.shown(volume, FloorRange::ALL).skip(1);
