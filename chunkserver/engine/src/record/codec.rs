@@ -91,10 +91,7 @@ impl Record {
                 to.put(&slots.to_bytes());
                 (MARK_STALE, 0)
             }
-            Body::BeginSync { after } => {
-                to.lsn(*after).lsn(commit);
-                (BEGIN_SYNC, 0)
-            }
+            Body::BeginSync { after } => (to.lsn(*after).lsn(commit), (BEGIN_SYNC, 0)).1,
             Body::AdoptPrefix { chunk, prefix } => {
                 to.u32(chunk.0).zeros(4).lsn(*prefix).lsn(commit);
                 (ADOPT_PREFIX, 0)
