@@ -21,9 +21,10 @@ const RETRY_LAST: Duration = Duration::from_secs(30);
 /// Where nothing but clones is waited for.
 const KEPT_PAUSE: Duration = Duration::from_secs(60);
 
-/// Tombstones that may be done away with when they are tried again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Left {
+/// What became of the tombstones that were tried.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reaped {
+    gone: usize,
     failed: usize,
     /// Clones read what they stand for.
     kept: usize,
@@ -34,19 +35,23 @@ pub(crate) async fn run(control: Arc<Control>) {
     let mut pause = RETRY_FIRST;
     loop {
         let woken = control.reap.notified();
-        let left = match control.reap_all().await {
-            Ok(left) => left,
+        let reaped = match control.reap_all().await {
+            Ok(reaped) => reaped,
             Err(error) => {
                 tracing::error!(%error, "read tombstones");
-                Left { failed: 1, kept: 0 }
+                Reaped { failed: 1, ..Reaped::default() }
             }
         };
-        if left == Left::default() {
+        if reaped.gone > 0 && reaped.kept > 0 {
+            // It may have been the last clone that read what was kept.
+            continue;
+        }
+        if reaped.failed + reaped.kept == 0 {
             pause = RETRY_FIRST;
             woken.await;
             continue;
         }
-        let this = if left.failed == 0 { KEPT_PAUSE } else { pause };
+        let this = if reaped.failed == 0 { KEPT_PAUSE } else { pause };
         if tokio::time::timeout(this, woken).await.is_ok() {
             pause = RETRY_FIRST;
         } else {
@@ -66,28 +71,28 @@ impl Control {
     }
 
     /// Tries each tombstone once. Those of silent chunkservers are not counted: their return wakes the reaper.
-    async fn reap_all(&self) -> Result<Left> {
+    async fn reap_all(&self) -> Result<Reaped> {
         let tombstones = self.tombstones().await?;
         let disks = self.registry.disks().await;
-        let mut left = Left::default();
+        let mut reaped = Reaped::default();
         for tombstone in &tombstones {
             let reachable = disks.iter().find(|view| view.disk.id == tombstone.disk);
             let reachable = reachable.filter(|view| matches!(view.health, DiskHealth::Online | DiskHealth::Failed));
             let Some(view) = reachable else { continue };
             let (volume, disk) = (tombstone.volume, tombstone.disk);
             match self.delete_replica(tombstone, &view.chunkserver_rpc).await {
-                Ok(false) => {}
+                Ok(false) => reaped.gone += 1,
                 Ok(true) => {
                     tracing::debug!(%volume, %disk, "clones still read from a deleted replica");
-                    left.kept += 1;
+                    reaped.kept += 1;
                 }
                 Err(error) => {
                     tracing::warn!(%volume, %disk, %error, "delete replica, to be retried");
-                    left.failed += 1;
+                    reaped.failed += 1;
                 }
             }
         }
-        Ok(left)
+        Ok(reaped)
     }
 
     /// Gives back what space can be given back at once, for somebody who waits.
