@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use ashlar_rpc::control::{GetStatusRequest, MemberState};
 use ashlar_rpc::csi::{CreateSnapshotRequest, Snapshot};
 use ashlar_tests::{
-    Kubelet, MountedVolume, NbdClient, Scene, StampedGuest, nbd_socket, on_cluster, run_ok, wait_until,
+    Kubelet, MountedVolume, NbdClient, Scene, StampedGuest, nbd_socket, on_cluster, on_cluster_with, run_ok, wait_until,
 };
 use nix::sys::{signal::Signal, statvfs::statvfs};
 use serde::Deserialize;
@@ -21,6 +21,8 @@ const GUEST_BLOCKS: usize = (32 << 20) / 4096;
 const LIMIT: Duration = Duration::from_secs(120);
 /// mkfs.xfs makes nothing below 300 MiB.
 const FILESYSTEM_BYTES: i64 = 320 << 20;
+/// Room for an origin and its clones, promised in full.
+const DISK_SIZE: &str = "2G";
 const LARGER_BYTES: i64 = 512 << 20;
 
 #[derive(Deserialize)]
@@ -260,10 +262,10 @@ fn restored_beside_its_origin(scene: &Scene, fs_type: &str) -> Result<()> {
 
 #[test]
 fn ext4_is_restored_and_mounted_beside_its_origin() -> Result<()> {
-    on_cluster("clone-ext4", |scene| restored_beside_its_origin(scene, "ext4"))
+    on_cluster_with("clone-ext4", DISK_SIZE, |scene| restored_beside_its_origin(scene, "ext4"))
 }
 
 #[test]
 fn xfs_is_restored_and_mounted_beside_its_origin() -> Result<()> {
-    on_cluster("clone-xfs", |scene| restored_beside_its_origin(scene, "xfs"))
+    on_cluster_with("clone-xfs", DISK_SIZE, |scene| restored_beside_its_origin(scene, "xfs"))
 }

@@ -82,6 +82,8 @@ impl Control {
         match self.catalog.volume(id).await? {
             None => Ok(None),
             Some(seen) if seen.volume.record.origin.is_some_and(|origin| !origin.is_made) => {
+                // Whoever creates it has the name's: it must not find the clone busy with this.
+                let _permit = self.in_flight.begin(&seen.volume.name)?;
                 self.make_clone(id).await.map(Some)
             }
             seen => Ok(seen.filter(|seen| seen.volume.record.origin.is_some())),
