@@ -14,8 +14,8 @@ use std::{
 };
 
 const SUITE: &str = "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity";
-/// Room for the volumes of one specification at a time: mkfs.ext4 takes what there is.
-const DISK_SIZE: &str = "1G";
+/// Room for the volumes of one specification at a time, ten where snapshots are listed, promised in full.
+const DISK_SIZE: &str = "2G";
 const SIZE_BYTES: u64 = 128 << 20;
 const EXPANDED_BYTES: u64 = 256 << 20;
 /// So small that as many as a node takes fit on a disk.
