@@ -9,9 +9,9 @@ use ashlar_engine::{Event, LinkId};
 use ashlar_rpc::convert::{answer_to_proto, proposal_to_proto, record_to_proto};
 use ashlar_rpc::{control, csi};
 use ashlar_types::{
-    BLOCK_BYTES, BLOCKS_PER_SLOT, Base, BlockCount, BlockIndex, ByteCount, ByteOffset, CHUNK_BYTES, Change, ChangeAnswer,
-    ChunkIndex, ChunkRange, Epoch, FloorRange, Instant, Kept, Lsn, MemberState, RequestId, SessionId, SlotIndex,
-    Snapshot, SnapshotId, VolumeId,
+    BLOCK_BYTES, BLOCKS_PER_SLOT, Base, BlockCount, BlockIndex, ByteCount, ByteOffset, CHUNK_BYTES, Change,
+    ChangeAnswer, ChunkIndex, ChunkRange, Epoch, FloorRange, Instant, Kept, Lsn, MemberState, RequestId, SessionId,
+    SlotIndex, Snapshot, SnapshotId, VolumeId,
 };
 use ashlar_wire::{BlockData, Frame, Open, Reply, Request, SlotContent, encode_reply, encode_request};
 use prost::Message;
