@@ -33,6 +33,8 @@ const OPTIONS: [&str; 8] = [
     "full_page_writes=on",
     "log_checkpoints=on",
 ];
+/// Values alone are printed; the first error ends it.
+const CLIENT_OPTIONS: [&str; 5] = ["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"];
 
 /// Who PostgreSQL's programs run as.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +93,13 @@ impl Installation {
         [format!("--host={}", self.run.display()), "--username=postgres".to_owned()]
     }
 
+    /// A client for statements that come one after another.
+    pub fn client(&self) -> Command {
+        let mut command = self.command("psql");
+        command.args(self.connection()).args(CLIENT_OPTIONS);
+        command
+    }
+
     pub fn log(&self, name: &str) -> Result<File> {
         let path = self.run.join(name);
         File::options().create(true).append(true).open(&path).with_context(|| format!("open {}", path.display()))
@@ -111,6 +120,14 @@ impl Installation {
         let data = format!("--pgdata={}", self.data.display());
         self.run("initdb", [&data, "--data-checksums", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"])?;
         Ok(())
+    }
+}
+
+impl Installation {
+    /// A restored data directory names the server that wrote to it. Elsewhere nobody has that pid; here it runs, and
+    /// PostgreSQL would take the directory for one in use.
+    pub fn forget_origin(&self) -> Result<()> {
+        fs::remove_file(self.data.join("postmaster.pid")).context("forget the origin's server")
     }
 }
 
@@ -157,9 +174,8 @@ impl Server {
     /// Runs statements and gives the rows, one a line, columns parted by `|`.
     pub fn query(&self, statements: &str) -> Result<String> {
         let mut args = self.installation.connection().to_vec();
-        let fixed = ["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1", "--command"];
-        args.extend(fixed.map(str::to_owned));
-        args.push(statements.to_owned());
+        args.extend(CLIENT_OPTIONS.map(str::to_owned));
+        args.extend(["--command".to_owned(), statements.to_owned()]);
         self.installation.run("psql", args).with_context(|| format!("ask PostgreSQL: {statements}"))
     }
 

@@ -75,9 +75,9 @@ impl<'a> Play<'a> {
         let kubelet = cluster.kubelet(HOME)?;
         let volume = kubelet.create(DATABASE, DATABASE_BYTES, Kubelet::mount_capability("ext4"))?;
         kubelet.mount(&volume)?;
-        stage.bind(&volume.target)?;
+        stage.origin().bind(&volume.target)?;
         cluster.cli(&["volume", "create", RAW, "--size", RAW_SIZE, "--node", HOME])?;
-        let installation = Installation::find(&stage.data_dir(), &stage.run_dir())?;
+        let installation = stage.origin().installation()?;
         installation.initialize()?;
         let server = Server::start(&installation)?;
         ledger::create(&server)?;
@@ -117,7 +117,7 @@ impl<'a> Play<'a> {
         let uri = self.cluster.attach(RAW, HOME, "nbd")?;
         let mut pass = fio::start(&uri, round)?;
         self.pass = None;
-        let client = ledger::Client::start(&self.installation, self.rows)?;
+        let client = ledger::start(server, self.rows)?;
         let mut load = pgbench::Load::start(&self.installation)?;
         load.wait_for_more(server, TRANSFERS)?;
         ensure!(pass.is_under_way()?, "fio's pass ended before anything died");
@@ -143,7 +143,7 @@ impl<'a> Play<'a> {
 
     /// Under load, all at once, as when the power fails (but for the page cache, which stays: the simulator cuts that).
     fn lose_everything(&mut self, server: Server) -> Result<()> {
-        let client = ledger::Client::start(&self.installation, self.rows)?;
+        let client = ledger::start(&server, self.rows)?;
         let mut load = pgbench::Load::start(&self.installation)?;
         load.wait_for_more(&server, TRANSFERS)?;
         client.wait_for_more(LEDGER_ROWS)?;
@@ -167,7 +167,7 @@ impl<'a> Play<'a> {
     fn come_back(&self) -> Result<Server> {
         self.cluster.up_again()?;
         self.kubelet.mount(&self.volume)?;
-        self.stage.bind(&self.volume.target)?;
+        self.stage.origin().bind(&self.volume.target)?;
         Server::start(&self.installation)
     }
 
@@ -178,7 +178,7 @@ impl<'a> Play<'a> {
         let server = Server::start(&self.installation)?;
         let (indexes, tables) = checks::structure(&server)?;
         checks::sums(&server)?;
-        self.rows = ledger::verify(&server, self.rows)?;
+        self.rows = ledger::verify(&server, self.rows..=self.rows + 1)?;
         self.server = Some(server);
         if let Some(pass) = self.pass {
             let uri = self.cluster.attach(RAW, NODES[pass as usize % NODES.len()], "nbd")?;
@@ -191,7 +191,7 @@ impl<'a> Play<'a> {
     fn end(mut self) -> Result<()> {
         self.server.take().context("a server runs between rounds")?.stop()?;
         self.cluster.wait_in_sync(DATABASE, RESYNC_LIMIT)?;
-        self.stage.unbind()?;
+        self.stage.origin().unbind()?;
         self.kubelet.unmount(&self.volume)?;
         for volume in [DATABASE, RAW] {
             let compared: serde_json::Value = self.cluster.cli_json(&["volume", "compare", volume])?;

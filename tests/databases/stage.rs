@@ -2,12 +2,14 @@
 //! root, comes to its files.
 //!
 //! ```text
-//! DIR/c/     the cluster, for root only: the volume is mounted far below
-//! DIR/data/  the same mount, bound to where its user may go, as a container's runtime does it for a pod
-//! DIR/run/   PostgreSQL's socket and logs
+//! DIR/c/               the cluster, for root only: volumes are mounted far below
+//! DIR/origin/data/     the same mount, bound to where its user may go, as a container's runtime does it for a pod
+//! DIR/origin/run/      PostgreSQL's socket and logs
+//! DIR/restored/        the same of a restored volume
+//! DIR/mariadb/         sockets and logs of MariaDB's servers, which are root
 //! ```
 
-use crate::postgres::User;
+use crate::postgres::{Installation, User};
 use anyhow::{Context, Result, ensure};
 use ashlar_tests::{Leftovers, scratch_dir, sweep, wait_until};
 use nix::mount::{MsFlags, mount};
@@ -25,14 +27,23 @@ pub struct Stage {
     dir: PathBuf,
 }
 
+/// Where one PostgreSQL comes to its volume.
+pub struct Berth {
+    data: PathBuf,
+    run: PathBuf,
+}
+
 impl Stage {
     pub fn set_up() -> Result<Stage> {
         let stage = Stage { dir: scratch_dir("databases")? };
         let user = User::postgres()?;
-        for dir in [stage.run_dir(), stage.data_dir()] {
-            fs::create_dir(&dir).with_context(|| format!("make {}", dir.display()))?;
+        for berth in [stage.origin(), stage.restored()] {
+            for dir in [&berth.data, &berth.run] {
+                fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+            }
+            chown(&berth.run, Some(user.uid), Some(user.gid)).context("give a folder to postgres")?;
         }
-        chown(stage.run_dir(), Some(user.uid), Some(user.gid)).context("give a folder to postgres")?;
+        fs::create_dir(stage.mariadb_dir()).context("make MariaDB's folder")?;
         // Others may pass through, and see nothing.
         fs::set_permissions(&stage.dir, Permissions::from_mode(0o711)).context("open the folder")?;
         Ok(stage)
@@ -46,22 +57,37 @@ impl Stage {
         self.dir.join("c")
     }
 
-    pub fn data_dir(&self) -> PathBuf {
-        self.dir.join("data")
+    pub fn mariadb_dir(&self) -> PathBuf {
+        self.dir.join("mariadb")
     }
 
-    pub fn run_dir(&self) -> PathBuf {
-        self.dir.join("run")
+    pub fn origin(&self) -> Berth {
+        self.berth("origin")
+    }
+
+    pub fn restored(&self) -> Berth {
+        self.berth("restored")
+    }
+
+    fn berth(&self, name: &str) -> Berth {
+        let dir = self.dir.join(name);
+        Berth { data: dir.join("data"), run: dir.join("run") }
+    }
+}
+
+impl Berth {
+    pub fn installation(&self) -> Result<Installation> {
+        Installation::find(&self.data, &self.run)
     }
 
     /// Shows the mounted volume where PostgreSQL may go.
     pub fn bind(&self, target: &Path) -> Result<()> {
         let none: Option<&str> = None;
-        mount(Some(target), &self.data_dir(), none, MsFlags::MS_BIND, none).context("bind the volume")
+        mount(Some(target), &self.data, none, MsFlags::MS_BIND, none).context("bind the volume")
     }
 
     pub fn unbind(&self) -> Result<()> {
-        nix::mount::umount(&self.data_dir()).context("take away the bind of the volume")
+        nix::mount::umount(&self.data).context("take away the bind of the volume")
     }
 }
 

@@ -1,25 +1,8 @@
-//! A client that knows what was promised to it: it commits numbered rows, one transaction after another on one
-//! connection, and remembers each that the server has shown to it after the COMMIT. What it remembers is in this
-//! process, out of reach of the crash.
+//! The rows that the ledger's client commits while everything dies, and what became of them.
 
-use crate::mariadb::Server;
-use anyhow::{Context, Result, anyhow, bail};
-use ashlar_tests::wait_until;
-use nix::unistd::Pid;
-use std::{
-    collections::BTreeSet,
-    io::{BufRead, BufReader, Write},
-    path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::JoinHandle,
-    time::Duration,
-};
-
-const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
+use anyhow::{Context, Result};
+use ashlar_tests::{Ledger, MariaDb};
+use std::collections::BTreeSet;
 
 /// What became of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +14,7 @@ pub struct LedgerResult {
 }
 
 /// Makes the table.
-pub fn create(server: &Server) -> Result<()> {
+pub fn create(server: &MariaDb) -> Result<()> {
     server.query(
         "CREATE DATABASE IF NOT EXISTS sbtest; \
          CREATE TABLE sbtest.ledger (n BIGINT UNSIGNED PRIMARY KEY, seal BINARY(32) NOT NULL) ENGINE=InnoDB",
@@ -40,7 +23,7 @@ pub fn create(server: &Server) -> Result<()> {
 }
 
 /// Rows are `first..`; everything below `first` was seen by earlier clients.
-pub fn verify(server: &Server, seen: u64) -> Result<LedgerResult> {
+pub fn verify(server: &MariaDb, seen: u64) -> Result<LedgerResult> {
     let rows = server.query("SELECT n FROM sbtest.ledger WHERE seal = UNHEX(SHA2(n, 256)) ORDER BY n")?;
     let rows: BTreeSet<u64> =
         rows.lines().map(|row| row.parse().context("a row of the ledger")).collect::<Result<_>>()?;
@@ -49,103 +32,12 @@ pub fn verify(server: &Server, seen: u64) -> Result<LedgerResult> {
     Ok(LedgerResult { seen_committed: seen, missing, unseen })
 }
 
-/// A client at work; killed when dropped.
-pub struct Client {
-    process: Child,
-    seen: Arc<AtomicU64>,
-    stopping: Arc<AtomicBool>,
-    writer: Option<JoinHandle<Result<()>>>,
-}
-
-impl Client {
-    /// Goes on after row `seen`.
-    pub fn start(socket: &Path, seen: u64) -> Result<Client> {
-        let mut process = Command::new("mariadb")
-            .args(["--no-defaults", "--user=root", "-N", "-B", "--unbuffered", "--skip-reconnect"])
-            .arg(format!("--socket={}", socket.display()))
-            .arg("sbtest")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("run the mariadb client")?;
-        let input = process.stdin.take().context("the client has an input")?;
-        let output = process.stdout.take().context("the client has an output")?;
-        let seen = Arc::new(AtomicU64::new(seen));
-        let stopping = Arc::new(AtomicBool::new(false));
-        let writer = std::thread::spawn({
-            let (seen, stopping) = (seen.clone(), stopping.clone());
-            move || commit_rows(input, output, &seen, &stopping)
-        });
-        Ok(Client { process, seen, stopping, writer: Some(writer) })
-    }
-
-    pub fn pid(&self) -> Pid {
-        Pid::from_raw(self.process.id() as i32)
-    }
-
-    /// The last row seen committed; rows are numbered from 1 without gaps.
-    pub fn seen(&self) -> u64 {
-        self.seen.load(Ordering::SeqCst)
-    }
-
-    /// Waits until so many more rows are committed than now.
-    pub fn wait_for_more(&self, rows: u64) -> Result<()> {
-        let wanted = self.seen() + rows;
-        let stuck = || format!("the ledger stands at row {}", self.seen());
-        wait_until("the ledger to go on", PROGRESS_LIMIT, || {
-            let ended = self.writer.as_ref().is_some_and(JoinHandle::is_finished);
-            if self.seen() >= wanted {
-                return Ok(Some(Ok(())));
-            }
-            Ok(ended.then(|| Err(anyhow!("the ledger's client has ended"))))
-        })
-        .flatten()
-        .with_context(stuck)
-    }
-
-    /// Ends after the present row; an error that the client met is given now.
-    pub fn stop(mut self) -> Result<u64> {
-        self.stopping.store(true, Ordering::SeqCst);
-        let writer = self.writer.take().context("the ledger has a writer")?;
-        writer.join().expect("the ledger's thread does not panic").context("the ledger's client")?;
-        self.process.wait().context("wait for the ledger's client")?;
-        Ok(self.seen())
-    }
-
-    /// Collects a client that was killed: what it had seen. That its connection broke is what was wanted.
-    pub fn reap(mut self) -> Result<u64> {
-        self.process.wait().context("wait for the ledger's client")?;
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join().expect("the ledger's thread does not panic");
-        }
-        Ok(self.seen())
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        if matches!(self.process.try_wait(), Ok(None)) {
-            // Both can only fail when it has just ended.
-            let _ = self.process.kill();
-            let _ = self.process.wait();
-        }
-    }
-}
-
-fn commit_rows(mut input: ChildStdin, output: ChildStdout, seen: &AtomicU64, stopping: &AtomicBool) -> Result<()> {
-    let mut answers = BufReader::new(output);
-    let mut line = String::new();
-    while !stopping.load(Ordering::SeqCst) {
-        let row = seen.load(Ordering::SeqCst) + 1;
-        let commit = format!("BEGIN; INSERT INTO ledger VALUES ({row}, UNHEX(SHA2({row}, 256))); COMMIT;");
-        writeln!(input, "{commit} SELECT n FROM ledger WHERE n = {row};").context("send a row")?;
-        line.clear();
-        answers.read_line(&mut line).context("read the answer")?;
-        if line.trim() != row.to_string() {
-            bail!("row {row} was answered {:?}", line.trim());
-        }
-        seen.store(row, Ordering::SeqCst);
-    }
-    Ok(())
+/// A client that goes on after row `seen`.
+pub fn start(server: &MariaDb, seen: u64) -> Result<Ledger> {
+    Ledger::start(server.client("sbtest"), seen, |row| {
+        format!(
+            "BEGIN; INSERT INTO ledger VALUES ({row}, UNHEX(SHA2({row}, 256))); COMMIT; \
+             SELECT n FROM ledger WHERE n = {row};"
+        )
+    })
 }

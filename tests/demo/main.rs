@@ -8,7 +8,6 @@
 mod clock;
 mod events;
 mod ledger;
-mod mariadb;
 mod report;
 mod stage;
 mod story;

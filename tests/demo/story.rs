@@ -4,14 +4,13 @@ use crate::{
     clock::Clock,
     events::{Heard, Watch},
     ledger::{self, LedgerResult},
-    mariadb::{Paths, Server},
     report::{Comparison, Rates, Report, Resync},
     stage::Stage,
     sysbench::{self, Finished, Load},
 };
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use ashlar_rpc::control::MemberState;
-use ashlar_tests::{DevCluster, Kubelet, MountedVolume, sweep_devices};
+use ashlar_tests::{DevCluster, Kubelet, MariaDb, MariaPaths, MountedVolume, sweep_devices};
 use nix::sys::signal::{Signal, kill};
 use serde::Deserialize;
 use std::time::Duration;
@@ -78,7 +77,7 @@ impl<'a> Play<'a> {
     fn steps(&mut self, seconds: u64, step: &mut &'static str) -> Result<Report> {
         *step = "creating and mounting the volume";
         let volume = self.mount_volume()?;
-        let paths = Paths::new(&volume.target, &self.stage.run_dir());
+        let paths = MariaPaths::new(&volume.target, &self.stage.run_dir());
         *step = "setting up MariaDB";
         let server = self.set_up_database(&paths)?;
         *step = "losing a chunkserver under load";
@@ -117,22 +116,29 @@ impl<'a> Play<'a> {
         Ok(volume)
     }
 
-    fn set_up_database(&self, paths: &Paths) -> Result<Server> {
+    fn set_up_database(&self, paths: &MariaPaths) -> Result<MariaDb> {
         self.clock.say("MariaDB: making the system tables");
-        Server::initialize(paths)?;
-        let server = Server::start(paths, &self.clock)?;
+        MariaDb::initialize(paths)?;
+        let server = self.start_database(paths)?;
         ledger::create(&server)?;
         self.clock.say("sysbench: filling its tables");
         sysbench::prepare(server.socket())?;
         Ok(server)
     }
 
-    fn lose_a_chunkserver(&self, server: &Server, volume: &MountedVolume, seconds: u64) -> Result<Survived> {
+    fn start_database(&self, paths: &MariaPaths) -> Result<MariaDb> {
+        let started = self.clock.seconds();
+        let server = MariaDb::start(paths)?;
+        self.clock.say(&format!("MariaDB answers after {:.1} s", self.clock.seconds() - started));
+        Ok(server)
+    }
+
+    fn lose_a_chunkserver(&self, server: &MariaDb, volume: &MountedVolume, seconds: u64) -> Result<Survived> {
         let (disk, node) = self.remote_replica()?;
         let victim = format!("chunkserver-{node}");
         let watch = Watch::start(&self.cluster.control_url()?, &volume.id, self.clock)?;
         let complaints = self.stage.run_dir().join("sysbench.log");
-        let ledger = ledger::Client::start(server.socket(), 0)?;
+        let ledger = ledger::start(server, 0)?;
         self.clock.say(&format!("sysbench oltp_read_write, 8 threads, {seconds} s; beside it the ledger"));
         let mut load = Load::start(server.socket(), Duration::from_secs(seconds), &complaints, self.clock)?;
         load.wait_for_second(seconds / 3)?;
@@ -165,8 +171,8 @@ impl<'a> Play<'a> {
     }
 
     /// Under load, everything dies at the same moment. Gives the last row that the ledger saw committed.
-    fn crash(&self, server: Server, rows: u64) -> Result<u64> {
-        let ledger = ledger::Client::start(server.socket(), rows)?;
+    fn crash(&self, server: MariaDb, rows: u64) -> Result<u64> {
+        let ledger = ledger::start(&server, rows)?;
         let complaints = self.stage.run_dir().join("sysbench-crash.log");
         let mut load = Load::start(server.socket(), Duration::from_secs(600), &complaints, self.clock)?;
         load.wait_for_second(1)?;
@@ -187,25 +193,20 @@ impl<'a> Play<'a> {
         Ok(rows)
     }
 
-    fn recover(&self, paths: &Paths, volume: &MountedVolume, rows: u64) -> Result<(Server, LedgerResult, usize)> {
+    fn recover(&self, paths: &MariaPaths, volume: &MountedVolume, rows: u64) -> Result<(MariaDb, LedgerResult, usize)> {
         self.clock.say("starting the cluster again, CSI: publish, stage and mount");
         self.cluster.up_again()?;
         self.kubelet.mount(volume)?;
         self.clock.say("mounted; InnoDB recovers");
-        let server = Server::start(paths, &self.clock)?;
+        let server = self.start_database(paths)?;
         let ledger = ledger::verify(&server, rows)?;
         self.clock.say(&format!("ledger: {} rows seen committed, {} missing", ledger.seen_committed, ledger.missing));
         let tables: Vec<String> = sysbench::table_names().chain(["ledger".to_owned()]).collect();
-        for table in &tables {
-            let answer = server.query(&format!("CHECK TABLE sbtest.{table}"))?;
-            if !answer.lines().all(|line| line.ends_with("\tOK")) {
-                bail!("CHECK TABLE {table}: {answer}");
-            }
-        }
+        server.check_tables(tables.iter().map(|table| format!("sbtest.{table}")))?;
         Ok((server, ledger, tables.len()))
     }
 
-    fn put_away(&self, server: Server, volume: &MountedVolume) -> Result<()> {
+    fn put_away(&self, server: MariaDb, volume: &MountedVolume) -> Result<()> {
         self.clock.say("stopping MariaDB, CSI: unmount, unstage and unpublish");
         server.stop()?;
         self.cluster.wait_in_sync(VOLUME, RESYNC_LIMIT)?;

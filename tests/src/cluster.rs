@@ -7,8 +7,8 @@
 use crate::{Kubelet, Leftovers, Output, program, run, sweep, wait_until};
 use anyhow::{Context, Result, bail};
 use ashlar_rpc::control::{
-    AttachedVolume, DatapathListRequest, Device, Member, MemberState, Volume, VolumeRef, cluster_client::ClusterClient,
-    datapath_client::DatapathClient,
+    AttachedVolume, CreateSnapshotRequest, DatapathListRequest, Device, Member, MemberState, SnapshotRef, Volume,
+    VolumeRef, cluster_client::ClusterClient, datapath_client::DatapathClient,
 };
 use nix::{sys::signal::Signal, unistd::Pid};
 use serde::Deserialize;
@@ -222,6 +222,22 @@ impl DevCluster {
         let listed = self.block_on(client.list(DatapathListRequest {})).context("List of the datapath")?.into_inner();
         let found = listed.volumes.into_iter().find(|attached| attached.volume == volume_id);
         found.with_context(|| format!("{volume_id} is not attached on {node}"))
+    }
+
+    /// Gives the id of a snapshot that is ready.
+    pub fn take_snapshot(&self, volume: &str, name: &str) -> Result<String> {
+        let mut client = self.client()?;
+        let request = CreateSnapshotRequest { name: name.to_owned(), volume: volume.to_owned() };
+        let taken = self.block_on(client.create_snapshot(request)).context("CreateSnapshot")?.into_inner();
+        anyhow::ensure!(taken.ready, "snapshot {name} is told of before it is ready");
+        Ok(taken.id)
+    }
+
+    /// By name or id.
+    pub fn delete_snapshot(&self, snapshot: &str) -> Result<()> {
+        let mut client = self.client()?;
+        let request = SnapshotRef { snapshot: snapshot.to_owned() };
+        self.block_on(client.delete_snapshot(request)).context("DeleteSnapshot").map(drop)
     }
 
     pub fn members(&self, volume: &str) -> Result<Vec<Member>> {

@@ -2,13 +2,17 @@
 //! every write of it.
 //!
 //! Invariant per block, whatever dies: `acknowledged ≤ generation read ≤ sent`, and the content is wholly that
-//! generation's.
+//! generation's. The same of a snapshot: what was acknowledged before it was asked for, and what was sent until it was
+//! taken.
 
 use crate::NbdClient;
 use anyhow::{Context, Result, ensure};
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 const BLOCK_BYTES: usize = 4096;
@@ -17,16 +21,65 @@ const WINDOW: usize = 16;
 const BLOCKS_PER_WRITE_MAX: u64 = 24;
 const BLOCKS_PER_READ: usize = 64;
 
-#[derive(Clone, Copy, Default)]
+/// The last generations of one block.
+#[derive(Default)]
 struct Block {
-    acknowledged: u64,
-    sent: u64,
+    acknowledged: AtomicU64,
+    sent: AtomicU64,
 }
 
-/// What one guest knows of its device. A copy knows the same of a clone of the device.
+/// A guest's knowledge, for others to look at while it writes.
 #[derive(Clone)]
+pub struct Stamps(Arc<[Block]>);
+
+impl Stamps {
+    pub fn acknowledged(&self) -> Vec<u64> {
+        self.0.iter().map(|block| block.acknowledged.load(Ordering::SeqCst)).collect()
+    }
+
+    pub fn sent(&self) -> Vec<u64> {
+        self.0.iter().map(|block| block.sent.load(Ordering::SeqCst)).collect()
+    }
+}
+
+/// What may be read: of each block a generation that is neither older nor newer.
+pub struct StampBounds {
+    oldest: Vec<u64>,
+    newest: Vec<u64>,
+}
+
+impl StampBounds {
+    pub fn new(oldest: Vec<u64>, newest: Vec<u64>) -> StampBounds {
+        assert_eq!(oldest.len(), newest.len());
+        StampBounds { oldest, newest }
+    }
+
+    /// Checks blocks that were read from `first` on. From then on they must be what they were now.
+    pub fn check(&mut self, first: usize, data: &[u8]) -> Result<()> {
+        for (number, bytes) in (first..).zip(data.chunks_exact(BLOCK_BYTES)) {
+            let generation = generation_of(number as u64, bytes)?;
+            let (oldest, newest) = (self.oldest[number], self.newest[number]);
+            ensure!(generation >= oldest, "block {number}: {oldest} was acknowledged, {generation} is there");
+            ensure!(generation <= newest, "block {number}: {newest} was sent last, {generation} is there");
+            (self.oldest[number], self.newest[number]) = (generation, generation);
+        }
+        Ok(())
+    }
+
+    /// Reads every block of a device and checks it.
+    pub fn verify(&mut self, client: &mut NbdClient) -> Result<()> {
+        for start in (0..self.oldest.len()).step_by(BLOCKS_PER_READ) {
+            let count = BLOCKS_PER_READ.min(self.oldest.len() - start);
+            let data = client.read((start * BLOCK_BYTES) as u64, (count * BLOCK_BYTES) as u32)?;
+            self.check(start, &data)?;
+        }
+        Ok(())
+    }
+}
+
+/// What one guest knows of its device.
 pub struct StampedGuest {
-    blocks: Vec<Block>,
+    blocks: Stamps,
     random: u64,
     /// Cookie -> first block and count of a write under way.
     under_way: HashMap<u64, (usize, usize)>,
@@ -35,7 +88,16 @@ pub struct StampedGuest {
 impl StampedGuest {
     /// Uses the first `blocks` blocks of the device. The same seed gives the same writes.
     pub fn new(blocks: usize, seed: u64) -> StampedGuest {
-        StampedGuest { blocks: vec![Block::default(); blocks], random: seed | 1, under_way: HashMap::new() }
+        let blocks = Stamps((0..blocks).map(|_| Block::default()).collect());
+        StampedGuest { blocks, random: seed | 1, under_way: HashMap::new() }
+    }
+
+    pub fn stamps(&self) -> Stamps {
+        self.blocks.clone()
+    }
+
+    fn blocks(&self) -> &[Block] {
+        &self.blocks.0
     }
 
     /// Writes at random places until `writes` are acknowledged or the server goes; counts in `done` while it does.
@@ -53,7 +115,9 @@ impl StampedGuest {
             let reply = client.next_reply()?;
             ensure!(reply.error == 0, "a write was answered with error {}", reply.error);
             let (first, count) = self.under_way.remove(&reply.cookie).context("an answer to a write under way")?;
-            self.blocks[first..first + count].iter_mut().for_each(|block| block.acknowledged = block.sent);
+            for block in &self.blocks()[first..first + count] {
+                block.acknowledged.store(block.sent.load(Ordering::SeqCst), Ordering::SeqCst);
+            }
             acknowledged += 1;
             done.fetch_add(1, Ordering::SeqCst);
         }
@@ -64,8 +128,8 @@ impl StampedGuest {
         let (first, count) = self.free_place();
         let mut data = Vec::with_capacity(count * BLOCK_BYTES);
         for number in first..first + count {
-            self.blocks[number].sent += 1;
-            data.extend(content(number as u64, self.blocks[number].sent));
+            let generation = 1 + self.blocks()[number].sent.fetch_add(1, Ordering::SeqCst);
+            data.extend(content(number as u64, generation));
         }
         let cookie = client.submit_write((first * BLOCK_BYTES) as u64, &data)?;
         self.under_way.insert(cookie, (first, count));
@@ -74,10 +138,10 @@ impl StampedGuest {
 
     /// A place that no write under way touches: there is one, as the device is far larger than the window.
     fn free_place(&mut self) -> (usize, usize) {
-        assert!(self.blocks.len() > 4 * WINDOW * BLOCKS_PER_WRITE_MAX as usize);
+        assert!(self.blocks().len() > 4 * WINDOW * BLOCKS_PER_WRITE_MAX as usize);
         loop {
             let count = (1 + self.next_random() % BLOCKS_PER_WRITE_MAX) as usize;
-            let first = (self.next_random() % (self.blocks.len() - count) as u64) as usize;
+            let first = (self.next_random() % (self.blocks().len() - count) as u64) as usize;
             let taken = |&(other, length): &(usize, usize)| first < other + length && other < first + count;
             if !self.under_way.values().any(taken) {
                 return (first, count);
@@ -85,22 +149,23 @@ impl StampedGuest {
         }
     }
 
+    /// Writes every block once, from the first to the last.
+    pub fn fill(&mut self, client: &mut NbdClient) -> Result<()> {
+        for (number, block) in self.blocks().iter().enumerate() {
+            let generation = 1 + block.sent.fetch_add(1, Ordering::SeqCst);
+            client.write((number * BLOCK_BYTES) as u64, &content(number as u64, generation))?;
+            block.acknowledged.store(generation, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
     /// Reads every block and checks the invariant. What was read is then what later reads must not fall behind.
     pub fn verify(&mut self, client: &mut NbdClient) -> Result<()> {
-        for start in (0..self.blocks.len()).step_by(BLOCKS_PER_READ) {
-            let count = BLOCKS_PER_READ.min(self.blocks.len() - start);
-            let data = client.read((start * BLOCK_BYTES) as u64, (count * BLOCK_BYTES) as u32)?;
-            for (offset, bytes) in data.chunks_exact(BLOCK_BYTES).enumerate() {
-                let number = start + offset;
-                let generation = generation_of(number as u64, bytes)?;
-                let Block { acknowledged, sent } = self.blocks[number];
-                ensure!(
-                    generation >= acknowledged,
-                    "block {number}: {acknowledged} was acknowledged, {generation} is there"
-                );
-                ensure!(generation <= sent, "block {number}: {sent} was sent last, {generation} is there");
-                self.blocks[number] = Block { acknowledged: generation, sent: generation };
-            }
+        let mut bounds = StampBounds::new(self.blocks.acknowledged(), self.blocks.sent());
+        bounds.verify(client)?;
+        for (block, &generation) in self.blocks().iter().zip(&bounds.oldest) {
+            block.acknowledged.store(generation, Ordering::SeqCst);
+            block.sent.store(generation, Ordering::SeqCst);
         }
         Ok(())
     }
@@ -111,6 +176,18 @@ impl StampedGuest {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         self.random
+    }
+}
+
+/// A copy knows the same of a clone of the device; from then on each has its own.
+impl Clone for StampedGuest {
+    fn clone(&self) -> StampedGuest {
+        let copied = self.blocks().iter().map(|block| Block {
+            acknowledged: block.acknowledged.load(Ordering::SeqCst).into(),
+            sent: block.sent.load(Ordering::SeqCst).into(),
+        });
+        let blocks = Stamps(copied.collect());
+        StampedGuest { blocks, random: self.random, under_way: self.under_way.clone() }
     }
 }
 
@@ -146,5 +223,14 @@ mod tests {
         let mut torn = content(5, 2);
         torn[2048..].copy_from_slice(&content(5, 1)[2048..]);
         assert!(generation_of(5, &torn).is_err());
+    }
+
+    #[test]
+    fn a_block_that_was_read_once_must_be_the_same_when_it_is_read_again() {
+        let mut bounds = StampBounds::new(vec![0, 2], vec![9, 4]);
+        assert!(bounds.check(1, &content(1, 1)).is_err() && bounds.check(1, &content(1, 5)).is_err());
+        bounds.check(1, &content(1, 3)).unwrap();
+        assert!(bounds.check(1, &content(1, 2)).is_err() && bounds.check(1, &content(1, 4)).is_err());
+        bounds.check(0, &[content(0, 7), content(1, 3)].concat()).unwrap();
     }
 }

@@ -1,12 +1,11 @@
-//! A MariaDB server of the demo's own on the volume: made, started, asked, stopped.
+//! A MariaDB server of one's own on the volume: made, started, asked, stopped.
 //!
 //! Everything durable is on the volume. Socket and pid file are beside it, because a socket's path must be short and
 //! a reboot would lose both. Durability is as a careful administrator sets it: each commit flushes the redo log and
 //! the binary log.
 
-use crate::clock::Clock;
+use crate::{run, run_ok, wait_until};
 use anyhow::{Context, Result, anyhow, bail};
-use ashlar_tests::{run, run_ok, wait_until};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -24,7 +23,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(120);
 
 /// Where a server keeps what.
 #[derive(Clone)]
-pub struct Paths {
+pub struct MariaPaths {
     /// On the volume.
     pub data: PathBuf,
     /// On the volume: for large sorts.
@@ -33,9 +32,9 @@ pub struct Paths {
     pub log: PathBuf,
 }
 
-impl Paths {
-    pub fn new(volume: &Path, run: &Path) -> Paths {
-        Paths {
+impl MariaPaths {
+    pub fn new(volume: &Path, run: &Path) -> MariaPaths {
+        MariaPaths {
             data: volume.join("mysql"),
             scratch: volume.join("tmp"),
             socket: run.join("mariadb.sock"),
@@ -45,14 +44,14 @@ impl Paths {
 }
 
 /// A running server; killed when dropped.
-pub struct Server {
-    paths: Paths,
+pub struct MariaDb {
+    paths: MariaPaths,
     process: Child,
 }
 
-impl Server {
+impl MariaDb {
     /// Makes the system tables in an empty data directory.
-    pub fn initialize(paths: &Paths) -> Result<()> {
+    pub fn initialize(paths: &MariaPaths) -> Result<()> {
         fs::create_dir_all(&paths.data).context("make the data directory")?;
         fs::create_dir_all(&paths.scratch).context("make the directory for temporary files")?;
         let args = [
@@ -68,24 +67,22 @@ impl Server {
     }
 
     /// Starts the server and waits until it answers.
-    pub fn start(paths: &Paths, clock: &Clock) -> Result<Server> {
+    pub fn start(paths: &MariaPaths) -> Result<MariaDb> {
         let log = File::options().create(true).append(true).open(&paths.log).context("open MariaDB's log")?;
         let process = Command::new("mariadbd")
-            .args(Server::options(paths))
+            .args(MariaDb::options(paths))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .context("run mariadbd")?;
-        let mut server = Server { paths: paths.clone(), process };
-        let started = clock.seconds();
+        let mut server = MariaDb { paths: paths.clone(), process };
         let answers = wait_until("MariaDB to answer", START_LIMIT, || server.answers()).flatten();
         answers.with_context(|| server.last_words())?;
-        clock.say(&format!("MariaDB answers after {:.1} s", clock.seconds() - started));
         Ok(server)
     }
 
-    fn options(paths: &Paths) -> Vec<String> {
+    fn options(paths: &MariaPaths) -> Vec<String> {
         let fixed = [
             "--no-defaults",
             "--user=root",
@@ -117,6 +114,14 @@ impl Server {
         Ok(ended.map(|status| Err(anyhow!("mariadbd ended: {status}"))))
     }
 
+    /// A client for statements that come one after another.
+    pub fn client(&self, database: &str) -> Command {
+        let mut command = Command::new("mariadb");
+        command.args(["--no-defaults", "--user=root", "-N", "-B", "--unbuffered", "--skip-reconnect"]);
+        command.args([&self.socket_option(), database]);
+        command
+    }
+
     pub fn socket(&self) -> &Path {
         &self.paths.socket
     }
@@ -133,6 +138,17 @@ impl Server {
     pub fn query(&self, statements: &str) -> Result<String> {
         let args = ["--no-defaults", "--user=root", &self.socket_option(), "-N", "-B", "-e", statements];
         run_ok("mariadb", args).context("ask MariaDB")
+    }
+
+    /// CHECK TABLE of each must find nothing.
+    pub fn check_tables(&self, tables: impl IntoIterator<Item = String>) -> Result<()> {
+        for table in tables {
+            let answer = self.query(&format!("CHECK TABLE {table}"))?;
+            if !answer.lines().all(|line| line.ends_with("\tOK")) {
+                bail!("CHECK TABLE {table}: {answer}");
+            }
+        }
+        Ok(())
     }
 
     /// Shuts down in good order.
@@ -158,7 +174,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for MariaDb {
     fn drop(&mut self) {
         if matches!(self.process.try_wait(), Ok(None)) {
             // Both can only fail when it has just ended.
