@@ -54,10 +54,10 @@ sim-mutants: ## deliberate bugs, and after how many seeds the simulator finds ea
 	cargo build -p ashlar-sim --features mutants --bin ashlar-sim-mutants
 	$(KEEP_MEMORY) $(BIN)/ashlar-sim-mutants $(if $(QUICK),--quick)
 
-databases: ## PostgreSQL with checksums and fio with verification, through rounds of kills (root; ROUNDS=10)
+databases: ## PostgreSQL and fio through rounds of kills; PostgreSQL and MariaDB restored (root; ROUNDS=10 RESTORES=2)
 	@deploy/install.sh test
 	cargo build --workspace --bins
-	$(BIN)/ashlar-databases --rounds $(or $(ROUNDS),10)
+	$(BIN)/ashlar-databases --rounds $(or $(ROUNDS),10) --restores $(or $(RESTORES),2)
 
 fuzz: ## foreign bytes and events, two targets at a time: MINUTES=10 or SECONDS=n each, TARGET=name, SEED=n to begin anew
 	@deploy/install.sh build

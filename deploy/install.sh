@@ -8,13 +8,14 @@ mounts=(e2fsprogs fuse3 mount util-linux xfsprogs)
 clients=(fio libnbd-bin qemu-utils)
 network=(iproute2 iptables)
 postgres=(postgresql)
-databases=(mariadb-server sysbench)
+mariadb=(mariadb-server)
+sysbench=(sysbench)
 
 target=${1:-}
 case "$target" in
 build) wanted=("${build[@]}") ;;
-test) wanted=("${build[@]}" "${mounts[@]}" "${clients[@]}" "${network[@]}" "${postgres[@]}") ;;
-demo) wanted=("${build[@]}" "${mounts[@]}" "${databases[@]}") ;;
+test) wanted=("${build[@]}" "${mounts[@]}" "${clients[@]}" "${network[@]}" "${postgres[@]}" "${mariadb[@]}") ;;
+demo) wanted=("${build[@]}" "${mounts[@]}" "${mariadb[@]}" "${sysbench[@]}") ;;
 bench) wanted=("${build[@]}" "${mounts[@]}" "${clients[@]}") ;;
 *)
     sed -n '2,3p' "$0"

@@ -61,6 +61,11 @@ fn restored_filesystem(scene: &Scene, fs_type: &str, fsck: &[&str]) -> Result<()
     check_files(&restored.target.join("own"), &own, &own).context("written after the restore")?;
     check_files(&origin.target.join("files"), &load, &load).context("the origin")?;
     ensure!(!origin.target.join("own").exists(), "what was written to the restored volume is not in its origin");
+    // From then on nothing changes but by our own hand.
+    wait_until("the restored volume to be flat", LIMIT, || {
+        let shown: serde_json::Value = scene.cluster.cli_json(&["volume", "show", "restored"])?;
+        Ok(shown["origin"].is_null().then_some(()))
+    })?;
     for (name, volume) in [("restored", &restored), ("origin", &origin)] {
         kubelet.unmount(volume)?;
         let device = scene.cluster.attach(name, "n1", "fuse")?;
@@ -138,11 +143,14 @@ fn many_snapshots(scene: &Scene, seed: u64) -> Result<()> {
     scene.cluster.wait_in_sync("v", LIMIT)?;
     scene.cluster.detach("v")?;
     ensure!(compare(scene, "v")? == play.kept.len() as u64, "every kept snapshot was compared");
+    // A writer tells the replicas which snapshots are needed no more.
+    scene.cluster.attach("v", "n2", "nbd")?;
     while !play.kept.is_empty() {
         play.read_one()?;
         play.delete_one()?;
     }
     wait_free(scene, &filled).context("after the last snapshot")?;
+    scene.cluster.detach("v")?;
     scene.cluster.cli(&["volume", "delete", "v"])?;
     wait_free(scene, &empty).context("after the volume")
 }
