@@ -135,8 +135,9 @@ fn many_snapshots(scene: &Scene, seed: u64) -> Result<()> {
         });
         let played = play.steps(&done);
         stopping.store(true, Ordering::SeqCst);
-        let ended = load.join().expect("the guest does not panic").context("the guest");
-        played.and(ended)
+        // An error of the guest's is why the steps came no further.
+        let ended = load.join().expect("the guest does not panic").context("the guest")?;
+        played.map(|()| ended)
     })?;
     guest.verify(&mut client)?;
     client.close()?;
