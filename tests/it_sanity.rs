@@ -23,11 +23,12 @@ const TINY_BYTES: u64 = 1 << 20;
 const ATTACH_LIMIT: &str = "node max attach limit";
 
 /// What the suite says where it skips: services and calls that the driver does not offer.
-const NOT_OFFERED: [&str; 4] = [
+const NOT_OFFERED: [&str; 5] = [
     "ControllerGetVolumeHealth not supported",
     "ControllerListVolumeHealth not supported",
     "NodeGetStorageHealth not supported",
     "NodeGetVolumeHealth not supported",
+    "SNAPSHOT_ACCESSIBILITY_CONSTRAINTS not supported",
 ];
 
 /// One entry of the suite's JSON report.
