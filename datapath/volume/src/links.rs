@@ -122,7 +122,7 @@ impl Volume {
 
     pub(crate) fn reply(&mut self, now: Instant, disk: DiskId, frame: ReplyFrame, out: &mut Vec<Action>) {
         let Some(index) = self.index_of(disk) else { return };
-        // A volume is deleted under an epoch above all that were granted; a replica that a volume no longer needs is not.
+        // A volume is deleted under an epoch above all that were granted, a replica that it no longer needs is not.
         let (is_fenced, is_deleted) = match &frame.message {
             Reply::Refused(refusal) => (refusal.status == Status::Fenced, refusal.status == Status::Deleted),
             _ => (false, false),

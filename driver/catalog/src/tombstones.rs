@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 pub struct Tombstone {
     pub disk: DiskId,
     pub volume: VolumeId,
-    /// After the latest grant: every writer there ever was is fenced by the deletion, and can tell by it that the volume
-    /// is gone.
+    /// After the latest grant: every writer that there was is fenced by the deletion, and can tell by it that the
+    /// volume is gone.
     pub epoch: Epoch,
     pub claim: ByteCount,
 }
