@@ -327,7 +327,8 @@ pub(super) fn same_volume(new: &NewVolume, found: StoredVolume) -> Result<Stored
     if found.volume.source != new.source {
         differences.push("it began with other content".to_owned());
     }
-    if !new.size.accepts(size) && !(new.size.is_open && new.source.is_some() && size <= new.size.limit) {
+    let is_of_source = new.size.is_open && new.source.is_some() && size <= new.size.limit;
+    if !(is_of_source || new.size.accepts(size)) {
         differences.push(format!("its size is {size} bytes"));
     }
     match params::parse(&found.volume.parameters) {

@@ -142,7 +142,7 @@ async fn a_snapshot_that_was_taken_for_the_clone_goes_with_its_beginning_and_mee
     let own = catalog.begin_snapshot(&own).await.unwrap();
     assert_eq!(catalog.snapshot_by_name(&name).await.unwrap().unwrap().snapshot, theirs);
     assert_eq!(catalog.snapshot_for_clone(&name).await.unwrap().unwrap(), own);
-    assert_eq!(catalog.snapshots_for_clones().await.unwrap().0, [own.clone()]);
+    assert_eq!(catalog.snapshots_for_clones().await.unwrap().0, std::slice::from_ref(&own));
     let (clone, next) = clone_of(&source, 2, "b");
     let claims = catalog.claims().await.unwrap();
     catalog.create_clone(&clone, &claims, (&source, next), Some(&own), event()).await.unwrap();
