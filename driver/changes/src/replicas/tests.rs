@@ -39,6 +39,8 @@ pub(crate) fn record(members: u16) -> VolumeRecord {
         chunks: vec![ChunkRun { first: ChunkIndex(0), count: 2, members: (0..members).collect() }],
         declared_lost: vec![],
         snapshots: vec![],
+        clones: Vec::new(),
+        origin: None,
         last_change: None,
     }
 }
