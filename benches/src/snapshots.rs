@@ -55,7 +55,7 @@ pub(crate) fn measure(cluster: &DevCluster, plan: &SnapshotPlan) -> Result<Vec<F
     for volumes in [2, 3] {
         figures.push(stage.group(volumes)?);
     }
-    figures.extend(changed::measure(&stage)?);
+    figures.push(changed::measure(&stage)?);
     Ok(figures)
 }
 

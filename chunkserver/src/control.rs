@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
 
 /// How long calls that are being answered may take when the process ends.
@@ -65,7 +65,7 @@ impl ControlThread {
 struct Serving {
     terminate: Signal,
     interrupt: Signal,
-    rpc: TcpListenerStream,
+    rpc: TcpIncoming,
     metrics: Option<tokio::net::TcpListener>,
     heartbeat: Option<(Heartbeat, Endpoint)>,
     service: ChunkserverService,
@@ -94,7 +94,7 @@ impl Serving {
         Ok(Serving {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            rpc: TcpListenerStream::new(tokio::net::TcpListener::from_std(rpc)?),
+            rpc: TcpIncoming::from(tokio::net::TcpListener::from_std(rpc)?).with_nodelay(Some(true)),
             metrics: metrics.map(tokio::net::TcpListener::from_std).transpose()?,
             heartbeat,
             service: ChunkserverService { node: config.node, address: data_address, host: host.clone() },

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 /// What the state file says once the daemon is up.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,7 +58,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let attachments = Attachments::new(config.clone(), control.clone(), runtime.clone());
     let events = EventLog::default();
     let service = DatapathServer::new(DatapathService::new(attachments.clone()));
-    let serving = Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(rpc));
+    // A group's writes are held while its answers are on their way: they wait for no acknowledgement of TCP's.
+    let incoming = TcpIncoming::from(rpc).with_nodelay(Some(true));
+    let serving = Server::builder().add_service(service).serve_with_incoming(incoming);
     let mut parts = tokio::task::JoinSet::new();
     parts.spawn(async move { serving.await.context("serve gRPC") });
     parts.spawn(async move { metrics.serve(metrics_listener).await.context("serve metrics") });
