@@ -34,13 +34,14 @@ pub enum Refusal {
 }
 
 /// The source's record, with the point that the clone reads by, and the clone's, of which no replica exists yet. The
-/// caller has compared `size` with the snapshot's. A source that nobody ever wrote to is left as it is: it may have no
+/// caller has compared `size` with the snapshot's; `min_replicas` is the clone's own. A source that nobody ever wrote to is left as it is: it may have no
 /// replica to read from, and its clone is a new volume like any other.
 pub fn begin(
     source: &VolumeRecord,
     snapshot: SnapshotId,
     clone: VolumeId,
     size: ByteCount,
+    min_replicas: u8,
 ) -> Result<(VolumeRecord, VolumeRecord), Refusal> {
     let taken = source.snapshot(snapshot).ok_or(Refusal::NoSnapshot { id: snapshot })?;
     if source.origin.is_some_and(|origin| !origin.is_made) {
@@ -49,7 +50,7 @@ pub fn begin(
     if source.snapshots.len() + source.clones.len() >= SNAPSHOTS_MAX {
         return Err(Refusal::TooMany);
     }
-    let (in_sync, min) = (source.fewest_in_sync_without(&[]), source.min_replicas);
+    let (in_sync, min) = (source.fewest_in_sync_without(&[]), source.min_replicas.max(min_replicas));
     if in_sync < min {
         return Err(Refusal::TooFew { made: in_sync, min });
     }
@@ -64,6 +65,7 @@ pub fn begin(
         version: 1,
         holder: None,
         clean: !was_written,
+        min_replicas,
         members: source.members.iter().map(member_of_clone).collect(),
         chunks: runs_for(&source.chunks, geometry.chunk_count()),
         declared_lost: Vec::new(),
@@ -111,6 +113,11 @@ pub fn made(clone: &VolumeRecord, disks: &[DiskId]) -> Result<VolumeRecord, Refu
     // Where all that are left have made theirs, more will come by their return only, under a writer.
     let (made, wanted) = (next.fewest_in_sync_without(&[]), clone.fewest_in_sync_without(&[]).min(next.min_replicas));
     if made == 0 || made < wanted { Err(Refusal::TooFew { made, min: next.min_replicas }) } else { Ok(next) }
+}
+
+/// Whose replicas must be flat before the clone is: all but those that are out.
+pub fn awaited(clone: &VolumeRecord) -> impl Iterator<Item = &Member> {
+    clone.members.iter().filter(|member| !matches!(member.state, MemberState::Out { .. }))
 }
 
 /// Each replica that is in-sync or returns has everything itself. Who is out gets everything when it returns: once the

@@ -79,7 +79,8 @@ impl Control {
         let Some(source) = self.catalog.volume(of).await? else { return Ok(None) };
         check(new, &source.volume)?;
         let clone = VolumeId::from_u128(uuid::Uuid::new_v4().as_u128());
-        let (kept, record) = match clone::begin(&source.volume.record, id, clone, new.size.of_clone(least)?) {
+        let (size, min_replicas) = (new.size.of_clone(least)?, new.params.min_replicas);
+        let (kept, record) = match clone::begin(&source.volume.record, id, clone, size, min_replicas) {
             Err(Refusal::NoSnapshot { .. }) => return Ok(None),
             begun => begun.map_err(explain)?,
         };
@@ -197,7 +198,7 @@ fn volume_of(new: &NewVolume, asked: ContentSource, content: Content, record: Vo
         settings: new.params.settings,
         published_read_only: false,
         source: Some(asked),
-        record: VolumeRecord { min_replicas: new.params.min_replicas, ..record },
+        record,
     }
 }
 

@@ -81,25 +81,31 @@ impl Control {
     /// Makes the volume, or finds the one of this name. A volume of the name with other properties is an error.
     pub(crate) async fn create_volume(&self, new: NewVolume) -> Result<StoredVolume> {
         let _permit = self.in_flight.begin(&new.name)?;
-        if let Some(source) = new.source {
-            return self.create_clone(&new, source).await;
+        match self.create(&new).await {
+            Err(error) if error.kind == ErrorKind::Exhausted => {
+                // Deleted volumes may still have space promised.
+                self.reap_now().await?;
+                self.create(&new).await
+            }
+            created => created,
         }
-        let mut may_reap = true;
+    }
+
+    async fn create(&self, new: &NewVolume) -> Result<StoredVolume> {
+        match new.source {
+            Some(source) => self.create_clone(new, source).await,
+            None => self.create_empty(new).await,
+        }
+    }
+
+    async fn create_empty(&self, new: &NewVolume) -> Result<StoredVolume> {
         for _ in 0..COMMIT_TRIES_MAX {
             if let Some(found) = self.catalog.volume_by_name(&new.name).await? {
-                return same_volume(&new, found);
+                return same_volume(new, found);
             }
             let claims = self.catalog.claims().await?;
             let candidates = self.registry.candidates(&claims).await;
-            let volume = match self.place(&new, &candidates) {
-                Err(error) if error.kind == ErrorKind::Exhausted && may_reap => {
-                    // Deleted volumes may still have space promised.
-                    may_reap = false;
-                    self.reap_now().await?;
-                    continue;
-                }
-                placed => placed?,
-            };
+            let volume = self.place(new, &candidates)?;
             let event = Event::new(wall_clock_ms(), "created", format!("volume {} created", new.name));
             match self.catalog.create_volume(&volume, &claims, event.figure("size_bytes", volume.record.size)).await {
                 // The name or the space was taken meanwhile: look again.
@@ -111,7 +117,7 @@ impl Control {
                 }
             }
         }
-        Err(raced(new.name))
+        Err(raced(&new.name))
     }
 
     fn place(&self, new: &NewVolume, candidates: &[placement::Candidate]) -> Result<Volume> {

@@ -5,7 +5,7 @@
 //! any number of clones.
 
 use crate::format;
-use crate::names::{Disk, MILLIS, Nanos, SECONDS, Vol};
+use crate::names::{Disk, MILLIS, Nanos, SECONDS, Vol, Writer};
 use crate::register::{Access, Kind};
 use crate::snapshots::Taken;
 use crate::stamp::Stamp;
@@ -13,7 +13,7 @@ use crate::trace::Touch;
 use crate::world::{Happening, World, disk_of};
 use ashlar_engine::{CloneRefusal, Deleted, Event, OpToken};
 use ashlar_plan::clone;
-use ashlar_types::{BLOCK_BYTES, Base, Epoch, MemberState, SnapshotId, VolumeRecord};
+use ashlar_types::{BLOCK_BYTES, Base, Epoch, SnapshotId, VolumeRecord};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Volumes at a time; each may need a place for every hot slot.
@@ -189,8 +189,7 @@ impl World {
     }
 
     fn note_flat(&mut self, volume: Vol) {
-        let record = self.catalog.record(volume);
-        let awaited = record.members.iter().filter(|member| !matches!(member.state, MemberState::Out { .. }));
+        let awaited = clone::awaited(self.catalog.record(volume));
         let disks: Vec<Disk> = awaited.map(|member| disk_of(member.disk)).collect();
         if disks.iter().all(|&disk| self.base_of(volume, disk) == Some(None)) {
             let source = self.clones.origins[&volume].source;
@@ -294,16 +293,18 @@ impl World {
         self.history[volume.index()].seen_between(block, stamp, from, until);
     }
 
-    /// Blocks that guests touched, of the volume or of what it is a clone of.
-    pub fn touched(&self, volume: Vol) -> BTreeSet<u64> {
+    /// Blocks that guests touched, of the writer's volume or of what that is a clone of, and that its device has.
+    pub fn touched(&self, writer: Writer) -> BTreeSet<u64> {
+        let state = &self.writers[writer.index()];
+        let volume = state.volume;
         let mut blocks: BTreeSet<u64> = self.history[volume.index()].touched().collect();
         let mut of = volume;
         while let Some(origin) = self.clones.origins.get(&of) {
             of = origin.source;
             blocks.extend(self.history[of.index()].touched());
         }
-        // A source may have grown since.
-        let end = self.catalog.record(volume).size.0 / BLOCK_BYTES;
+        // A source may have grown since, and a writer not have heard that its volume has.
+        let end = state.core.as_ref().map_or(0, |core| core.size().0 / BLOCK_BYTES);
         blocks.retain(|&block| block < end);
         blocks
     }
@@ -322,9 +323,9 @@ impl World {
 impl crate::catalog::Catalog {
     fn begin_clone(&mut self, source: Vol, snapshot: SnapshotId, volume: Vol) -> bool {
         let record = self.record(source);
-        let Ok((kept, begun)) = clone::begin(record, snapshot, format::volume_id(volume), record.size) else {
-            return false;
-        };
+        let (size, min_replicas) = (record.size, record.min_replicas);
+        let begun = clone::begin(record, snapshot, format::volume_id(volume), size, min_replicas);
+        let Ok((kept, begun)) = begun else { return false };
         self.change(source, |_| Some(kept));
         self.add(begun);
         true

@@ -95,7 +95,7 @@ impl World {
     fn read_everything(&mut self) {
         for volume in self.volumes().collect::<Vec<_>>() {
             let Some(writer) = self.current(volume) else { continue };
-            let touched: Vec<u64> = self.touched(volume).into_iter().collect();
+            let touched: Vec<u64> = self.touched(writer).into_iter().collect();
             for run in touched.chunk_by(|a, b| a + 1 == *b) {
                 for part in run.chunks(64) {
                     self.issue_read(writer, part[0], part.len() as u32);

@@ -160,7 +160,7 @@ impl World {
 
     /// Reads all that is left of every snapshot, through the writer.
     pub fn read_all_snapshots(&mut self, volume: Vol, writer: Writer) {
-        let touched: Vec<u64> = self.touched(volume).into_iter().collect();
+        let touched: Vec<u64> = self.touched(writer).into_iter().collect();
         let live: Vec<SnapshotId> = self.catalog.record(volume).snapshots.iter().map(|taken| taken.id).collect();
         for id in live {
             for run in touched.chunk_by(|a, b| a + 1 == *b) {

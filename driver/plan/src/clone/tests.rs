@@ -19,7 +19,7 @@ fn source() -> VolumeRecord {
 }
 
 fn begun(source: &VolumeRecord) -> (VolumeRecord, VolumeRecord) {
-    begin(source, SNAPSHOT, CLONE, source.size).unwrap()
+    begin(source, SNAPSHOT, CLONE, source.size, 2).unwrap()
 }
 
 fn disks(record: &VolumeRecord) -> Vec<DiskId> {
@@ -61,7 +61,7 @@ fn writes_of_the_clone_come_after_its_point() {
 #[test]
 fn the_clone_of_what_was_never_written_reads_from_nobody() {
     let blank = take_detached(&volume(), SNAPSHOT).unwrap();
-    let (kept, clone) = begin(&blank, SNAPSHOT, CLONE, blank.size).unwrap();
+    let (kept, clone) = begin(&blank, SNAPSHOT, CLONE, blank.size, 2).unwrap();
     assert_eq!((kept, clone.origin, clone.clean), (blank, None, true));
     assert!(grant(&clone, &node()).is_ok() && take_detached(&clone, SNAPSHOT).is_ok());
 }
@@ -94,8 +94,11 @@ fn who_was_not_in_sync_at_the_source_gets_everything() {
     let (_, clone) = begun(&source);
     let (out, whole) = (MemberState::Out { commit: Lsn::ZERO }, MemberState::InSync);
     assert_eq!(clone.members.iter().map(|member| member.state).collect::<Vec<_>>(), [out, whole, whole]);
+    let three = begin(&source, SNAPSHOT, CLONE, source.size, 3);
+    assert_eq!(three, Err(Refusal::TooFew { made: 2, min: 3 }), "the clone's own minReplicas counts");
+    assert_eq!(begin(&source, SNAPSHOT, CLONE, source.size, 1).unwrap().1.min_replicas, 1);
     source.members[1].state = MemberState::Syncing { commit: Lsn::from_raw(99) };
-    let alone = begin(&source, SNAPSHOT, CLONE, source.size);
+    let alone = begin(&source, SNAPSHOT, CLONE, source.size, 2);
     assert_eq!(alone, Err(Refusal::TooFew { made: 1, min: 2 }), "a clone that could never be made");
 }
 
@@ -103,10 +106,10 @@ fn who_was_not_in_sync_at_the_source_gets_everything() {
 fn a_clone_may_be_larger_than_its_source() {
     let source = source();
     let size = ByteCount(source.size.0 * 2);
-    let (_, clone) = begin(&source, SNAPSHOT, CLONE, size).unwrap();
+    let (_, clone) = begin(&source, SNAPSHOT, CLONE, size, 2).unwrap();
     let chunks: u32 = clone.chunks.iter().map(|run| run.count).sum();
     assert_eq!((clone.size, chunks), (size, Geometry::new(size).unwrap().chunk_count()));
-    let odd = begin(&source, SNAPSHOT, CLONE, ByteCount(5));
+    let odd = begin(&source, SNAPSHOT, CLONE, ByteCount(5), 2);
     assert!(matches!(odd, Err(Refusal::Size { .. })));
 }
 
@@ -114,15 +117,15 @@ fn a_clone_may_be_larger_than_its_source() {
 fn what_is_refused() {
     let source = source();
     let unknown = SnapshotId::from_u128(8);
-    assert_eq!(begin(&source, unknown, CLONE, source.size), Err(Refusal::NoSnapshot { id: unknown }));
+    assert_eq!(begin(&source, unknown, CLONE, source.size, 2), Err(Refusal::NoSnapshot { id: unknown }));
     let (_, clone) = begun(&source);
     let of_clone = take_detached(&clone, SNAPSHOT);
     assert_eq!(of_clone, Err(snapshot::Refusal::NotClosed), "its replicas were never compared");
     let full = (0..SNAPSHOTS_MAX as u128).fold(source.clone(), |source, at| {
-        begin(&source, SNAPSHOT, VolumeId::from_u128(100 + at), source.size).map_or(source, |(kept, _)| kept)
+        begin(&source, SNAPSHOT, VolumeId::from_u128(100 + at), source.size, 2).map_or(source, |(kept, _)| kept)
     });
     assert_eq!(full.snapshots.len() + full.clones.len(), SNAPSHOTS_MAX);
-    assert_eq!(begin(&full, SNAPSHOT, CLONE, full.size), Err(Refusal::TooMany));
+    assert_eq!(begin(&full, SNAPSHOT, CLONE, full.size, 2), Err(Refusal::TooMany));
 }
 
 #[test]

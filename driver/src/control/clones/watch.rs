@@ -12,7 +12,7 @@ use crate::error::{ErrorKind, Result};
 use ashlar_catalog::{CatalogErrorKind, StoredVolume};
 use ashlar_plan::clone;
 use ashlar_rpc::control::ChunkserverStatusRequest;
-use ashlar_types::{DiskId, MemberState, SnapshotId, VolumeId};
+use ashlar_types::{DiskId, SnapshotId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,7 +128,7 @@ impl Control {
     }
 
     /// Records that the clone is flat, if every replica that counts or is coming back is. Those that are out do not
-    /// hold it up: whatever they still read on their disks their disks keep.
+    /// hold it up: they get everything when they return.
     async fn flatten(&self, seen: &StoredVolume, bases: &BTreeMap<(DiskId, VolumeId), bool>) -> Result<bool> {
         let (id, record) = (seen.volume.id(), &seen.volume.record);
         let Some(origin) = record.origin else { return Ok(false) };
@@ -178,6 +178,5 @@ impl Control {
 /// The replicas by which it is judged whether a clone is flat.
 fn concerned(seen: &StoredVolume) -> impl Iterator<Item = (VolumeId, DiskId)> {
     let id = seen.volume.id();
-    let counts = |state| matches!(state, MemberState::InSync | MemberState::Syncing { .. });
-    seen.volume.record.members.iter().filter(move |member| counts(member.state)).map(move |member| (id, member.disk))
+    clone::awaited(&seen.volume.record).map(move |member| (id, member.disk))
 }

@@ -308,3 +308,14 @@ async fn the_watch_sleeps_while_there_is_no_clone_and_wakes_for_one() {
     }
     watching.abort();
 }
+
+#[tokio::test]
+async fn a_clone_may_have_the_space_of_a_volume_that_was_just_deleted() {
+    let scene = Scene::new().await;
+    let control = &scene.world.control;
+    let large = control.create_volume(wish("large", 99 * GIB)).await.unwrap();
+    let full = scene.create("b").await.unwrap_err();
+    assert_eq!(full.kind, ErrorKind::Exhausted);
+    control.delete_volume(large.volume.id()).await.unwrap();
+    scene.create("b").await.unwrap();
+}
