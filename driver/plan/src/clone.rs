@@ -34,8 +34,8 @@ pub enum Refusal {
 }
 
 /// The source's record, with the point that the clone reads by, and the clone's, of which no replica exists yet. The
-/// caller has compared `size` with the snapshot's; `min_replicas` is the clone's own. A source that nobody ever wrote to is left as it is: it may have no
-/// replica to read from, and its clone is a new volume like any other.
+/// caller has compared `size` with the snapshot's; `min_replicas` is the clone's own. A source that nobody ever wrote
+/// to is left as it is: it may have no replica to read from, and its clone is a new volume like any other.
 pub fn begin(
     source: &VolumeRecord,
     snapshot: SnapshotId,
