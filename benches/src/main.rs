@@ -81,8 +81,8 @@ impl Plan {
                     snapshots: 21,
                     turns: 21,
                     groups: 7,
-                    listed_slots: 4096,
-                    listings: 3,
+                    exported_slots: 4096,
+                    exports: 3,
                 },
             }
         } else {
@@ -97,8 +97,8 @@ impl Plan {
                     snapshots: 61,
                     turns: 61,
                     groups: 21,
-                    listed_slots: 16384,
-                    listings: 5,
+                    exported_slots: 16384,
+                    exports: 5,
                 },
             }
         }

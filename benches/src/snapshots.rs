@@ -1,4 +1,4 @@
-//! What snapshots cost: taking one, the first overwrite after it, reading below many of them, holding a group, listing
+//! What snapshots cost: taking one, the first overwrite after it, reading below many of them, holding a group, exporting
 //! what changed. Everything is Ashlar beside Ashlar: with and without, in turns short enough that the machine's noise
 //! hits both.
 
@@ -37,9 +37,9 @@ pub(crate) struct SnapshotPlan {
     /// Pairs of turns, with and without.
     pub(crate) turns: usize,
     pub(crate) groups: usize,
-    /// Written, of a volume of 64 GiB; and how often it is listed.
-    pub(crate) listed_slots: u64,
-    pub(crate) listings: usize,
+    /// Written, of a volume of 64 GiB; and how often it is exported.
+    pub(crate) exported_slots: u64,
+    pub(crate) exports: usize,
 }
 
 struct Stage<'a> {
