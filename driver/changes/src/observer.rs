@@ -7,8 +7,8 @@ use ashlar_types::{
     RequestId, SessionId, VolumeRecord,
 };
 use ashlar_wire::{
-    BlockData, ChangedSlots, Frame, FrameHeader, Open, Refusal, Reply, Request, SlotBlocks, Status, decode_reply,
-    encode_request, limits::HEADER_BYTES,
+    BlockData, ChangedSlots, Frame, FrameHeader, Open, Opened, Refusal, Reply, Request, SlotBlocks, Status,
+    decode_reply, encode_request, limits::HEADER_BYTES,
 };
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -39,9 +39,7 @@ impl Observer {
         let served = Epoch::NONE;
         let open = Open { cluster: record.cluster, disk, volume: record.volume, size: record.size, served };
         match observer.ask(Request::Observe(open))? {
-            Reply::Opened(opened) if opened.syncing => Err(ChangesError::Incomplete),
-            Reply::Opened(opened) if opened.agreed < record.served => Err(ChangesError::Older),
-            Reply::Opened(_) => Ok(observer),
+            Reply::Opened(opened) => has_everything(&opened, record).map(|()| observer),
             other => Err(unexpected(other)),
         }
     }
@@ -150,6 +148,15 @@ impl Observer {
         let mut bytes = vec![0; length];
         self.stream.read_exact(&mut bytes).map_err(ChangesError::link("wait for the chunkserver's answer"))?;
         Ok(bytes)
+    }
+}
+
+/// Whether a replica that was in-sync when the record was read has what the record's snapshots hold.
+pub fn has_everything(opened: &Opened, record: &VolumeRecord) -> Result<()> {
+    match opened {
+        _ if opened.syncing => Err(ChangesError::Incomplete),
+        _ if opened.agreed < record.served => Err(ChangesError::Older),
+        _ => Ok(()),
     }
 }
 

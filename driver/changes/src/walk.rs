@@ -17,9 +17,14 @@ pub struct Scope {
 
 impl Scope {
     /// The versions that are looked at; none if both points are one, or in the wrong order.
-    fn floors(self) -> Option<FloorRange> {
+    pub fn floors(self) -> Option<FloorRange> {
         let floors = FloorRange { from: self.base.unwrap_or(Lsn::ZERO), below: self.target };
         floors.is_valid().then_some(floors)
+    }
+
+    /// What becomes ranges: with a base also what reads as zeros now, so that what was there can be taken away.
+    pub fn listed(self) -> Listed {
+        if self.base.is_some() { Listed::Set } else { Listed::Data }
     }
 
     pub fn end(self) -> BlockIndex {
@@ -48,8 +53,7 @@ pub struct Walk {
 impl Walk {
     /// Of what lies at `from` or behind it.
     pub fn new(scope: Scope, from: BlockIndex) -> Walk {
-        let listed = if scope.base.is_some() { Listed::Set } else { Listed::Data };
-        Walk { scope, listed, from, next: from.chunk(), spans: Spans::default() }
+        Walk { scope, listed: scope.listed(), from, next: from.chunk(), spans: Spans::default() }
     }
 
     /// The same; what changed is one range whether it is data or zeros now.

@@ -146,6 +146,13 @@ mutants! {
     CloneForgetsBase "clone-forgets-base" "a checkpoint forgets of a clone what it is a clone of",
     /// A clone's own content hides its base.
     FlattenOverwrites "flatten-overwrites" "what a base shows is copied over what the clone has itself",
+    /// One mechanism: what changed, by the floors of versions.
+    ListingLeavesOutOldest "listing-leaves-out-oldest"
+        "a listing of what changed leaves out what was written right after the older snapshot",
+    /// Zeros are content.
+    ListingForgetsDiscards "listing-forgets-discards" "a listing of what changed names no block that reads as zeros now",
+    /// Of any range of floors a clone says what it will say when it is flat.
+    ListingForgetsBase "listing-forgets-base" "a listing of a clone's snapshot leaves out what its base shows",
     /// Zeros are content.
     DiscardShowsBase "discard-shows-base" "a discard of a clone leaves nothing that hides its base",
 }

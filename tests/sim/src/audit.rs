@@ -116,7 +116,7 @@ impl World {
         Some(())
     }
 
-    fn inspector_link(&mut self, disk: Disk) -> Link {
+    pub fn inspector_link(&mut self, disk: Disk) -> Link {
         let link = Link(self.net.links.len() as u32);
         let node = self.servers[disk.index()].node;
         self.net.links.push(Connection {
@@ -136,7 +136,7 @@ impl World {
     }
 
     /// One request and its answer; a refusal is a violation, except of what the disk with bad bits cannot read.
-    fn ask(&mut self, link: Link, message: Request) -> Option<Reply> {
+    pub fn ask(&mut self, link: Link, message: Request) -> Option<Reply> {
         if self.violation.is_some() {
             return None;
         }

@@ -104,11 +104,17 @@ const DIRECTED: [&str; 10] = [
 const LAYOUT: [&str; 4] =
     ["event: a disk may be replaced", "event: a volume may grow", "event: disk replaced", "event: volume grown"];
 
-const SNAPSHOTS: [&str; 14] = [
+const SNAPSHOTS: [&str; 20] = [
     "event: a snapshot may be taken, read or given up",
+    "event: changes asked",
     "event: group of snapshots asked",
     "event: snapshot asked",
     "event: snapshot given up",
+    "state: changes not believed, a snapshot is gone",
+    "state: changes not told",
+    "state: changes of a clone told",
+    "state: changes told",
+    "state: content told",
     "state: group held",
     "state: hold refused",
     "state: hold was over before the point",

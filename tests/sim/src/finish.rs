@@ -57,6 +57,7 @@ impl World {
         self.read_everything();
         self.check_histories();
         self.close_everything();
+        self.look_at_all_changes();
         self.audit();
         self.delete_everything();
     }
@@ -119,6 +120,7 @@ impl World {
                 self.violated(found.text, found.block.map(|block| (volume, block)));
             }
             self.check_snapshots(volume);
+            self.check_changes(volume);
         }
     }
 

@@ -16,6 +16,7 @@
 mod agenda;
 mod audit;
 mod catalog;
+mod changes;
 mod clock;
 mod clones;
 pub mod coverage;

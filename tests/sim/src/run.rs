@@ -2,7 +2,7 @@
 
 use crate::names::{MILLIS, Nanos, SECONDS, Vol};
 use crate::rng::Rng;
-use crate::scenario::Scenario;
+use crate::scenario::{Class, Scenario};
 use crate::world::{Happening, Violation, World};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -82,6 +82,9 @@ fn begin(world: &mut World, seed: u64) {
     }
     for (class, every) in world.scenario.classes.clone() {
         world.agenda.add(SECONDS / 2 + rng.below(every), Happening::Strike { class, every });
+        if class == Class::Snapshot {
+            world.agenda.add(SECONDS + world.changes_rng.below(every), Happening::LookAtChanges { every });
+        }
     }
     if world.scenario.far {
         world.trace.count("event: nodes are far apart");

@@ -41,6 +41,11 @@ impl Taken {
         self.content.get(&block).copied()
     }
 
+    /// Blocks that somebody saw.
+    pub fn seen(&self) -> impl Iterator<Item = (u64, Stamp)> {
+        self.content.iter().map(|(&block, &stamp)| (block, stamp))
+    }
+
     /// A block of it as somebody saw it, and between which points it was so. `None`: it was something else before.
     pub fn note(&mut self, block: u64, stamp: Stamp) -> Option<(Point, Point)> {
         let recorded = self.recorded.expect("the catalog has it");

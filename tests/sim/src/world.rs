@@ -2,6 +2,7 @@
 
 use crate::agenda::Agenda;
 use crate::catalog::Catalog;
+use crate::changes::Changes;
 use crate::clock::Clock;
 use crate::clones::Clones;
 use crate::directed::Move;
@@ -58,6 +59,8 @@ pub enum Happening {
     CloneStep { volume: Vol },
     DeleteVolume { volume: Vol },
     Reap { volume: Vol },
+    LookAtChanges { every: Nanos },
+    ChangesSeen { link: Link },
 }
 
 /// What went wrong, and on which block if it is about one.
@@ -83,6 +86,7 @@ pub struct World {
     pub snapshots: Vec<BTreeMap<SnapshotId, Taken>>,
     pub group: Group,
     pub clones: Clones,
+    pub changes: Changes,
     pub trace: Trace,
     pub violation: Option<Violation>,
     pub promises: Promises,
@@ -98,6 +102,7 @@ pub struct World {
     pub site_rng: Rng,
     pub leap_rng: Rng,
     pub clone_rng: Rng,
+    pub changes_rng: Rng,
     /// The one disk that loses bits.
     pub rotten: Disk,
     /// Disks that were replaced by empty ones.
@@ -144,6 +149,7 @@ impl World {
             snapshots: volumes.map(|_| BTreeMap::new()).collect(),
             group: Group::default(),
             clones: Clones::default(),
+            changes: Changes::default(),
             trace: Trace::new(with_lines),
             violation: None,
             promises: Promises::default(),
@@ -156,6 +162,7 @@ impl World {
             site_rng: Rng::named(seed, "site"),
             leap_rng: Rng::named(seed, "leap"),
             clone_rng: Rng::named(seed, "clone"),
+            changes_rng: Rng::named(seed, "changes"),
             rotten: Disk(rng.below(u64::from(scenario.nodes)) as u16),
             emptied: std::collections::BTreeSet::new(),
             inspections: BTreeMap::new(),
@@ -287,6 +294,8 @@ impl World {
             Happening::CloneStep { volume } => self.clone_step(volume),
             Happening::DeleteVolume { volume } => self.delete_volume(volume),
             Happening::Reap { volume } => self.reap(volume),
+            Happening::LookAtChanges { every } => self.look_at_changes(every),
+            Happening::ChangesSeen { link } => self.changes_seen(link),
         }
     }
 }

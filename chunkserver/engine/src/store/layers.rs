@@ -96,15 +96,20 @@ impl Store {
     /// What the layers of each slot of a chunk say together; nothing if it says of a block that it awaits a copy.
     pub(crate) fn blocks_of(&self, volume: VolumeId, chunk: ChunkIndex, floors: FloorRange) -> Option<Vec<SlotBlocks>> {
         let mut blocks: BTreeMap<SlotIndex, (SlotBlocks, u16)> = BTreeMap::new();
-        let shown: Vec<_> = self.shown(volume, floors).collect();
+        let deep = if Mutant::ListingForgetsBase.is_on() { 1 } else { usize::MAX };
+        let shown: Vec<_> = self.shown(volume, floors).take(deep).collect();
         for (owner, replica, floors) in shown.into_iter().rev() {
             let versions = replica.chunks.get(&chunk).into_iter().flat_map(|entry| &entry.slots);
-            for (&(slot, _), version) in versions.filter(|((_, floor), _)| floors.contains(*floor)) {
+            let skipped =
+                Mutant::ListingLeavesOutOldest.is_on().then_some(floors.from).filter(|from| *from > Lsn::ZERO);
+            let among = |floor: Lsn| floors.contains(floor) && Some(floor) != skipped;
+            for (&(slot, _), version) in versions.filter(|((_, floor), _)| among(*floor)) {
                 if owner == volume && version.stale != 0 {
                     return None;
                 }
                 let (seen, stale) = blocks.entry(slot).or_insert((SlotBlocks { slot, set: 0, valid: 0 }, 0));
-                (seen.set, seen.valid) = (seen.set | version.set, seen.valid & !version.set | version.valid);
+                let said = if Mutant::ListingForgetsDiscards.is_on() { version.valid } else { version.set };
+                (seen.set, seen.valid) = (seen.set | said, seen.valid & !version.set | version.valid);
                 *stale = *stale & !version.set | version.stale;
             }
         }
