@@ -7,6 +7,9 @@ use crate::rng::Rng;
 
 /// The least that a disk may have.
 const SMALL_DISK_SLOTS: u32 = 128;
+const DISK_SLOTS: u32 = 256;
+/// Four volumes of 48 slots that guests reach, each with as many as eight bands between snapshots and points of clones.
+const DISK_SLOTS_WITH_SNAPSHOTS: u32 = 4 * 48 * 8;
 
 /// A class of faults that strikes at random times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -206,6 +209,7 @@ impl Scenario {
         if small {
             classes.retain(|(class, _)| !matches!(class, Class::Grow | Class::Snapshot));
         }
+        let snapshots = classes.iter().any(|(class, _)| *class == Class::Snapshot);
         Scenario {
             nodes: if full { 3 } else { rng.range(3, 5) as u16 },
             volumes: if small || full { 1 } else { rng.range(1, 2) as u16 },
@@ -233,7 +237,11 @@ impl Scenario {
             } else {
                 rng.range(2, 6) as u16
             },
-            disk_slots: if small && !full { SMALL_DISK_SLOTS } else { 256 },
+            disk_slots: match () {
+                _ if small && !full => SMALL_DISK_SLOTS,
+                _ if snapshots => DISK_SLOTS_WITH_SNAPSHOTS,
+                _ => DISK_SLOTS,
+            },
             clocks_drift: rng.coin(),
             clocks_leap: if quiet { None } else { draw_leaps(seed) },
             clones: if small || full { None } else { draw_clones(seed) },
