@@ -5,7 +5,7 @@ use ashlar_engine::{CloneRefusal, Deleted, ReplicaStatus, Space};
 use ashlar_rpc::control::chunkserver_server::Chunkserver;
 use ashlar_rpc::control::{
     self, ChunkserverStatus, ChunkserverStatusRequest, CloneReplicaRequest, CloneReplicaResponse, DeleteReplicaRequest,
-    DeleteReplicaResponse, DiskState, ReplicaSpace, ReplicaSpaceRequest,
+    DeleteReplicaResponse, DiskState, KeepPointsRequest, KeepPointsResponse, ReplicaSpace, ReplicaSpaceRequest,
 };
 use ashlar_types::{Base, ByteCount, ChunkIndex, DiskId, Epoch, Geometry, Kept, Lsn, NodeName, SLOT_BYTES, VolumeId};
 use std::collections::BTreeSet;
@@ -50,6 +50,20 @@ impl Chunkserver for ChunkserverService {
         let CloneOrder { disk, volume, base, .. } = order;
         tracing::info!(%disk, %volume, source = %base.volume, point = %base.point, "replica of a clone made");
         Ok(Response::new(CloneReplicaResponse {}))
+    }
+
+    async fn keep_points(&self, request: Request<KeepPointsRequest>) -> Result<Response<KeepPointsResponse>, Status> {
+        let request = request.into_inner();
+        let replica: (DiskId, VolumeId) = (parse("disk", &request.disk)?, parse("volume", &request.volume)?);
+        let live = request.point_lsns.iter().copied().map(Lsn::from_raw).collect();
+        let kept = Kept { live, until: Lsn::from_raw(request.until_lsn) };
+        if !kept.is_valid() {
+            return Err(Status::invalid_argument("point_lsns: they do not ascend to until_lsn, or are too many"));
+        }
+        let points = kept.live.len();
+        self.host.keep_points(replica, parse_epoch(request.epoch)?, kept).await.map_err(refused)?;
+        tracing::info!(disk = %replica.0, volume = %replica.1, points, "points of snapshots kept, others given up");
+        Ok(Response::new(KeepPointsResponse {}))
     }
 
     async fn space(&self, request: Request<ReplicaSpaceRequest>) -> Result<Response<ReplicaSpace>, Status> {

@@ -94,6 +94,12 @@ pub enum Action {
         op: OpToken,
         result: Result<(), CloneRefusal>,
     },
+    /// Answer to `Event::KeepPoints`: the replica knows it, durably; or there is none, and nothing to know. If it is
+    /// refused, nothing has changed.
+    PointsKept {
+        op: OpToken,
+        result: Result<(), String>,
+    },
     /// Recovery ended: requests are served from now on (those that came before have waited).
     Recovered {
         replayed_records: u64,

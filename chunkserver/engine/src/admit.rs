@@ -291,7 +291,11 @@ impl Engine {
 
     /// Records without payload and places.
     fn admit_plain(&mut self, front: &Waiting, out: &mut Vec<Action>) -> Verdict {
-        let bytes = if matches!(front.work, Work::Keep(_)) { KEEP_BYTES_MAX } else { PLAIN_BYTES_MAX };
+        let bytes = if matches!(front.work, Work::Keep(_) | Work::KeepPoints { .. }) {
+            KEEP_BYTES_MAX
+        } else {
+            PLAIN_BYTES_MAX
+        };
         if !self.journal.fits(bytes, 0) {
             return Verdict::Full;
         }
@@ -306,7 +310,7 @@ impl Engine {
             Work::Clone { epoch, size, base, .. } => Body::Clone { epoch: *epoch, size: *size, base: *base },
             Work::Flattened => Body::Flattened,
             Work::MarkStale(mark) => Body::MarkStale(*mark),
-            Work::Keep(kept) => Body::Keep(kept.clone()),
+            Work::Keep(kept) | Work::KeepPoints { kept, .. } => Body::Keep(kept.clone()),
             Work::BeginSync { after } => Body::BeginSync { after: *after },
             Work::AdoptPrefix { chunk, prefix } => Body::AdoptPrefix { chunk: *chunk, prefix: *prefix },
             Work::CompleteChunk { chunk, prefix } => Body::CompleteChunk { chunk: *chunk, prefix: *prefix },
@@ -330,6 +334,7 @@ impl Engine {
             (Work::Open { .. }, Some(to)) => Answer::Opened(to),
             (Work::Delete { op, .. }, _) => Answer::Deleted(*op),
             (Work::Clone { op, .. }, _) => Answer::Cloned(*op),
+            (Work::KeepPoints { op, .. }, _) => Answer::PointsKept(*op),
             (Work::Flatten { .. } | Work::Flattened, _) => Answer::Flattened,
             (Work::Merge { .. }, _) => Answer::Merged,
             (_, Some(to)) => Answer::Done(to),

@@ -163,7 +163,11 @@ impl Engine {
     pub fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
         self.now = self.now.max(now);
         match event {
-            Event::Request { .. } | Event::LinkClosed { .. } | Event::Delete { .. } | Event::Clone { .. }
+            Event::Request { .. }
+            | Event::LinkClosed { .. }
+            | Event::Delete { .. }
+            | Event::Clone { .. }
+            | Event::KeepPoints { .. }
                 if self.recovery.is_some() =>
             {
                 self.put_off(event, out);
@@ -233,6 +237,10 @@ impl Engine {
                 let refusal = if failed { CloneRefusal::DiskFailed } else { CloneRefusal::Recovering };
                 out.push(Action::Cloned { op, result: Err(refusal) });
             }
+            Event::KeepPoints { op, .. } if self.failed.is_some() || self.early.len() >= EARLY_EVENTS_MAX => {
+                let reason = self.failed.clone().unwrap_or_else(|| "the disk is still recovering".to_owned());
+                out.push(Action::PointsKept { op, result: Err(reason) });
+            }
             Event::LinkClosed { link } => self.forget_early(link),
             event => self.early.push_back(event),
         }
@@ -260,6 +268,7 @@ impl Engine {
             Event::LinkClosed { link } => self.end_link(link),
             Event::Delete { op, volume, epoch } => self.on_delete(op, volume, epoch, out),
             Event::Clone { op, volume, epoch, size, base } => self.on_clone(op, volume, (epoch, size, base), out),
+            Event::KeepPoints { op, volume, epoch, kept } => self.on_keep_points(op, volume, epoch, kept, out),
             Event::ReadDone { op, result } => self.on_read_done(op, result, out),
             Event::WriteDone { op, result } => self.on_write_done(op, result, out),
             Event::Committed { op, result } => {
@@ -363,6 +372,7 @@ impl Engine {
                 let deleted = if is_read { Deleted::Kept } else { Deleted::Gone };
                 out.push(Action::Deleted { op, result: Ok(deleted) });
             }
+            Answer::PointsKept(op) => out.push(Action::PointsKept { op, result: Ok(()) }),
             Answer::Cloned(op) => {
                 let result = match outcome {
                     Outcome::Refused(refusal) => Err(refusal),
@@ -416,6 +426,7 @@ impl Engine {
                     Answer::Done(to) | Answer::Opened(to) => self.refuse(to, Status::DiskFailed, reason, out),
                     Answer::Deleted(op) => out.push(Action::Deleted { op, result: Err(reason.to_owned()) }),
                     Answer::Cloned(op) => out.push(Action::Cloned { op, result: Err(CloneRefusal::DiskFailed) }),
+                    Answer::PointsKept(op) => out.push(Action::PointsKept { op, result: Err(reason.to_owned()) }),
                 }
             }
             for to in batch.echoes {

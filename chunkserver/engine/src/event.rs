@@ -1,6 +1,6 @@
 //! Everything that can happen to a disk's engine.
 
-use ashlar_types::{Base, ByteCount, Epoch, VolumeId};
+use ashlar_types::{Base, ByteCount, Epoch, Kept, VolumeId};
 use ashlar_wire::RequestFrame;
 use bytes::Bytes;
 
@@ -34,6 +34,9 @@ pub enum Event {
     Delete { op: OpToken, volume: VolumeId, epoch: Epoch },
     /// The control plane makes the replica of a clone, with that promise. Answered by `Action::Cloned`.
     Clone { op: OpToken, volume: VolumeId, epoch: Epoch, size: ByteCount, base: Base },
+    /// The control plane says which points are needed of a volume that nobody holds and whose last writer, of `epoch`,
+    /// has closed it. Answered by `Action::PointsKept`.
+    KeepPoints { op: OpToken, volume: VolumeId, epoch: Epoch, kept: Kept },
     /// Time has passed: `Engine::next_deadline` is due.
     Tick,
 }

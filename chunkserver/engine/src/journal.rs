@@ -34,6 +34,7 @@ pub(crate) enum Answer {
     Opened(ReplyTo),
     Deleted(OpToken),
     Cloned(OpToken),
+    PointsKept(OpToken),
     Merged,
     /// A slot of a clone got what its base shows, or the clone became flat.
     Flattened,

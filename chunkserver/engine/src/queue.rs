@@ -83,6 +83,11 @@ pub(crate) enum Work {
     },
     FinishSync,
     Keep(Kept),
+    /// The same from the control plane, of a volume that nobody has open.
+    KeepPoints {
+        op: OpToken,
+        kept: Kept,
+    },
     /// What was read for it, in the order of `Move::from`.
     Merge {
         pair: Pair,
@@ -271,6 +276,7 @@ impl Engine {
             }
             match waiting.work {
                 Work::Delete { op, .. } => out.push(Action::Deleted { op, result: Err(reason.to_owned()) }),
+                Work::KeepPoints { op, .. } => out.push(Action::PointsKept { op, result: Err(reason.to_owned()) }),
                 Work::Clone { op, .. } => out.push(Action::Cloned { op, result: Err(CloneRefusal::DiskFailed) }),
                 _ => {}
             }

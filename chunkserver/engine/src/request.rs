@@ -6,7 +6,7 @@ use crate::queue::{Waiting, Work};
 use crate::session::{ReplyTo, Role};
 use crate::{Action, CloneRefusal, LinkId, OpToken};
 use ashlar_types::{
-    Base, BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Geometry, Lsn, Mutant,
+    Base, BlockIndex, ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Geometry, Kept, Lsn, Mutant,
     SLOTS_PER_CHUNK, SlotIndex, VolumeId,
 };
 use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, DATA_BYTES_MAX};
@@ -283,6 +283,33 @@ impl Engine {
             return out.push(Action::Cloned { op, result: Err(refusal) });
         }
         let work = Work::Clone { op, epoch, size, base };
+        self.waiting.push_back(Waiting { volume, commit: Lsn::ZERO, to: None, work });
+    }
+
+    /// The control plane tells what the next writer would. A writer that is here, or was since, knows better, and which
+    /// copies are under way; where there is no replica there is nothing to tell apart.
+    pub(crate) fn on_keep_points(
+        &mut self,
+        op: OpToken,
+        volume: VolumeId,
+        epoch: Epoch,
+        kept: Kept,
+        out: &mut Vec<Action>,
+    ) {
+        let refused = match &self.failed {
+            Some(reason) => Some(reason.as_str()),
+            None if !kept.is_valid() => Some("these snapshots cannot be"),
+            None if kept.until.epoch() > epoch => Some("a snapshot is in the future"),
+            None if self.sessions.writer_of(volume).is_some() => Some("a writer has the replica open"),
+            None if epoch < self.promised(volume) => Some("a higher epoch was promised"),
+            None if self.deleting.contains(&volume) => Some("the replica is being deleted"),
+            None => None,
+        };
+        let result = refused.map_or(Ok(()), |reason| Err(reason.to_owned()));
+        if result.is_err() || self.store.replica(volume).is_none() {
+            return out.push(Action::PointsKept { op, result });
+        }
+        let work = Work::KeepPoints { op, kept };
         self.waiting.push_back(Waiting { volume, commit: Lsn::ZERO, to: None, work });
     }
 

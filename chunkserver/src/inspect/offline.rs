@@ -193,7 +193,9 @@ impl Offline {
                     continue;
                 }
                 Action::CloseLink { .. } => continue,
-                Action::Deleted { .. } | Action::Cloned { .. } | Action::Failed { .. } => continue,
+                Action::Deleted { .. } | Action::Cloned { .. } | Action::PointsKept { .. } | Action::Failed { .. } => {
+                    continue;
+                }
             };
             self.engine.handle(self.now, event, &mut self.actions);
         }

@@ -3,7 +3,7 @@
 
 use ashlar_engine::{CloneRefusal, Deleted, EngineStatus, Space};
 use ashlar_reactor::Waker;
-use ashlar_types::{Base, ByteCount, ChunkIndex, DiskId, Epoch, Lsn, VolumeId};
+use ashlar_types::{Base, ByteCount, ChunkIndex, DiskId, Epoch, Kept, Lsn, VolumeId};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -31,6 +31,13 @@ pub(crate) enum HostCommand {
         chunks: (ChunkIndex, ChunkIndex),
         points: Arc<[Lsn]>,
         answer: oneshot::Sender<Result<(Space, Option<ChunkIndex>), ReplicaError>>,
+    },
+    KeepPoints {
+        disk: DiskId,
+        volume: VolumeId,
+        epoch: Epoch,
+        kept: Kept,
+        answer: oneshot::Sender<Result<(), ReplicaError>>,
     },
     Clone {
         order: CloneOrder,
@@ -130,6 +137,20 @@ impl HostHandle {
             next = following;
         }
         Ok(space)
+    }
+
+    /// Which points of a volume that nobody holds are needed; refused where a writer has the replica open, or one of a
+    /// later epoch than `epoch` had.
+    pub async fn keep_points(
+        &self,
+        (disk, volume): (DiskId, VolumeId),
+        epoch: Epoch,
+        kept: Kept,
+    ) -> Result<(), ReplicaError> {
+        let (answer, answered) = oneshot::channel();
+        let command = HostCommand::KeepPoints { disk, volume, epoch, kept, answer };
+        self.send(command).await.map_err(|HostGone| ReplicaError::Ending)?;
+        answered.await.map_err(|_| ReplicaError::Ending)?
     }
 
     /// Makes the replica of a clone, durably. Repeating it changes nothing.

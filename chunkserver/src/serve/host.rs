@@ -41,6 +41,7 @@ mod admission;
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
 type DeleteAnswer = oneshot::Sender<Result<Deleted, ReplicaError>>;
+type KeepAnswer = oneshot::Sender<Result<(), ReplicaError>>;
 type CloneAnswer = oneshot::Sender<Result<(), CloneError>>;
 
 pub struct Host {
@@ -57,6 +58,8 @@ pub struct Host {
     deletions: HashMap<(usize, OpToken), DeleteAnswer>,
     /// The same for clones.
     clonings: HashMap<(usize, OpToken), CloneAnswer>,
+    /// And for points that are to be kept.
+    keepings: HashMap<(usize, OpToken), KeepAnswer>,
     next_order: u64,
     events: VecDeque<HostEvent>,
     next_event: u64,
@@ -113,6 +116,7 @@ impl Host {
             commands,
             deletions: HashMap::new(),
             clonings: HashMap::new(),
+            keepings: HashMap::new(),
             next_order: 0,
             events: VecDeque::new(),
             next_event: 1,
@@ -269,6 +273,7 @@ impl Host {
             }
             Action::Deleted { op, result } => self.deleted(disk, op, result),
             Action::Cloned { op, result } => self.cloned(disk, op, result),
+            Action::PointsKept { op, result } => self.points_kept(disk, op, result),
             Action::Recovered { replayed_records, lost_blocks } => self.recovered(disk, replayed_records, lost_blocks),
             Action::Failed { reason } => {
                 tracing::error!(disk = %hosted.id, reason, "disk failed: it takes no more writes");
@@ -305,6 +310,14 @@ impl Host {
                 self.deletions.insert((index, op), answer);
                 self.event(reactor, index, Event::Delete { op, volume, epoch });
             }
+            HostCommand::KeepPoints { disk, volume, epoch, kept, answer } => {
+                let Some(&index) = self.by_id.get(&disk) else {
+                    return drop(answer.send(Err(ReplicaError::NoSuchDisk(disk))));
+                };
+                let op = self.next_order();
+                self.keepings.insert((index, op), answer);
+                self.event(reactor, index, Event::KeepPoints { op, volume, epoch, kept });
+            }
             HostCommand::Clone { order, answer } => {
                 let CloneOrder { disk, volume, epoch, size, base } = order;
                 let Some(&index) = self.by_id.get(&disk) else {
@@ -332,6 +345,11 @@ impl Host {
 
     fn deleted(&mut self, disk: usize, op: OpToken, result: Result<Deleted, String>) {
         let answer = self.deletions.remove(&(disk, op)).expect("a deletion is answered once");
+        drop(answer.send(result.map_err(ReplicaError::Refused)));
+    }
+
+    fn points_kept(&mut self, disk: usize, op: OpToken, result: Result<(), String>) {
+        let answer = self.keepings.remove(&(disk, op)).expect("what is to be kept is answered once");
         drop(answer.send(result.map_err(ReplicaError::Refused)));
     }
 

@@ -7,7 +7,7 @@
 //! - a snapshot that is gone never comes back.
 
 use crate::membership::changed;
-use ashlar_types::{Epoch, Lsn, NodeName, SNAPSHOTS_MAX, Snapshot, SnapshotId, VolumeRecord};
+use ashlar_types::{Epoch, Kept, Lsn, Mutant, NodeName, SNAPSHOTS_MAX, Snapshot, SnapshotId, VolumeRecord};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -71,6 +71,21 @@ pub fn forget(record: &VolumeRecord, id: SnapshotId) -> VolumeRecord {
         return record.clone();
     }
     changed(record, |record| record.snapshots.retain(|snapshot| snapshot.id != id))
+}
+
+/// What replicas are to keep of a volume that nobody holds, in the words of its last writer, who closed it: of points of
+/// writers to come nothing is said, and those are all that may still be made, for the next snapshot of a volume that is
+/// detached has the start of the next epoch, too. `None` where a writer may be at work, or is to be waited for: it
+/// tells.
+pub fn kept_detached(record: &VolumeRecord) -> Option<Kept> {
+    let is_closed = record.holder.is_none() && record.clean && record.served == record.epoch;
+    if record.served == Epoch::NONE || !(is_closed || Mutant::KeepUnderWriter.is_on()) {
+        return None;
+    }
+    let next = Lsn::start_of(record.epoch.next()?);
+    let until = if Mutant::KeepReachesAhead.is_on() { next } else { Lsn::from_raw(next.raw() - 1) };
+    let live = record.points().into_iter().filter(|&point| point <= until).collect();
+    Some(Kept { live, until })
 }
 
 #[cfg(test)]

@@ -146,6 +146,10 @@ mutants! {
     CloneForgetsBase "clone-forgets-base" "a checkpoint forgets of a clone what it is a clone of",
     /// A clone's own content hides its base.
     FlattenOverwrites "flatten-overwrites" "what a base shows is copied over what the clone has itself",
+    /// What replicas are told to keep changes in no return; and a point that is given up is so for good.
+    KeepUnderWriter "keep-under-writer" "the control plane tells what to keep of a volume that has a writer",
+    /// A point that is given up is so for good.
+    KeepReachesAhead "keep-reaches-ahead" "what the control plane tells to keep reaches to points that are still to be made",
     /// One mechanism: what changed, by the floors of versions.
     ListingLeavesOutOldest "listing-leaves-out-oldest"
         "a listing of what changed leaves out what was written right after the older snapshot",

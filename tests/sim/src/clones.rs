@@ -194,6 +194,7 @@ impl World {
         if disks.iter().all(|&disk| self.base_of(volume, disk) == Some(None)) {
             let source = self.clones.origins[&volume].source;
             self.catalog.clone_flat(volume, (!self.clones.gone.contains(&source)).then_some(source));
+            self.points_gone(source);
             self.trace.count("state: clone flat");
             self.trace.line(self.now, Touch::all(volume), || format!("{volume} is flat"));
         }
@@ -234,6 +235,7 @@ impl World {
     pub fn bury(&mut self, volume: Vol) {
         let source = self.clones.origins.get(&volume).map(|origin| origin.source);
         self.catalog.release_clone(volume, source.filter(|source| !self.clones.gone.contains(source)));
+        source.into_iter().for_each(|source| self.points_gone(source));
         let record = self.catalog.record(volume);
         let disks: Vec<Disk> = record.members.iter().map(|member| disk_of(member.disk)).collect();
         self.clones.tombstones.extend(disks.into_iter().map(|disk| (volume, disk)));

@@ -104,7 +104,7 @@ const DIRECTED: [&str; 10] = [
 const LAYOUT: [&str; 4] =
     ["event: a disk may be replaced", "event: a volume may grow", "event: disk replaced", "event: volume grown"];
 
-const SNAPSHOTS: [&str; 20] = [
+const SNAPSHOTS: [&str; 24] = [
     "event: a snapshot may be taken, read or given up",
     "event: changes asked",
     "event: group of snapshots asked",
@@ -118,6 +118,10 @@ const SNAPSHOTS: [&str; 20] = [
     "state: group held",
     "state: hold refused",
     "state: hold was over before the point",
+    "state: points kept by word of the control plane",
+    "state: points not kept, a writer is there",
+    "state: points to be kept, a writer tells them",
+    "state: points told late",
     "state: snapshot not taken, writer ends",
     "state: snapshot of a detached volume",
     "state: snapshot read",

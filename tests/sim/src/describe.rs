@@ -226,6 +226,8 @@ pub fn numbers(now: Nanos, happening: &Happening) -> [u64; 6] {
         Happening::DeleteVolume { volume } => pair(29, u64::from(volume.0), 0),
         Happening::Reap { volume } => pair(30, u64::from(volume.0), 0),
         Happening::LookAtChanges { .. } => pair(31, 0, 0),
+        Happening::KeepStep { volume } => pair(33, u64::from(volume.0), 0),
+        Happening::ForgetSnapshot { volume, .. } => pair(34, u64::from(volume.0), 0),
         Happening::ChangesSeen { link } => pair(32, u64::from(link.0), 0),
     }
 }

@@ -59,6 +59,7 @@ impl World {
         self.close_everything();
         self.look_at_all_changes();
         self.audit();
+        self.give_up_everything();
         self.delete_everything();
     }
 

@@ -30,6 +30,7 @@ mod format;
 mod groups;
 mod guest;
 mod history;
+mod keep;
 mod layout;
 mod link;
 mod medium;

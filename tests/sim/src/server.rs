@@ -212,6 +212,7 @@ impl World {
             Action::Commit { op, edits } => self.submit(disk, op, Op::Commit(edits)),
             Action::Deleted { op, result } => self.replica_deleted(disk, op, &result),
             Action::Cloned { op, result } => self.replica_cloned(disk, op, &result),
+            Action::PointsKept { op, result } => self.points_kept(disk, op, &result),
             Action::Recovered { replayed_records, lost_blocks } => {
                 if let Some(process) = &mut self.servers[disk.index()].process {
                     process.recovered = true;

@@ -80,7 +80,7 @@ impl World {
         id
     }
 
-    fn ask_snapshot(&mut self, volume: Vol) {
+    pub fn ask_snapshot(&mut self, volume: Vol) {
         let id = self.new_snapshot(volume);
         self.trace.count("event: snapshot asked");
         self.trace.line(self.now, Touch::all(volume), || format!("{id} of {volume} is asked for"));
@@ -89,14 +89,16 @@ impl World {
         } else if self.catalog.up && self.catalog.snapshot_detached(volume, id) {
             self.trace.count("state: snapshot of a detached volume");
             self.note_recorded(volume, id);
+            self.may_regret(volume, id);
         }
     }
 
-    fn forget_snapshot(&mut self, volume: Vol, id: SnapshotId) {
+    pub fn forget_snapshot(&mut self, volume: Vol, id: SnapshotId) {
         if self.catalog.up {
             self.catalog.forget_snapshot(volume, id);
             self.trace.count("event: snapshot given up");
             self.trace.line(self.now, Touch::all(volume), || format!("{id} of {volume} is given up"));
+            self.points_gone(volume);
         }
     }
 

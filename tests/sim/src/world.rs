@@ -10,6 +10,7 @@ use crate::durable::Promises;
 use crate::format;
 use crate::groups::Group;
 use crate::history::History;
+use crate::keep::Keep;
 use crate::names::{Disk, Link, Nanos, Node, SECONDS, Vol, Writer};
 use crate::net::{Message, Net, Way};
 use crate::rng::Rng;
@@ -61,6 +62,8 @@ pub enum Happening {
     Reap { volume: Vol },
     LookAtChanges { every: Nanos },
     ChangesSeen { link: Link },
+    KeepStep { volume: Vol },
+    ForgetSnapshot { volume: Vol, id: SnapshotId },
 }
 
 /// What went wrong, and on which block if it is about one.
@@ -87,6 +90,7 @@ pub struct World {
     pub group: Group,
     pub clones: Clones,
     pub changes: Changes,
+    pub keep: Keep,
     pub trace: Trace,
     pub violation: Option<Violation>,
     pub promises: Promises,
@@ -103,6 +107,7 @@ pub struct World {
     pub leap_rng: Rng,
     pub clone_rng: Rng,
     pub changes_rng: Rng,
+    pub keep_rng: Rng,
     /// The one disk that loses bits.
     pub rotten: Disk,
     /// Disks that were replaced by empty ones.
@@ -150,6 +155,7 @@ impl World {
             group: Group::default(),
             clones: Clones::default(),
             changes: Changes::default(),
+            keep: Keep::default(),
             trace: Trace::new(with_lines),
             violation: None,
             promises: Promises::default(),
@@ -163,6 +169,7 @@ impl World {
             leap_rng: Rng::named(seed, "leap"),
             clone_rng: Rng::named(seed, "clone"),
             changes_rng: Rng::named(seed, "changes"),
+            keep_rng: Rng::named(seed, "keep"),
             rotten: Disk(rng.below(u64::from(scenario.nodes)) as u16),
             emptied: std::collections::BTreeSet::new(),
             inspections: BTreeMap::new(),
@@ -296,6 +303,8 @@ impl World {
             Happening::Reap { volume } => self.reap(volume),
             Happening::LookAtChanges { every } => self.look_at_changes(every),
             Happening::ChangesSeen { link } => self.changes_seen(link),
+            Happening::KeepStep { volume } => self.keep_step(volume),
+            Happening::ForgetSnapshot { volume, id } => self.forget_snapshot(volume, id),
         }
     }
 }
