@@ -14,6 +14,7 @@ pub(crate) mod clones;
 pub(crate) mod condition;
 pub(crate) mod daemons;
 pub(crate) mod expansion;
+pub(crate) mod forgotten;
 pub(crate) mod groups;
 pub(crate) mod health;
 pub(crate) mod membership;
@@ -50,6 +51,8 @@ pub struct Control {
     pub(crate) reap: Notify,
     /// A clone was begun, or is about to be, or a chunkserver came back.
     pub(crate) clones: Notify,
+    /// Points of a volume that nobody holds were given up, or a chunkserver came back.
+    pub(crate) forgotten: Notify,
 }
 
 /// How often a transaction is tried when others come first. Each failure means that another change succeeded.
@@ -66,8 +69,8 @@ impl Control {
     pub async fn new(catalog: Catalog, heartbeat: Duration, metrics: Metrics) -> Result<Control> {
         let registry = Registry::load(&catalog, heartbeat).await?;
         let (daemons, in_flight) = (Daemons::default(), InFlight::default());
-        let (reap, clones) = (Notify::new(), Notify::new());
-        Ok(Control { catalog, registry, daemons, in_flight, metrics, reap, clones })
+        let (reap, clones, forgotten) = (Notify::new(), Notify::new(), Notify::new());
+        Ok(Control { catalog, registry, daemons, in_flight, metrics, reap, clones, forgotten })
     }
 
     pub(crate) async fn volume(&self, id: VolumeId) -> Result<StoredVolume> {

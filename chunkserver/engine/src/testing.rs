@@ -10,7 +10,7 @@ use crate::{
 };
 use ashlar_types::{
     BLOCK_BYTES, Base, BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, Crc32, DiskId, Duration,
-    Epoch, Instant, Lsn, RequestId, SessionId, VolumeId,
+    Epoch, Instant, Kept, Lsn, RequestId, SessionId, VolumeId,
 };
 use ashlar_wire::{BlockData, Frame, Open, Opened, Reply, ReplyFrame, Request, Status};
 use bytes::Bytes;
@@ -57,6 +57,7 @@ pub(crate) struct Rig {
     pub(crate) closed: Vec<LinkId>,
     pub(crate) deleted: Vec<Result<Deleted, String>>,
     pub(crate) cloned: Vec<Result<(), CloneRefusal>>,
+    pub(crate) points_kept: Vec<Result<(), String>>,
     pub(crate) recovered: Option<(u64, u64)>,
     pub(crate) failed: Option<String>,
     pub(crate) now: Instant,
@@ -118,6 +119,7 @@ impl Rig {
             closed: vec![],
             deleted: vec![],
             cloned: vec![],
+            points_kept: vec![],
             recovered: None,
             failed: None,
             now,
@@ -141,6 +143,7 @@ impl Rig {
                 Action::CloseLink { link } => self.closed.push(link),
                 Action::Deleted { result, .. } => self.deleted.push(result),
                 Action::Cloned { result, .. } => self.cloned.push(result),
+                Action::PointsKept { result, .. } => self.points_kept.push(result),
                 Action::Recovered { replayed_records, lost_blocks } => {
                     self.recovered = Some((replayed_records, lost_blocks));
                 }
@@ -323,6 +326,15 @@ impl Rig {
         self.handle(Event::Delete { op, volume, epoch });
         self.settle();
         self.deleted.pop().expect("an answer")
+    }
+
+    /// The control plane's word about a volume that nobody has open.
+    pub(crate) fn keep_points(&mut self, volume: VolumeId, epoch: u32, live: &[Lsn], until: Lsn) -> Result<(), String> {
+        self.next_request += 1;
+        let (op, epoch) = (OpToken(self.next_request), Epoch::new(epoch).unwrap());
+        self.handle(Event::KeepPoints { op, volume, epoch, kept: Kept { live: live.to_vec(), until } });
+        self.settle();
+        self.points_kept.pop().expect("an answer")
     }
 
     /// What the volume shows where it has nothing itself.

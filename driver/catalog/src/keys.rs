@@ -16,6 +16,7 @@
 //! | `node/<name>`, `disk/<id>` | the registry |
 //! | `claim/<disk>` | bytes promised to volumes |
 //! | `tombstone/<disk>/<volume>` | a replica that is still to be deleted |
+//! | `forgotten/<volume>` | points of this volume were given up, and its replicas are still to hear of it |
 //! | `event/<sequence>` and `event-tail` | the newest events, and the sequence of the last |
 //!
 //! Ids are UUID text, numbers 16 hex digits, so that keys sort as what they name does. Names hold no `/` (checked by
@@ -34,6 +35,7 @@ pub(crate) const NODES: &str = "node/";
 pub(crate) const DISKS: &str = "disk/";
 pub(crate) const CLAIMS: &str = "claim/";
 pub(crate) const TOMBSTONES: &str = "tombstone/";
+pub(crate) const FORGOTTEN: &str = "forgotten/";
 pub(crate) const EVENTS: &str = "event/";
 pub(crate) const EVENT_TAIL: &str = "event-tail";
 
@@ -96,6 +98,10 @@ pub(crate) fn claim(id: DiskId) -> String {
 
 pub(crate) fn tombstone(disk: DiskId, volume: VolumeId) -> String {
     format!("{TOMBSTONES}{disk}/{volume}")
+}
+
+pub(crate) fn forgotten(volume: VolumeId) -> String {
+    format!("{FORGOTTEN}{volume}")
 }
 
 pub(crate) fn event(sequence: u64) -> String {

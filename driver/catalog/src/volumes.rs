@@ -5,6 +5,7 @@ mod clones;
 
 use crate::document::record::{RUNS_PER_PAGE, RecordDocument, RunDocument};
 use crate::document::{decode, decode_as, encode, encode_as, text};
+use crate::forgotten;
 use crate::registry::{Claims, read_claims};
 use crate::tombstones::{Tombstone, TombstoneDocument};
 use crate::{
@@ -145,7 +146,8 @@ impl StoredVolume {
         let (id, record) = (self.volume.id(), &self.volume.record);
         assert!(next.volume == id && next.version > record.version && next.epoch >= record.epoch);
         assert!(next.chunks == record.chunks, "a change of membership leaves the chunk table as it is");
-        self.unchanged_record().put(keys::record(id), RecordDocument::of(next).encoded())
+        let change = self.unchanged_record().put(keys::record(id), RecordDocument::of(next).encoded());
+        forgotten::note(change, record, next)
     }
 
     /// Only while the record is what it was when this was read.
@@ -422,7 +424,8 @@ impl Catalog {
             .expect(keys::record(id), seen.record_revision)
             .delete(keys::name(&volume.name))
             .delete(keys::volume(id))
-            .delete(keys::record(id));
+            .delete(keys::record(id))
+            .delete(keys::forgotten(id));
         for page in 0..volume.record.chunks.chunks(RUNS_PER_PAGE).count() {
             transaction = transaction.delete(keys::chunk_page(id, page));
         }

@@ -194,6 +194,10 @@ fn already_applied(record: &VolumeRecord, version: u64, change: &Change) -> Opti
 }
 
 fn after(record: &VolumeRecord, change: &Change) -> Result<VolumeRecord, String> {
+    // Points of its epoch only go from then on, and replicas may have been told so (`snapshot::kept_detached`).
+    if record.clean && record.served == record.epoch && *change != Change::CloseClean {
+        return Err("the writer has closed the volume".to_owned());
+    }
     let mut next = match change {
         Change::Eject { disks, commit, .. } => eject(record, disks, *commit)?,
         Change::BeginReturn { disk } => {

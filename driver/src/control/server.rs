@@ -2,7 +2,7 @@
 
 use super::clones::watch;
 use super::service::Service;
-use super::{Control, reaper};
+use super::{Control, forgotten, reaper};
 use crate::config::ControlConfig;
 use crate::csi::controller::ControllerService;
 use crate::csi::metadata::MetadataService;
@@ -104,7 +104,8 @@ impl ControlServer {
         };
         let background = async {
             let silence = control.registry.watch_silence(&control.catalog);
-            tokio::join!(reaper::run(control.clone()), watch::run(control.clone()), silence);
+            let (reaper, clones) = (reaper::run(control.clone()), watch::run(control.clone()));
+            tokio::join!(reaper, clones, forgotten::run(control.clone()), silence);
         };
         let api = async { api.await.context("serve control API") };
         let all = async {

@@ -413,6 +413,7 @@ impl Registry for Service {
         if self.0.registry.report(&self.0.catalog, report).await? {
             self.0.reap.notify_one();
             self.0.clones.notify_one();
+            self.0.forgotten.notify_one();
         }
         let cluster: ClusterId = self.0.catalog.cluster();
         let interval_ms = self.0.registry.interval().as_millis() as u64;

@@ -213,6 +213,7 @@ impl Control {
                 Err(error) => return Err(error.into()),
                 Ok(()) => {
                     tracing::info!(snapshot = %id, %name, "snapshot deleted");
+                    self.forgotten.notify_one();
                     return Ok(());
                 }
             }

@@ -291,6 +291,8 @@ pub(crate) struct PlayedChunkserver {
     pub(crate) is_flat: AtomicBool,
     /// Clones read what is to be deleted.
     pub(crate) keeps: AtomicBool,
+    /// Which points it was told to keep.
+    pub(crate) told: std::sync::Mutex<Vec<proto::KeepPointsRequest>>,
 }
 
 impl PlayedChunkserver {
@@ -303,6 +305,7 @@ impl PlayedChunkserver {
             cloned: Default::default(),
             is_flat: AtomicBool::new(false),
             keeps: AtomicBool::new(false),
+            told: Default::default(),
         };
         (Arc::new(played), receiver)
     }
@@ -342,6 +345,15 @@ impl Chunkserver for PlayedChunkserver {
             freed_by_each_bytes: vec![count; request.point_lsns.len()],
             freed_by_all_bytes: count,
         }))
+    }
+
+    async fn keep_points(
+        &self,
+        request: Request<proto::KeepPointsRequest>,
+    ) -> std::result::Result<Response<proto::KeepPointsResponse>, Status> {
+        self.may_refuse()?;
+        self.told.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(proto::KeepPointsResponse {}))
     }
 
     async fn clone_replica(

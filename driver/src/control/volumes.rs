@@ -221,6 +221,7 @@ impl Control {
                 Ok(tombstones) => {
                     tracing::info!(volume = %id, replicas = tombstones.len(), "volume deleted");
                     self.reap.notify_one();
+                    self.forgotten.notify_one();
                     return Ok(());
                 }
             }

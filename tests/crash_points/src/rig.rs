@@ -97,6 +97,10 @@ impl Rig {
                     result.expect("the clone may be made");
                     self.answers.insert(op.0, None);
                 }
+                Action::PointsKept { op, result } => {
+                    result.expect("nobody has the volume open");
+                    self.answers.insert(op.0, None);
+                }
                 Action::Recovered { replayed_records, lost_blocks } => {
                     self.recovered = Some((replayed_records, lost_blocks))
                 }

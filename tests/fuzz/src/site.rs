@@ -37,6 +37,7 @@ pub(crate) struct Site {
     asked: BTreeMap<LinkId, BTreeMap<u64, usize>>,
     deletions: BTreeSet<OpToken>,
     clonings: BTreeSet<OpToken>,
+    keepings: BTreeSet<OpToken>,
     out: Vec<Action>,
 }
 
@@ -56,6 +57,7 @@ impl Site {
             asked: BTreeMap::new(),
             deletions: BTreeSet::new(),
             clonings: BTreeSet::new(),
+            keepings: BTreeSet::new(),
             out: vec![],
         };
         let mut out = vec![];
@@ -74,6 +76,7 @@ impl Site {
             Event::LinkClosed { link } => drop(self.asked.remove(link)),
             Event::Delete { op, .. } => drop(self.deletions.insert(*op)),
             Event::Clone { op, .. } => drop(self.clonings.insert(*op)),
+            Event::KeepPoints { op, .. } => drop(self.keepings.insert(*op)),
             _ => {}
         }
         self.engine.handle(self.now, event, &mut self.out);
@@ -98,7 +101,7 @@ impl Site {
                 Action::Failed { .. } => self.failed = true,
                 Action::Recovered { .. } => self.recovered = true,
                 Action::CloseLink { link } => drop(self.asked.remove(&link)),
-                Action::Reply { .. } | Action::Deleted { .. } | Action::Cloned { .. } => {}
+                Action::Reply { .. } | Action::Deleted { .. } | Action::Cloned { .. } | Action::PointsKept { .. } => {}
             }
         }
         assert!(self.under_way.len() <= OPS_MAX, "operations are bounded");
@@ -134,6 +137,7 @@ impl Site {
             }
             Action::Deleted { op, .. } => assert!(self.deletions.remove(op), "a deletion is answered once"),
             Action::Cloned { op, .. } => assert!(self.clonings.remove(op), "a clone is answered once"),
+            Action::PointsKept { op, .. } => assert!(self.keepings.remove(op), "what is to be kept is answered once"),
             Action::Failed { .. } => assert!(!self.failed, "said once"),
             Action::Recovered { .. } => assert!(!self.recovered, "said once"),
             Action::CloseLink { link } => assert!(self.asked.contains_key(link), "a link ends once"),

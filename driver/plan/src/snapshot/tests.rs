@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::membership::{apply, grant, release_by_force, reserve, tests::volume};
-use ashlar_types::{Change, ChangeAnswer, Epoch};
+use ashlar_types::{Change, ChangeAnswer, Epoch, VolumeId};
 use proptest::prelude::*;
 
 fn id(number: u128) -> SnapshotId {
@@ -105,6 +105,76 @@ fn there_is_an_end_to_them() {
     assert!(matches!(proposed(&record, id(0), later(&record, 1 << 20)), ChangeAnswer::Refused { .. }));
     let fewer = forget(&record, id(7));
     applied(proposed(&fewer, id(0), later(&record, 1 << 20)));
+}
+
+fn change(record: &VolumeRecord, change: &Change) -> VolumeRecord {
+    applied(apply(record, record.epoch, record.version, change))
+}
+
+fn closed() -> VolumeRecord {
+    change(&change(&attached(), &Change::OpenDirty), &Change::CloseClean)
+}
+
+#[test]
+fn only_of_a_volume_that_its_last_writer_closed_is_it_told_what_to_keep() {
+    let open = change(&attached(), &Change::OpenDirty);
+    let closed = closed();
+    for (record, why) in [
+        (volume(), "never served"),
+        (attached(), "being attached"),
+        (open.clone(), "attached"),
+        (release_by_force(&open), "taken from its writer"),
+        (reserve(&closed, &"n".parse().unwrap()).unwrap(), "about to be attached"),
+        (release_by_force(&grant(&closed, &"n".parse().unwrap()).unwrap()), "whom it was granted to may still live"),
+    ] {
+        assert_eq!(kept_detached(&record), None, "{why}");
+    }
+    let taken = change(&open, &Change::Snapshot(Snapshot { id: id(1), point: later(&open, 7) }));
+    let taken = change(&taken, &Change::CloseClean);
+    let kept = kept_detached(&taken).unwrap();
+    assert_eq!(kept.live, [later(&open, 7)]);
+    assert!(kept.is_valid() && kept.until.epoch() == taken.epoch);
+    assert_eq!(kept_detached(&forget(&taken, id(1))).unwrap().live, []);
+}
+
+/// The next one that is taken while nobody holds the volume may have the same point as one that is gone.
+#[test]
+fn of_a_point_that_may_be_taken_again_nothing_is_said() {
+    let once = take_detached(&closed(), id(1)).unwrap();
+    let point = once.snapshots[0].point;
+    let kept = kept_detached(&forget(&once, id(1))).unwrap();
+    assert!(!kept.gave_up(point));
+    assert_eq!(take_detached(&forget(&once, id(1)), id(2)).unwrap().snapshots[0].point, point);
+}
+
+proptest! {
+    /// So it does no harm however late it comes: a point that was given up is never in the record again.
+    #[test]
+    fn what_was_told_stays_true(steps in proptest::collection::vec((0u8..7, 1u128..6, 1u64..50), 1..80)) {
+        let mut record = volume();
+        let mut told: Vec<Kept> = Vec::new();
+        for (kind, number, counter) in steps {
+            let answer = |answer| match answer {
+                ChangeAnswer::Applied { record } => Some(record),
+                ChangeAnswer::Fenced { .. } | ChangeAnswer::Refused { .. } => None,
+            };
+            let asked = |change: &Change| answer(apply(&record, record.epoch, record.version, change));
+            let clone = VolumeId::from_u128(100 + number);
+            let next = match kind {
+                0 => take_detached(&record, id(number)).ok(),
+                1 => Some(crate::clone::release(&forget(&record, id(number)), clone)),
+                2 => grant(&record, &"n".parse().unwrap()).ok(),
+                3 => answer(proposed(&record, id(number), later(&record, counter))),
+                4 => asked(&Change::CloseClean),
+                5 => asked(&Change::OpenDirty),
+                _ if counter < 10 => Some(release_by_force(&record)),
+                _ => crate::clone::begin(&record, id(number), clone, record.size, 2).ok().map(|(source, _)| source),
+            };
+            record = next.unwrap_or(record);
+            prop_assert!(told.iter().all(|kept| record.points().iter().all(|&point| !kept.gave_up(point))));
+            told.extend(kept_detached(&record));
+        }
+    }
 }
 
 proptest! {

@@ -145,6 +145,7 @@ impl Control {
             Ok(_) => {
                 tracing::info!(volume = %id, "clone is flat");
                 self.reap.notify_one();
+                self.forgotten.notify_one();
                 Ok(true)
             }
         }

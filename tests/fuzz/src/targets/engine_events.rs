@@ -6,7 +6,7 @@ use crate::draw::Draw;
 use crate::site::{CLUSTER, DISK, Site, superblock};
 use ashlar_engine::{Event, LinkId, OpToken};
 use ashlar_types::{
-    BLOCK_BYTES, Base, ByteCount, CHUNK_BYTES, Duration, Epoch, Instant, Lsn, RequestId, SessionId, VolumeId,
+    BLOCK_BYTES, Base, ByteCount, CHUNK_BYTES, Duration, Epoch, Instant, Kept, Lsn, RequestId, SessionId, VolumeId,
 };
 use ashlar_wire::{Frame, Request};
 use bytes::Bytes;
@@ -80,6 +80,13 @@ fn step(draw: &mut Draw, mut site: Site, peers: &mut Peers) -> Site {
             site.event(Event::Clone { op, volume, epoch: draw.epoch(), size, base });
         }
         15 => return disturb(draw, site),
+        // What was no break above.
+        11 => {
+            peers.next_request += 1;
+            let (op, volume) = (OpToken(peers.next_request), VolumeId::from_u128(u128::from(draw.byte() % 3)));
+            let kept = Kept { live: vec![draw.lsn()], until: draw.lsn() };
+            site.event(Event::KeepPoints { op, volume, epoch: draw.epoch(), kept });
+        }
         _ => {}
     }
     site
