@@ -153,6 +153,32 @@ fn what_each_snapshot_keeps_is_told_exactly_and_comes_back_when_it_is_deleted() 
 }
 
 #[test]
+fn snapshots_of_a_detached_volume_give_their_space_back_without_an_attach() -> Result<()> {
+    on_cluster("space-detached", |scene| {
+        prepare(scene)?.close()?;
+        scene.cluster.detach("v")?;
+        delete(scene, "b")?;
+        expect(scene, [8, 128, 56, 72], &[("a", 64), ("c", 8)]).context("without b")?;
+        // Its point is that of the next one, too, which must keep what it shows.
+        take(scene, "d")?;
+        scene.cluster.cli(&["snapshot", "delete", "d"])?;
+        take(scene, "e")?;
+        // One chunkserver hears of it when it is back, and of a control plane that was away.
+        scene.cluster.kill("chunkserver-n3", Signal::SIGKILL)?;
+        scene.cluster.cli(&["snapshot", "delete", "a"])?;
+        scene.cluster.kill("control", Signal::SIGKILL)?;
+        scene.cluster.up_again()?;
+        wait_until("the space to come back everywhere", LIMIT, || {
+            let (now, has) = (space(scene)?, free(scene)?);
+            let all_have = has.values().all(|free| Some(free) == has.values().max());
+            Ok((now.pending_bytes == 0 && now.used_bytes == 128 * SLOT && all_have).then_some(()))
+        })?;
+        expect(scene, [0, 120, 8, 8], &[("c", 8), ("e", 0)]).context("without a")?;
+        Ok(())
+    })
+}
+
+#[test]
 fn a_chunkserver_that_does_not_answer_is_named_and_another_one_tells() -> Result<()> {
     on_cluster("space-silent", |scene| {
         prepare(scene)?.close()?;

@@ -2,6 +2,7 @@
 
 mod attachments;
 mod clones;
+mod forgotten;
 mod groups;
 mod memberships;
 mod services;
