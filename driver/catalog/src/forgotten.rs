@@ -1,5 +1,5 @@
-//! Volumes of which points were given up while nobody held them: their replicas are still to hear of it. Whoever holds a
-//! volume tells them itself, so nothing is kept then.
+//! Volumes of which points were given up while nobody held them: their replicas are still to hear of it. Whoever holds
+//! a volume tells them itself, so nothing is kept then.
 
 use crate::document::encode;
 use crate::{Catalog, CatalogError, CatalogErrorKind, KeyRange, Revision, Transaction, keys};
@@ -45,7 +45,7 @@ impl Catalog {
         Ok((forgotten, unreadable))
     }
 
-    /// Every replica knows, or will hear it from a writer. Whether that is still all: more may have been given up since.
+    /// Every replica knows, or will hear it from a writer. False if more was given up since it was read.
     pub async fn drop_forgotten(&self, seen: &Forgotten) -> Result<bool, CatalogError> {
         let key = keys::forgotten(seen.volume);
         let transaction = Transaction::default().expect(&key, seen.revision).delete(&key);

@@ -73,10 +73,9 @@ pub fn forget(record: &VolumeRecord, id: SnapshotId) -> VolumeRecord {
     changed(record, |record| record.snapshots.retain(|snapshot| snapshot.id != id))
 }
 
-/// What replicas are to keep of a volume that nobody holds, in the words of its last writer, who closed it: of points of
-/// writers to come nothing is said, and those are all that may still be made, for the next snapshot of a volume that is
-/// detached has the start of the next epoch, too. `None` where a writer may be at work, or is to be waited for: it
-/// tells.
+/// What replicas are to keep of a volume that nobody holds and that its last writer closed. Of points of writers to come
+/// nothing is said: the next snapshot that is taken while nobody holds the volume has the start of the next epoch, as
+/// one that is gone may have had. `None` where a writer may be at work, or is to be waited for: it tells.
 pub fn kept_detached(record: &VolumeRecord) -> Option<Kept> {
     let is_closed = record.holder.is_none() && record.clean && record.served == record.epoch;
     if record.served == Epoch::NONE || !(is_closed || Mutant::KeepUnderWriter.is_on()) {

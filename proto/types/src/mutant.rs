@@ -149,12 +149,14 @@ mutants! {
     /// What replicas are told to keep changes in no return; and a point that is given up is so for good.
     KeepUnderWriter "keep-under-writer" "the control plane tells what to keep of a volume that has a writer",
     /// A point that is given up is so for good.
-    KeepReachesAhead "keep-reaches-ahead" "what the control plane tells to keep reaches to points that are still to be made",
+    KeepReachesAhead "keep-reaches-ahead"
+        "what the control plane tells to keep reaches to points that are still to be made",
     /// One mechanism: what changed, by the floors of versions.
     ListingLeavesOutOldest "listing-leaves-out-oldest"
         "a listing of what changed leaves out what was written right after the older snapshot",
     /// Zeros are content.
-    ListingForgetsDiscards "listing-forgets-discards" "a listing of what changed names no block that reads as zeros now",
+    ListingForgetsDiscards "listing-forgets-discards"
+        "a listing of what changed names no block that reads as zeros now",
     /// Of any range of floors a clone says what it will say when it is flat.
     ListingForgetsBase "listing-forgets-base" "a listing of a clone's snapshot leaves out what its base shows",
     /// Zeros are content.

@@ -1,9 +1,9 @@
-//! What backups ask: which blocks a snapshot holds, and which changed between two. An observer asks one in-sync replica,
-//! with the rules of `ashlar-changes`, at random moments and of everything at the end.
+//! What backups ask: which blocks a snapshot holds, and which changed between two. An observer asks one in-sync
+//! replica, with the rules of `ashlar-changes`, at random moments and of everything at the end.
 //!
 //! Checked is what backups live by: what is listed from A to B, applied to A, gives B; applied to nothing, what B's own
-//! listing names gives B. A listing counts only if the catalog still has its snapshots afterwards. What a snapshot holds
-//! is known from whoever read it, before or after: it never changes.
+//! listing names gives B. A listing counts only if the catalog still has its snapshots afterwards. What a snapshot
+//! holds is known from whoever read it, before or after: it never changes.
 
 use crate::format;
 use crate::names::{Disk, Link, MILLIS, Nanos, Vol};

@@ -1,5 +1,5 @@
-//! What the control plane tells replicas of a volume that nobody holds: which points of snapshots are needed, until each
-//! has answered or a writer will tell. Words get lost and come late, to whoever is there by then.
+//! What the control plane tells replicas of a volume that nobody holds: which points of snapshots are needed, until
+//! each has answered or a writer will tell. Words get lost and come late, to whoever is there by then.
 //!
 //! What was merged because of it is seen by who reads what is left of the snapshots (`snapshots`), by replicas that are
 //! compared (`audit`), and at the end, when all snapshots are given up and nobody attaches: all of their space returns.
