@@ -73,7 +73,7 @@ pub fn forget(record: &VolumeRecord, id: SnapshotId) -> VolumeRecord {
     changed(record, |record| record.snapshots.retain(|snapshot| snapshot.id != id))
 }
 
-/// What replicas are to keep of a volume that nobody holds and that its last writer closed. Of points of writers to come
+/// What replicas are to keep of a volume that nobody holds and that its last writer closed. Of points to come
 /// nothing is said: the next snapshot that is taken while nobody holds the volume has the start of the next epoch, as
 /// one that is gone may have had. `None` where a writer may be at work, or is to be waited for: it tells.
 pub fn kept_detached(record: &VolumeRecord) -> Option<Kept> {
