@@ -18,7 +18,7 @@ use ashlar_types::{
     BLOCKS_PER_SLOT, BlockCount, BlockIndex, ChunkIndex, ChunkRange, Epoch, Geometry, Lsn, RequestId, SessionId,
     SnapshotId, VolumeRecord,
 };
-use ashlar_wire::{Frame, Open, Reply, Request};
+use ashlar_wire::{Frame, Open, Reply, Request, Status};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Slots that a look reads besides its listing.
@@ -154,12 +154,14 @@ impl World {
             members.any(|&member| record.members[usize::from(member)].disk == disk_id)
         };
         let count = Geometry::new(size).map_or(0, Geometry::chunk_count);
-        let chunks: BTreeSet<ChunkIndex> = (0..count).map(ChunkIndex).filter(has).collect();
+        let mut chunks: BTreeSet<ChunkIndex> = (0..count).map(ChunkIndex).filter(has).collect();
         let mut spans = Spans::default();
-        for &chunk in &chunks {
+        for chunk in chunks.clone() {
             let Some(floors) = scope.floors() else { break };
             match self.observe(link, RequestId(1), Request::ListBlocks { chunk, floors })? {
                 Reply::Blocks(slots) => spans.add(chunk, &slots, scope.listed()),
+                // The volume has grown, and no writer has told the replica: see the open points of `FOUND.md`.
+                Reply::Refused(refusal) if refusal.status == Status::BadRequest => drop(chunks.remove(&chunk)),
                 _ => return None,
             }
         }
