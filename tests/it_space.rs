@@ -155,8 +155,13 @@ fn what_each_snapshot_keeps_is_told_exactly_and_comes_back_when_it_is_deleted() 
 #[test]
 fn snapshots_of_a_detached_volume_give_their_space_back_without_an_attach() -> Result<()> {
     on_cluster("space-detached", |scene| {
+        let empty = free(scene)?;
         prepare(scene)?.close()?;
         scene.cluster.detach("v")?;
+        wait_until("the disks to tell what they have", LIMIT, || {
+            let has = free(scene)?;
+            Ok(empty.iter().all(|(disk, empty)| has.get(disk) == Some(&(empty - 208 * SLOT))).then_some(()))
+        })?;
         delete(scene, "b")?;
         expect(scene, [8, 128, 56, 72], &[("a", 64), ("c", 8)]).context("without b")?;
         // Its point is that of the next one, too, which must keep what it shows.
