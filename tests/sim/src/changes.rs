@@ -98,7 +98,7 @@ impl World {
         let with_snapshots = |volume: &Vol| !self.catalog.record(*volume).snapshots.is_empty();
         let volumes: Vec<Vol> = self.volumes().filter(with_snapshots).collect();
         // What shows a base is soon flat.
-        let based = volumes.iter().copied().filter(|&volume| self.catalog.record(volume).origin.is_some()).last();
+        let based = volumes.iter().copied().rfind(|&volume| self.catalog.record(volume).origin.is_some());
         if let Some(volume) = based {
             self.begin_look(volume);
         } else if !volumes.is_empty() {
