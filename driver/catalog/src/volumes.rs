@@ -2,6 +2,7 @@
 //! `volume/<id>` and `record/<id>`, and a chunk table in pages; all are read at one revision.
 
 mod clones;
+mod publication;
 
 use crate::document::record::{RUNS_PER_PAGE, RecordDocument, RunDocument};
 use crate::document::{decode, decode_as, encode, encode_as, text};
@@ -12,7 +13,7 @@ use crate::{
     Catalog, CatalogError, CatalogErrorKind, Event, KeyRange, KeyValue, Revision, Settings, TRANSACTION_OPS_MAX,
     Transaction, keys,
 };
-use ashlar_types::{Base, ByteCount, DiskId, NodeName, SLOT_BYTES, VolumeId, VolumeName, VolumeRecord};
+use ashlar_types::{Base, ByteCount, DiskId, Epoch, NodeName, SLOT_BYTES, VolumeId, VolumeName, VolumeRecord};
 use clones::SourceDocument;
 pub use clones::{ContentSource, Source};
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,10 @@ pub struct Volume {
     pub settings: Settings,
     /// ControllerPublishVolume asked for reading only; until the volume is unpublished.
     pub published_read_only: bool,
+    /// Nodes that it is published to for reading by many (`ashlar_plan::readers`). Sorted.
+    pub readers: Vec<NodeName>,
+    /// The epoch under which a reader made it ready for the others; `NONE`: none did.
+    pub settled: Epoch,
     /// What it began with; `None`: with nothing.
     pub source: Option<ContentSource>,
     pub record: VolumeRecord,
@@ -67,8 +72,8 @@ pub struct VolumePage {
     pub more: bool,
 }
 
-/// 2 has `settings`, 3 has `source`.
-const VOLUME_FORMAT: u32 = 3;
+/// 2 has `settings`, 3 has `source`, 4 has `readers`.
+const VOLUME_FORMAT: u32 = 4;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,6 +91,10 @@ struct VolumeDocument {
     settings: Settings,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     published_read_only: bool,
+    #[serde(default, with = "text::list", skip_serializing_if = "Vec::is_empty")]
+    readers: Vec<NodeName>,
+    #[serde(default)]
+    settled: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<SourceDocument>,
 }
@@ -117,6 +126,8 @@ impl Volume {
             created_ms: self.created_ms,
             settings: self.settings,
             published_read_only: self.published_read_only,
+            readers: self.readers.clone(),
+            settled: self.settled.number(),
             source: self.source.map(ContentSource::document),
         };
         encode_as(VOLUME_FORMAT, &document)
@@ -290,47 +301,6 @@ impl Catalog {
         Ok(StoredVolume { volume, record_revision, ..*seen })
     }
 
-    /// Reserves the volume for a node and keeps for what: `next` in the place of the record that `seen` was read with,
-    /// and whether it is published for reading only, in one transaction.
-    pub async fn publish(
-        &self,
-        seen: &StoredVolume,
-        next: VolumeRecord,
-        read_only: bool,
-        events: Vec<Event>,
-    ) -> Result<StoredVolume, CatalogError> {
-        let id = seen.volume.id();
-        assert!(
-            next.volume == id && next.version > seen.volume.record.version && next.chunks == seen.volume.record.chunks
-        );
-        let volume = Volume { record: next, published_read_only: read_only, ..seen.volume.clone() };
-        let transaction = Transaction::default()
-            .expect(keys::record(id), seen.record_revision)
-            .expect(keys::volume(id), seen.volume_revision)
-            .put(keys::record(id), RecordDocument::of(&volume.record).encoded())
-            .put(keys::volume(id), volume.document());
-        let revision = self.commit(transaction, events).await?;
-        Ok(StoredVolume { volume, volume_revision: revision, record_revision: revision })
-    }
-
-    /// The volume is published no more.
-    pub async fn unpublish(&self, seen: &StoredVolume) -> Result<StoredVolume, CatalogError> {
-        let id = seen.volume.id();
-        let volume = Volume { published_read_only: false, ..seen.volume.clone() };
-        let transaction = Transaction::default()
-            .expect(keys::volume(id), seen.volume_revision)
-            .put(keys::volume(id), volume.document());
-        let volume_revision = self.commit(transaction, Vec::new()).await?;
-        Ok(StoredVolume { volume, volume_revision, ..*seen })
-    }
-
-    /// How many volumes the node holds. A record that cannot be read names no holder.
-    pub async fn held_by(&self, node: &NodeName) -> Result<usize, CatalogError> {
-        let records = self.store().read(vec![KeyRange::prefix(keys::RECORDS)]).await?.ranges.remove(0);
-        let held = |stored: &&KeyValue| RecordDocument::decoded(stored).is_ok_and(|record| record.is_held_by(node));
-        Ok(records.iter().filter(held).count())
-    }
-
     /// Moves the use state by compare-and-swap (P8). The caller has checked that the step is one that may be taken.
     pub async fn change_use(
         &self,
@@ -454,6 +424,10 @@ fn tombstone_of(volume: &Volume, disk: DiskId) -> Tombstone {
     Tombstone { disk, volume: volume.id(), epoch: granted.next().unwrap_or(granted), claim: volume.claim() }
 }
 
+fn epoch_fault(stored: &KeyValue) -> CatalogError {
+    CatalogError::new(CatalogErrorKind::Corrupt, format!("{}: epoch is too large", stored.key))
+}
+
 fn assemble(volume: &KeyValue, record: &KeyValue, pages: &[KeyValue]) -> Result<StoredVolume, CatalogError> {
     let mut runs = Vec::new();
     for page in pages {
@@ -471,6 +445,8 @@ fn assemble(volume: &KeyValue, record: &KeyValue, pages: &[KeyValue]) -> Result<
             created_ms: document.created_ms,
             settings: document.settings,
             published_read_only: document.published_read_only,
+            readers: document.readers,
+            settled: Epoch::new(document.settled).ok_or_else(|| epoch_fault(volume))?,
             source: document.source.map(SourceDocument::into_source),
             record: membership,
         },

@@ -27,6 +27,8 @@ pub struct Volume {
     pub origin: Option<Origin>,
     /// Node that holds it.
     pub holder: Option<String>,
+    /// Nodes that it is published to for reading by many.
+    pub readers: Vec<String>,
     pub epoch: u32,
     pub clean: bool,
     pub min_replicas: u32,
@@ -135,6 +137,7 @@ impl Volume {
                 made: origin.made,
             }),
             holder: filled(record.holder),
+            readers: volume.readers,
             epoch: record.epoch,
             clean: record.clean,
             min_replicas: record.min_replicas,

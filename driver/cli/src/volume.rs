@@ -78,7 +78,8 @@ async fn attach(
         FrontendName::Fuse => control::Frontend::Fuse,
         FrontendName::Nbd => control::Frontend::Nbd,
     };
-    let request = control::AttachVolumeRequest { volume, node, frontend: frontend as i32, read_only, keeps_use: false };
+    let frontend = frontend as i32;
+    let request = control::AttachVolumeRequest { volume, node, frontend, read_only, ..Default::default() };
     let device = client.attach_volume(request).await.map_err(explain)?.into_inner();
     drop(progress);
     if device.path.is_empty() {
@@ -142,6 +143,9 @@ fn show(volume: &view::Volume) {
     }
     sheet.line("condition", &volume.condition);
     sheet.line("node", or_dash(volume.holder.as_deref().unwrap_or_default()));
+    if !volume.readers.is_empty() {
+        sheet.line("read by nodes", volume.readers.join(", "));
+    }
     sheet.line("epoch", volume.epoch);
     sheet.line("clean", volume.clean);
     sheet.line("minReplicas", volume.min_replicas);

@@ -4,4 +4,5 @@
 pub mod clone;
 pub mod membership;
 pub mod placement;
+pub mod readers;
 pub mod snapshot;

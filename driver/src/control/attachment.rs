@@ -5,12 +5,13 @@
 
 use super::daemons::{ATTACH_TIMEOUT, DETACH_TIMEOUT, refused, timed};
 use super::membership::{event, seen_allows};
+use super::publication::{about, reading};
 use super::{Control, Decision};
 use crate::error::{Error, ErrorKind, Result};
-use ashlar_catalog::StoredVolume;
-use ashlar_plan::membership;
-use ashlar_rpc::control::{DatapathAttachRequest, DatapathDetachRequest, Device, Frontend};
-use ashlar_types::{Epoch, NodeName, VolumeId};
+use ashlar_catalog::{StoredVolume, Volume};
+use ashlar_plan::{membership, readers};
+use ashlar_rpc::control::{AttachRole, DatapathAttachRequest, DatapathDetachRequest, Device, Frontend};
+use ashlar_types::{Epoch, NodeName, VolumeId, VolumeRecord};
 
 /// How much a detach may take upon itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,7 @@ pub(crate) struct Show {
     pub(crate) read_only: bool,
     /// The caller records the volume's use.
     pub(crate) keeps_use: bool,
+    pub(crate) role: AttachRole,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,13 +43,23 @@ pub(crate) enum Detached {
 }
 
 impl Control {
-    /// Reserves the volume for the node. Repeating it changes nothing.
+    /// Reserves the volume for the node, as its writer. Repeating it changes nothing.
     pub(crate) async fn reserve(&self, id: VolumeId, node: &NodeName) -> Result<StoredVolume> {
+        self.reserve_if(id, node, |seen| reading(seen).allow_change()).await
+    }
+
+    async fn reserve_if(
+        &self,
+        id: VolumeId,
+        node: &NodeName,
+        allows: impl Fn(&StoredVolume) -> std::result::Result<(), readers::Refusal>,
+    ) -> Result<StoredVolume> {
         if !self.registry.knows_node(node).await {
             return Err(Error::not_found(format_args!("node {node}")));
         }
         self.change_record(id, |seen| {
             seen_allows(seen, node)?;
+            allows(seen).map_err(|refusal| about(seen, &refusal))?;
             let next = membership::reserve(&seen.volume.record, node)?;
             if next == seen.volume.record {
                 return Ok(Decision::Keep);
@@ -63,12 +75,22 @@ impl Control {
     pub(crate) async fn attach(&self, id: VolumeId, node: &NodeName, show: Show) -> Result<Device> {
         let _permit = self.in_flight.begin(id)?;
         let seen = self.volume(id).await?;
+        if show.role == AttachRole::Reader {
+            seen_allows(&seen, node)?;
+            self.check_reader(&seen, node)?;
+            return self.attach_device(id, node, show).await;
+        }
         if seen.volume.published_read_only && !show.read_only {
             let text = format!("volume {} is published for reading only", seen.volume.name);
             return Err(Error::precondition(text));
         }
         let before = seen.volume.record;
-        let reserved = self.reserve(id, node).await?.volume.record;
+        let reserved = match show.role {
+            AttachRole::Settler => {
+                self.reserve_if(id, node, |seen| reading(seen).allow_settling(node)).await?.volume.record
+            }
+            AttachRole::Writer | AttachRole::Reader => self.reserve(id, node).await?.volume.record,
+        };
         if show.frontend == Frontend::Unspecified {
             return Ok(Device { path: String::new(), frontend: show.frontend as i32, epoch: reserved.epoch.number() });
         }
@@ -83,14 +105,27 @@ impl Control {
         if !show.read_only && !show.keeps_use {
             self.use_raw(id).await?;
         }
-        let Show { frontend, read_only, .. } = show;
+        let Show { frontend, read_only, role, .. } = show;
         let address = match self.registry.datapath(node).await {
             Some((address, true)) => address,
             _ => return Err(Error::new(ErrorKind::Unavailable, format!("the datapath of node {node} is silent"))),
         };
-        let request = DatapathAttachRequest { volume: id.to_string(), frontend: frontend as i32, read_only };
+        let reader = role == AttachRole::Reader;
+        let request = DatapathAttachRequest { volume: id.to_string(), frontend: frontend as i32, read_only, reader };
         let answer = self.daemons.datapath(&address)?.attach(timed(request, ATTACH_TIMEOUT)).await;
         answer.map(|device| device.into_inner()).map_err(|status| refused(&format!("datapath of node {node}"), status))
+    }
+
+    /// Whether the node may attach the volume as a reader.
+    fn check_reader(&self, seen: &StoredVolume, node: &NodeName) -> Result<()> {
+        reading(seen).allow_reading(node).map_err(|refusal| about(seen, &refusal))
+    }
+
+    /// The volume, for a node that reads it.
+    pub(crate) async fn read(&self, id: VolumeId, node: &NodeName) -> Result<StoredVolume> {
+        let seen = self.volume(id).await?;
+        self.check_reader(&seen, node)?;
+        Ok(seen)
     }
 
     /// Takes back a reservation under which no epoch was granted.
@@ -103,10 +138,31 @@ impl Control {
     }
 
     /// Has the node's datapath drain and close the device, and frees the volume; with `node`, only if that one holds
-    /// it. A volume that nobody holds is no error.
+    /// or reads it. A volume that nobody holds is no error.
     pub(crate) async fn detach(&self, id: VolumeId, node: Option<&NodeName>, mode: DetachMode) -> Result<Detached> {
         let _permit = self.in_flight.begin(id)?;
-        let record = self.volume(id).await?.volume.record;
+        let Volume { record, readers, .. } = self.volume(id).await?.volume;
+        let leaving = readers.iter().filter(|reader| node.is_none_or(|node| node == *reader));
+        let others = leaving.clone().filter(|reader| record.holder.as_ref() != Some(*reader));
+        for reader in others {
+            self.detach_from(id, reader, mode).await?;
+        }
+        let is_reader = leaving.count() > 0;
+        let detached = self.detach_holder(id, record, node, mode).await?;
+        if !is_reader {
+            return Ok(detached);
+        }
+        self.forget_readers(id, node).await?;
+        Ok(Detached::Free)
+    }
+
+    async fn detach_holder(
+        &self,
+        id: VolumeId,
+        record: VolumeRecord,
+        node: Option<&NodeName>,
+        mode: DetachMode,
+    ) -> Result<Detached> {
         let Some(holder) = record.holder else {
             self.forget_publication(id).await?;
             return Ok(Detached::Free);
@@ -114,21 +170,7 @@ impl Control {
         if node.is_some_and(|node| *node != holder) {
             return Ok(Detached::HeldBy(holder));
         }
-        let closed = self.detach_device(id, &holder, mode).await;
-        match (closed, mode) {
-            (Ok(()), _) => {}
-            (Err(error), DetachMode::CleanOrSilent) if error.kind == ErrorKind::Unavailable => {
-                let silent = self.registry.datapath(&holder).await.is_none_or(|(_, alive)| !alive);
-                if !silent {
-                    return Err(error);
-                }
-                tracing::warn!(volume = %id, node = %holder, "volume taken from a silent node");
-            }
-            (Err(error), DetachMode::Force) => {
-                tracing::warn!(volume = %id, node = %holder, %error, "volume taken by force");
-            }
-            (Err(error), _) => return Err(error),
-        }
+        self.detach_from(id, &holder, mode).await?;
         // After a clean close nobody holds the volume any more, unless it was attached again meanwhile, under a higher
         // epoch.
         let kind = if mode == DetachMode::Force { "force-detached" } else { "released" };
@@ -139,6 +181,27 @@ impl Control {
         self.release(id, kind, same).await?;
         self.forget_publication(id).await?;
         Ok(Detached::Free)
+    }
+
+    /// A node that does not let go keeps the volume, unless the mode says otherwise: what it has is then fenced by the
+    /// next writer.
+    async fn detach_from(&self, id: VolumeId, node: &NodeName, mode: DetachMode) -> Result<()> {
+        match (self.detach_device(id, node, mode).await, mode) {
+            (Ok(()), _) => Ok(()),
+            (Err(error), DetachMode::CleanOrSilent) if error.kind == ErrorKind::Unavailable => {
+                let silent = self.registry.datapath(node).await.is_none_or(|(_, alive)| !alive);
+                if !silent {
+                    return Err(error);
+                }
+                tracing::warn!(volume = %id, %node, "volume taken from a silent node");
+                Ok(())
+            }
+            (Err(error), DetachMode::Force) => {
+                tracing::warn!(volume = %id, %node, %error, "volume taken by force");
+                Ok(())
+            }
+            (Err(error), _) => Err(error),
+        }
     }
 
     async fn detach_device(&self, id: VolumeId, holder: &NodeName, mode: DetachMode) -> Result<()> {

@@ -22,7 +22,7 @@ use ashlar_catalog::{
 use ashlar_plan::clone::{self, Refusal};
 use ashlar_plan::snapshot;
 use ashlar_rpc::control::CloneReplicaRequest;
-use ashlar_types::{ByteCount, DiskId, Origin, VolumeId, VolumeRecord};
+use ashlar_types::{ByteCount, DiskId, Epoch, Origin, VolumeId, VolumeRecord};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -197,6 +197,8 @@ fn volume_of(new: &NewVolume, asked: ContentSource, content: Content, record: Vo
         created_ms: wall_clock_ms(),
         settings: new.params.settings,
         published_read_only: false,
+        readers: Vec::new(),
+        settled: Epoch::NONE,
         source: Some(asked),
         record,
     }

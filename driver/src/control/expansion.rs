@@ -8,6 +8,7 @@
 
 use super::daemons::{EXPAND_TIMEOUT, refused, timed};
 use super::membership::event;
+use super::publication::{about, reading};
 use super::volumes::SizeRange;
 use super::{COMMIT_TRIES_MAX, Control, raced};
 use crate::error::{Error, ErrorKind, Result};
@@ -42,6 +43,7 @@ impl Control {
             if record.size >= range.size {
                 return Ok(seen);
             }
+            reading(&seen).allow_change().map_err(|refusal| about(&seen, &refusal))?;
             let next = membership::grow(record, range.size)?;
             let claims = self.catalog.claims().await?;
             let after = Volume { record: next.clone(), ..seen.volume.clone() };

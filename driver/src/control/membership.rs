@@ -1,6 +1,7 @@
 //! Membership under the writer's epoch: grants, proposals, and disks declared lost. The rules are
 //! `ashlar_plan::membership`; here each decision is committed by compare-and-swap and told as an event.
 
+use super::publication::{about, reading};
 use super::{Control, Decision, wall_clock_ms};
 use crate::error::{Error, Result};
 use ashlar_catalog::{Event, StoredVolume};
@@ -17,6 +18,7 @@ impl Control {
         let granted = self
             .change_record(id, |seen| {
                 seen_allows(seen, node)?;
+                reading(seen).allow_grant(node).map_err(|refusal| about(seen, &refusal))?;
                 let next = membership::grant(&seen.volume.record, node)?;
                 let text = format!("volume {} attached on node {node} with epoch {}", seen.volume.name, next.epoch);
                 let event = event("attached", text, &next).of_node(node);

@@ -2,6 +2,7 @@
 
 use super::Control;
 use super::condition::Disks;
+use super::publication::reading;
 use super::registry::{DiskHealth, DiskView, NodeView};
 use super::settings::settings_to_proto;
 use crate::error::{Error, Result};
@@ -100,6 +101,8 @@ impl Control {
             settings: Some(settings_to_proto(volume.settings)),
             condition: Some(control::VolumeCondition { abnormal: condition.abnormal, message: condition.message }),
             published_read_only: volume.published_read_only,
+            readers: volume.readers.iter().map(ToString::to_string).collect(),
+            settled: reading(seen).is_settled(),
             source,
             space: None,
         }

@@ -153,7 +153,12 @@ impl Cluster for Service {
             Frontend::try_from(request.frontend).map_err(|_| Error::invalid("frontend is not one of ours"))?;
         let id = self.0.find_volume(&request.volume).await?.volume.id();
         let control = self.0.clone();
-        let show = Show { frontend, read_only: request.read_only, keeps_use: request.keeps_use };
+        let role = AttachRole::try_from(request.role).map_err(|_| Error::invalid("role is not one of ours"))?;
+        if role != AttachRole::Writer && frontend == Frontend::Unspecified {
+            return Err(Error::invalid("frontend is missing: only a writer reserves without one").into());
+        }
+        let read_only = request.read_only || role == AttachRole::Reader;
+        let show = Show { frontend, read_only, keeps_use: request.keeps_use, role };
         let attach = async move { control.attach(id, &node, show).await };
         Ok(Response::new(to_the_end(attach).await?))
     }
@@ -173,6 +178,14 @@ impl Cluster for Service {
             return Err(Error::precondition(text).into());
         }
         Ok(Response::new(DetachVolumeResponse {}))
+    }
+
+    async fn set_settled(&self, request: Request<SetSettledRequest>) -> Answer<Volume> {
+        let request = request.into_inner();
+        let node: NodeName = field("node", &request.node)?;
+        let id = self.0.find_volume(&request.volume).await?.volume.id();
+        let settled = self.0.set_settled(id, &node).await?;
+        Ok(Response::new(self.0.present_volume(&settled).await))
     }
 
     async fn expand_volume(&self, request: Request<ExpandVolumeRequest>) -> Answer<Volume> {
@@ -396,6 +409,14 @@ impl Membership for Service {
         };
         let address_of = |disk| addresses.as_ref().map(|addresses| addresses.of(disk)).unwrap_or_default();
         Ok(Response::new(answer_to_proto(&answer, address_of)))
+    }
+
+    async fn read(&self, request: Request<GrantRequest>) -> Answer<VolumeRecord> {
+        let request = request.into_inner();
+        let (id, node): (VolumeId, NodeName) = (field("volume", &request.volume)?, field("node", &request.node)?);
+        let seen = self.0.read(id, &node).await?;
+        let settings = Some(settings_to_proto(seen.volume.settings));
+        Ok(Response::new(VolumeRecord { settings, ..self.0.present_record(&seen.volume.record).await }))
     }
 
     async fn get_record(&self, request: Request<RecordRef>) -> Answer<VolumeRecord> {

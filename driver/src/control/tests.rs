@@ -5,6 +5,7 @@ mod clones;
 mod forgotten;
 mod groups;
 mod memberships;
+mod readers;
 mod services;
 mod settings;
 mod snapshots;
@@ -45,7 +46,7 @@ pub(crate) fn node(name: &str) -> NodeName {
 }
 
 pub(crate) fn shown(frontend: Frontend) -> Show {
-    Show { frontend, read_only: false, keeps_use: false }
+    Show { frontend, read_only: false, keeps_use: false, role: proto::AttachRole::Writer }
 }
 
 /// Disk of node `n<number>`.
@@ -155,7 +156,11 @@ impl Datapath for PlayedDatapath {
             return Err(status.clone());
         }
         let request = request.into_inner();
-        let record = self.control.grant(request.volume.parse().unwrap(), &self.node).await?;
+        let id = request.volume.parse().unwrap();
+        let record = match request.reader {
+            true => self.control.read(id, &self.node).await?.volume.record,
+            false => self.control.grant(id, &self.node).await?,
+        };
         let device =
             proto::Device { path: "/dev/x".to_owned(), frontend: request.frontend, epoch: record.epoch.number() };
         Ok(Response::new(device))

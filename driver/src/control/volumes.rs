@@ -1,6 +1,7 @@
 //! Volumes: create, find, list, delete, and the use state (P8). The CSI controller and the control API call the same
 //! functions.
 
+use super::publication::{about, reading};
 use super::{COMMIT_TRIES_MAX, Control, raced, wall_clock_ms};
 use crate::csi::params::{self, Params};
 use crate::error::{Error, ErrorKind, Result};
@@ -161,6 +162,8 @@ impl Control {
             created_ms: wall_clock_ms(),
             settings: new.params.settings,
             published_read_only: false,
+            readers: Vec::new(),
+            settled: Epoch::NONE,
             source: None,
             record,
         })
@@ -200,6 +203,7 @@ impl Control {
         let _permit = self.in_flight.begin(id)?;
         for _ in 0..COMMIT_TRIES_MAX {
             let seen = self.volume(id).await?;
+            reading(&seen).allow_change().map_err(|refusal| about(&seen, &refusal))?;
             if let Some(holder) = &seen.volume.record.holder {
                 let text = format!("volume {} is attached on node {holder}: detach it first", seen.volume.name);
                 return Err(Error::precondition(text));

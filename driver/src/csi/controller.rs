@@ -107,7 +107,12 @@ impl ControllerService {
             .node_id
             .parse()
             .map_err(|_| Error::not_found(format_args!("node {}", request::shown(&request.node_id))))?;
-        self.control.publish(volume.volume.id(), &node, request.readonly).await?;
+        let id = volume.volume.id();
+        if request.volume_capability.as_ref().is_some_and(request::reads_beside_others) {
+            self.control.publish_reader(id, &node).await?;
+        } else {
+            self.control.publish(id, &node, request.readonly).await?;
+        }
         Ok(ControllerPublishVolumeResponse { publish_context: HashMap::new() })
     }
 
@@ -281,7 +286,10 @@ fn limit_of(max_entries: i32) -> Result<usize> {
 }
 
 fn published(seen: &StoredVolume) -> Vec<String> {
-    seen.volume.record.holder.iter().map(ToString::to_string).collect()
+    match seen.volume.readers.as_slice() {
+        [] => seen.volume.record.holder.iter().map(ToString::to_string).collect(),
+        readers => readers.iter().map(ToString::to_string).collect(),
+    }
 }
 
 fn signed(number: u64) -> i64 {

@@ -174,6 +174,7 @@ async fn through_the_device(
         frontend: control::Frontend::Nbd as i32,
         read_only: false,
         keeps_use: false,
+        role: control::AttachRole::Writer as i32,
     };
     let device = client.attach_volume(request).await.map_err(explain)?.into_inner();
     let written = blocking(move || {

@@ -103,6 +103,7 @@ pub(super) fn new_volume(request: CreateVolumeRequest, known_nodes: &[Node]) -> 
         faults.push("volume_capabilities is empty".to_owned());
     }
     faults.extend(capability_faults(&request.volume_capabilities));
+    faults.extend(emptiness_fault(&request));
     faults.extend(map_fault("parameters", &request.parameters));
     faults.extend(map_fault("mutable_parameters", &request.mutable_parameters));
     let params = params::parse_with(&request.parameters, &request.mutable_parameters);
@@ -243,15 +244,32 @@ fn faults_of(capability: &VolumeCapability) -> Vec<String> {
             Mode::SingleNodeWriter
             | Mode::SingleNodeReaderOnly
             | Mode::SingleNodeSingleWriter
-            | Mode::SingleNodeMultiWriter,
+            | Mode::SingleNodeMultiWriter
+            | Mode::MultiNodeReaderOnly,
         ) => {}
         None | Some(Mode::Unknown) => faults.push("access_mode is missing".to_owned()),
         Some(other) => faults.push(format!(
-            "access mode {} is not offered: one node uses a volume at a time, ask for a SINGLE_NODE mode",
+            "access mode {} is not offered: one node writes to a volume at a time, ask for a SINGLE_NODE mode, or for \
+             MULTI_NODE_READER_ONLY",
             other.as_str_name()
         )),
     }
     faults
+}
+
+/// For one node of many, none of which may write.
+pub(super) fn reads_beside_others(capability: &VolumeCapability) -> bool {
+    capability.access_mode.as_ref().is_some_and(|access| access.mode() == Mode::MultiNodeReaderOnly)
+}
+
+/// A volume must do for every capability that is asked for. One that nobody may ever write to needs something to read.
+fn emptiness_fault(request: &CreateVolumeRequest) -> Option<String> {
+    let capabilities = &request.volume_capabilities;
+    let only_read = !capabilities.is_empty() && capabilities.iter().all(reads_beside_others);
+    (only_read && request.volume_content_source.is_none()).then(|| {
+        "access mode MULTI_NODE_READER_ONLY alone needs a volume_content_source: nobody could ever write to the volume"
+            .to_owned()
+    })
 }
 
 #[cfg(test)]

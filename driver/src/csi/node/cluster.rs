@@ -64,6 +64,7 @@ impl Cluster {
             frontend: Frontend::Fuse as i32,
             read_only,
             keeps_use: true,
+            role: control::AttachRole::Writer as i32,
         };
         let answer = self.control().attach_volume(within(DEVICE_TIMEOUT, request)).await;
         let path = answer.map_err(|status| explain("attach the volume", status))?.into_inner().path;
