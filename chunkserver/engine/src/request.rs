@@ -88,24 +88,30 @@ impl Engine {
     fn on_first_request(&mut self, link: LinkId, frame: RequestFrame, out: &mut Vec<Action>) {
         let (open, role) = match frame.message {
             Request::Open(open) => (open, Role::Writer { epoch: frame.epoch }),
-            Request::Observe(open) => (open, Role::Observer),
+            Request::Observe(open) => (open, Role::Observer { epoch: frame.epoch }),
             _ => return self.turn_away(link, &frame, VolumeId::from_u128(0), bad("a link begins with Open"), out),
         };
         if let Some(fault) = self.open_fault(&open, role, frame.commit) {
             return self.turn_away(link, &frame, open.volume, fault, out);
         }
-        if let (Role::Writer { .. }, Some(older)) = (role, self.sessions.writer_of(open.volume)) {
-            self.end_older(older, out);
+        if let Role::Writer { epoch } = role {
+            if let Some(older) = self.sessions.writer_of(open.volume) {
+                self.end_older(older, out);
+            }
+            // What they have asked and not been answered ends with their links: it may show what is written from now on.
+            for observer in self.sessions.observers_before(open.volume, epoch) {
+                self.close_link(observer, out);
+            }
         }
         let size = match role {
             Role::Writer { .. } => open.size,
-            Role::Observer => self.store.replica(open.volume).expect("an observed replica exists").size,
+            Role::Observer { .. } => self.store.replica(open.volume).expect("an observed replica exists").size,
         };
         self.sessions.begin(link, open.volume, size, role, frame.session);
         let to = ReplyTo { link, volume: open.volume, session: frame.session, request: frame.request, data_bytes: 0 };
         assert!(self.sessions.admit(to), "the first request fits");
         match role {
-            Role::Observer => self.reply_opened(to, out),
+            Role::Observer { .. } => self.reply_opened(to, out),
             Role::Writer { epoch } => {
                 self.sessions.hear_commit(link, frame.commit);
                 let work = Work::Open { epoch, size: open.size, session: frame.session, served: open.served };
@@ -145,12 +151,18 @@ impl Engine {
             return Some((Status::DiskFailed, "the disk failed while it recovered"));
         }
         let known = self.store.volumes.get(&open.volume);
-        let Role::Writer { epoch } = role else {
-            return match known {
-                None => Some((Status::WrongDisk, "the disk has no replica of the volume")),
-                Some(replica) if replica.deleted => Some((Status::Deleted, "the replica was deleted")),
-                Some(_) => None,
-            };
+        let epoch = match role {
+            Role::Writer { epoch } => epoch,
+            Role::Observer { epoch } => {
+                return match known {
+                    None => Some((Status::WrongDisk, "the disk has no replica of the volume")),
+                    Some(replica) if replica.deleted => Some((Status::Deleted, "the replica was deleted")),
+                    Some(_) if epoch != Epoch::NONE && epoch < self.promised(open.volume) => {
+                        Some((Status::Fenced, "a higher epoch was promised"))
+                    }
+                    Some(_) => None,
+                };
+            }
         };
         if self.deleting.contains(&open.volume) {
             return Some((Status::Deleted, "the replica is being deleted"));
@@ -185,8 +197,8 @@ impl Engine {
             return Some((Status::SessionEnded, "the session is another one"));
         }
         match session.role {
-            Role::Observer if !is_observation(&frame.message) => Some(bad("an observer changes nothing")),
-            Role::Observer => None,
+            Role::Observer { .. } if !is_observation(&frame.message) => Some(bad("an observer changes nothing")),
+            Role::Observer { .. } => None,
             Role::Writer { epoch } if frame.epoch < epoch => Some((Status::Fenced, "a higher epoch was promised")),
             Role::Writer { epoch } if frame.epoch > epoch => Some(bad("the epoch is not the session's")),
             Role::Writer { epoch } if frame.commit.epoch() > epoch => Some(bad("the commit point is in the future")),

@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Writer { epoch: Epoch },
-    Observer,
+    /// `epoch`: of the record that it reads the present by; `NONE`: of no record, or it reads below snapshots.
+    Observer { epoch: Epoch },
 }
 
 pub(crate) struct Link {
@@ -84,7 +85,7 @@ impl Sessions {
         let entry = self.links.get_mut(&link).expect("the link has a session");
         self.writers.remove(&entry.volume);
         if Mutant::ReadComparesNoEpoch.is_on() {
-            entry.role = Role::Observer;
+            entry.role = Role::Observer { epoch: Epoch::NONE };
         }
     }
 
@@ -103,8 +104,20 @@ impl Sessions {
 
     /// The links that observe a volume.
     pub(crate) fn observers_of(&self, volume: VolumeId) -> Vec<LinkId> {
-        let observes = |link: &&Link| link.volume == volume && link.role == Role::Observer;
-        self.links.iter().filter(|(_, link)| observes(link)).map(|(&id, _)| id).collect()
+        self.observers(volume).map(|(link, _)| link).collect()
+    }
+
+    /// Those of them that read the present by the record of an older epoch.
+    pub(crate) fn observers_before(&self, volume: VolumeId, epoch: Epoch) -> Vec<LinkId> {
+        let is_older = |of: &Epoch| *of != Epoch::NONE && *of < epoch;
+        self.observers(volume).filter(|(_, of)| is_older(of)).map(|(link, _)| link).collect()
+    }
+
+    fn observers(&self, volume: VolumeId) -> impl Iterator<Item = (LinkId, Epoch)> {
+        self.links.iter().filter_map(move |(&id, link)| match link.role {
+            Role::Observer { epoch } if link.volume == volume => Some((id, epoch)),
+            _ => None,
+        })
     }
 
     pub(crate) fn grow(&mut self, link: LinkId, size: ByteCount) {

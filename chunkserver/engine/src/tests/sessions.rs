@@ -103,6 +103,38 @@ fn an_observer_reads_and_changes_nothing() {
 }
 
 #[test]
+fn an_observer_of_the_present_is_fenced_by_the_first_word_of_a_higher_epoch() {
+    let mut rig = Rig::format(256);
+    let Request::Open(open) = rig.open_request() else { panic!() };
+    let epoch = |number| Epoch::new(number).unwrap();
+    rig.opened(1, 3);
+    rig.write(1, write(0, &[1], lsn(3, 1)));
+    for (link, of) in [(2, epoch(3)), (3, Epoch::NONE)] {
+        assert!(matches!(rig.ask_as(link, of.number(), Request::Observe(open)), Reply::Opened(_)));
+        rig.expect(link, 0, &[1]);
+    }
+    rig.rest();
+    let unanswered = rig.send(2, Request::Read { range: range(0, 1), below: Lsn::MAX });
+    let unhurt = rig.send(3, Request::Read { range: range(0, 1), below: Lsn::MAX });
+    let opening = rig.send_open(4, 4);
+    assert_eq!(rig.closed, [LinkId(1), LinkId(2)], "before the promise is durable");
+    assert!(rig.answer_to(opening).is_none());
+    let early = rig.ask_as(5, 3, Request::Observe(open));
+    assert!(matches!(early, Reply::Refused(refusal) if refusal.status == Status::Fenced));
+    rig.settle();
+    rig.write(4, write(0, &[2], lsn(4, 1)));
+    assert!(rig.answer_to(unanswered).is_none() && rig.answer_to(unhurt).is_some());
+    rig.expect(3, 0, &[2]);
+    let mut rig = Rig::start(rig.crash(&mut Random::new(1)));
+    rig.settle();
+    let late = rig.ask_as(2, 3, Request::Observe(open));
+    assert!(matches!(late, Reply::Refused(refusal) if refusal.status == Status::Fenced), "across a restart");
+    for (link, of) in [(3, 4), (4, 5), (5, 0)] {
+        assert!(matches!(rig.ask_as(link, of, Request::Observe(open)), Reply::Opened(_)));
+    }
+}
+
+#[test]
 fn a_link_that_does_not_begin_with_open_is_closed() {
     let mut rig = Rig::format(256);
     assert_eq!(rig.refused(4, Request::Ping), Status::BadRequest);
