@@ -1,7 +1,7 @@
 //! Bringing volumes up and down: grant, volume, front-end, and the way back. One operation per volume at a time.
 //!
 //! ```text
-//!            attach: grant ─► open (fence, reconcile) ─► front-end up ─► device
+//!            attach: grant ─► open (fence, reconcile) ─► front-end up ─► device     (a reader: record, no grant)
 //!   (none) ◄─────────────────────────────────────────────────────────────► Attached
 //!            detach: front-end down (refused while in use) ─► drain ─► catalog says clean
 //! ```
@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::control::ControlPlane;
 use crate::frontend::Frontend;
 use crate::frontend::fuse::{FuseError, FuseLoop};
-use crate::runtime::{ClientsConnected, Command, Ended, Granted, OpenFailure, RuntimeHandle};
+use crate::runtime::{ClientsConnected, Command, Ended, Granted, OpenFailure, Role, RuntimeHandle};
 use ashlar_rpc::control::{self, Device};
 use ashlar_types::{ByteCount, Duration, Epoch, VolumeId};
 use std::collections::HashMap;
@@ -60,6 +60,7 @@ type Slot = Arc<AsyncMutex<Option<Attachment>>>;
 struct Attachment {
     epoch: Epoch,
     size: ByteCount,
+    role: Role,
     read_only: bool,
     /// None while a detach has not come to its end.
     frontend: Option<Frontend>,
@@ -80,6 +81,8 @@ pub(crate) enum DetachMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wish {
     pub(crate) frontend: control::Frontend,
+    pub(crate) role: Role,
+    /// Always of a reader.
     pub(crate) read_only: bool,
 }
 
@@ -170,10 +173,13 @@ impl Attachments {
         if let Some(attachment) = slot {
             return self.same_device(id, wish, attachment).await;
         }
-        let granted = self.shared.control.grant(&id.to_string()).await?;
+        let granted = match wish.role {
+            Role::Writer => self.shared.control.grant(&id.to_string()).await?,
+            Role::Reader => self.shared.control.read(&id.to_string()).await?,
+        };
         let size = granted.record.size;
-        let epoch = self.open(id, granted).await?;
-        *slot = Some(Attachment { epoch, size, read_only: wish.read_only, frontend: None });
+        let epoch = self.open(id, granted, wish.role).await?;
+        *slot = Some(Attachment { epoch, size, role: wish.role, read_only: wish.read_only, frontend: None });
         match self.bring_up(id, wish, epoch, size).await {
             Ok((frontend, device)) => {
                 slot.as_mut().expect("set above").frontend = Some(frontend);
@@ -195,8 +201,14 @@ impl Attachments {
             Some(Frontend::Nbd) => control::Frontend::Nbd,
             Some(Frontend::FuseLoop(_)) => control::Frontend::Fuse,
         };
-        if kind != wish.frontend || attachment.read_only != wish.read_only {
-            let (kind, access) = (kind.as_str_name(), if attachment.read_only { "read-only" } else { "read-write" });
+        let has = Wish { frontend: kind, role: attachment.role, read_only: attachment.read_only };
+        if has != wish {
+            let access = match (has.role, has.read_only) {
+                (Role::Reader, _) => "as one of its readers",
+                (Role::Writer, true) => "read-only",
+                (Role::Writer, false) => "read-write",
+            };
+            let kind = kind.as_str_name();
             return Err(Status::failed_precondition(format!("the volume is attached already as {kind}, {access}")));
         }
         let lost = attachment.frontend.take_if(|frontend| !frontend.has_device());
@@ -214,12 +226,12 @@ impl Attachments {
         self.device(id).ok_or_else(|| Status::internal("an attached volume has no device"))
     }
 
-    async fn open(&self, id: VolumeId, granted: Granted) -> Result<Epoch, Status> {
+    async fn open(&self, id: VolumeId, granted: Granted, role: Role) -> Result<Epoch, Status> {
         if granted.record.volume != id {
             return Err(Status::internal(format!("the control plane granted volume {}", granted.record.volume)));
         }
         let (done, served) = oneshot::channel();
-        self.send(Command::Open { granted, done }).await?;
+        self.send(Command::Open { granted, role, done }).await?;
         let progress = || async {
             match self.shared.ending.load(Ordering::Relaxed) {
                 true => Ok(None),

@@ -61,9 +61,22 @@ impl ControlPlane {
 
     /// The next epoch of the volume (name or id), for this node.
     pub(crate) async fn grant(&self, volume: &str) -> Result<Granted, Status> {
-        let request = control::GrantRequest { volume: volume.to_owned(), node: self.config.node.to_string() };
-        let record = answer(self.membership.clone().grant(request)).await?;
-        let granted = self.understand(&record)?;
+        let record = answer(self.membership.clone().grant(self.asking_for(volume))).await?;
+        self.understand_grant(&record)
+    }
+
+    /// The record of a volume that this node reads beside others: no epoch begins.
+    pub(crate) async fn read(&self, volume: &str) -> Result<Granted, Status> {
+        let record = answer(self.membership.clone().read(self.asking_for(volume))).await?;
+        self.understand_grant(&record)
+    }
+
+    fn asking_for(&self, volume: &str) -> control::GrantRequest {
+        control::GrantRequest { volume: volume.to_owned(), node: self.config.node.to_string() }
+    }
+
+    fn understand_grant(&self, record: &control::VolumeRecord) -> Result<Granted, Status> {
+        let granted = self.understand(record)?;
         match fault_of_grant(&granted.record) {
             Some(fault) => Err(Status::internal(format!("the control plane's grant makes no sense: {fault}"))),
             None => Ok(granted),

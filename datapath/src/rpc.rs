@@ -1,6 +1,7 @@
 //! The gRPC service of a node's datapath: what is said here, `attachments` does.
 
 use crate::attachments::{Attachments, DetachMode, Wish};
+use crate::runtime::Role;
 use ashlar_rpc::control;
 use ashlar_rpc::control::datapath_server::Datapath;
 use tonic::{Request, Response, Status};
@@ -27,7 +28,8 @@ impl Datapath for DatapathService {
             frontend => frontend,
         };
         check_volume(&request.volume)?;
-        let wish = Wish { frontend, read_only: request.read_only };
+        let role = if request.reader { Role::Reader } else { Role::Writer };
+        let wish = Wish { frontend, role, read_only: request.read_only || request.reader };
         logged("attach", &request.volume, self.attachments.attach(request.volume.clone(), wish).await)
     }
 

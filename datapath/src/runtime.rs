@@ -27,9 +27,9 @@ use crate::frontend::fuse::FuseCall;
 use crate::metrics::Metrics;
 use ashlar_reactor::{Completion, LinkId, Reactor, ReactorConfig, ReactorError, now};
 use ashlar_types::{DiskId, Epoch, Instant, VolumeId};
-use ashlar_volume::{Event, GuestError};
+use ashlar_volume::{Core, Event, GuestError, Reader, Volume};
 pub(crate) use command::{
-    ASKS_MAX, Addresses, Ask, ClientsConnected, Command, Detached, Ended, FUSE_CALLS_MAX, Granted, OpenFailure,
+    ASKS_MAX, Addresses, Ask, ClientsConnected, Command, Detached, Ended, FUSE_CALLS_MAX, Granted, OpenFailure, Role,
     RuntimeHandle, Taken,
 };
 use command::{COMMANDS_MAX, VOLUMES_MAX, answer};
@@ -211,7 +211,7 @@ impl Runtime {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Open { granted, done } => self.open(granted, done),
+            Command::Open { granted, role, done } => self.open(granted, role, done),
             Command::Abandon { volume, done } => {
                 let reason = self.volumes.remove(&volume).and_then(|hosted| hosted.abandon(&mut self.io));
                 answer(done, reason);
@@ -276,7 +276,7 @@ impl Runtime {
         }
     }
 
-    fn open(&mut self, granted: Granted, done: oneshot::Sender<Result<Epoch, OpenFailure>>) {
+    fn open(&mut self, granted: Granted, role: Role, done: oneshot::Sender<Result<Epoch, OpenFailure>>) {
         let Granted { record, addresses, io_timeout, settings } = granted;
         let volume = record.volume;
         self.forget_gone();
@@ -290,7 +290,11 @@ impl Runtime {
         }
         let config = ashlar_volume::Config { io_timeout, ..self.core_config.clone() };
         let metrics = self.metrics.for_volume(volume);
-        let hosted = Hosted::open(&mut self.io, config, record, addresses, metrics, settings, done);
+        let core = match role {
+            Role::Writer => Core::Writer(Box::new(Volume::new(config, record, now()))),
+            Role::Reader => Core::Reader(Box::new(Reader::new(config, record, now()))),
+        };
+        let hosted = Hosted::open(&mut self.io, core, addresses, metrics, settings, done);
         self.volumes.insert(volume, hosted);
     }
 

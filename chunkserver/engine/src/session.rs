@@ -14,9 +14,13 @@ use std::collections::BTreeMap;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    Writer { epoch: Epoch },
+    Writer {
+        epoch: Epoch,
+    },
     /// `epoch`: of the record that it reads the present by; `NONE`: of no record, or it reads below snapshots.
-    Observer { epoch: Epoch },
+    Observer {
+        epoch: Epoch,
+    },
 }
 
 pub(crate) struct Link {

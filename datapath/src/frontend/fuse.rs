@@ -90,6 +90,7 @@ fn errno_of(error: GuestError) -> Errno {
     match error {
         GuestError::NoSpace => Errno::ENOSPC,
         GuestError::OutOfRange => Errno::EINVAL,
+        GuestError::ReadOnly => Errno::EROFS,
         GuestError::Fenced | GuestError::Lost | GuestError::Closed | GuestError::TimedOut => Errno::EIO,
     }
 }

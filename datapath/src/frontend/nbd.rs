@@ -291,6 +291,7 @@ fn number_of(error: GuestError) -> NbdError {
     match error {
         GuestError::NoSpace => NbdError::NoSpace,
         GuestError::OutOfRange => NbdError::Invalid,
+        GuestError::ReadOnly => NbdError::NotPermitted,
         GuestError::Closed => NbdError::ShuttingDown,
         GuestError::Fenced | GuestError::Lost | GuestError::TimedOut => NbdError::Io,
     }

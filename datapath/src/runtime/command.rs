@@ -37,11 +37,21 @@ pub(crate) struct Granted {
     pub(crate) settings: Settings,
 }
 
+/// What this node is to a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The epoch of the record was granted to it.
+    Writer,
+    /// One of many: the record is that of a volume to which nobody writes.
+    Reader,
+}
+
 /// What other threads ask of the I/O thread.
 pub(crate) enum Command {
     /// Attach under the epoch of the record. Answered when the volume serves, or cannot any more.
     Open {
         granted: Granted,
+        role: Role,
         done: oneshot::Sender<Result<Epoch, OpenFailure>>,
     },
     /// Let go of a volume as it is, as a crash would. Answered with the last reason why it did not serve.

@@ -1,7 +1,7 @@
 //! One attached volume on the I/O thread: the pure core, and everything that it acts on.
 //!
 //! ```text
-//!   NBD, FUSE ──► Limiter ──► GuestTable ──► Volume (core) ──► Send ──► links to chunkservers
+//!   NBD, FUSE ──► Limiter ──► GuestTable ──► Core ──► Send ──► links to chunkservers
 //!       ▲                          │  ▲  └──────► Propose, Notice ──► control plane
 //!       └── answer ◄── Complete ◄──┘  └── Reply, LinkUp, LinkDown, Answer, Tick
 //! ```
@@ -26,7 +26,7 @@ use crate::metrics::{Operation, VolumeMetrics};
 use crate::settings::Settings;
 use ashlar_reactor::{LinkId, now};
 use ashlar_types::{ByteCount, DiskId, Duration, Epoch, Instant, VolumeId, VolumeRecord};
-use ashlar_volume::{Action, Ending, Event, GuestOp, Notice, Tag, Volume};
+use ashlar_volume::{Action, Core, Ending, Event, GuestOp, Notice, Tag};
 use ashlar_wire::{FrameHeader, Reply, decode_reply};
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
@@ -42,7 +42,7 @@ const RECORD_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Hosted {
     pub(super) id: VolumeId,
     pub(super) epoch: Epoch,
-    pub(super) core: Volume,
+    pub(super) core: Core,
     pub(super) links: DiskLinks,
     pub(super) figures: GuestFigures,
     pub(super) metrics: VolumeMetrics,
@@ -87,19 +87,17 @@ impl Hosted {
     /// Begins to attach.
     pub(super) fn open(
         io: &mut Io,
-        core_config: ashlar_volume::Config,
-        record: VolumeRecord,
+        core: Core,
         addresses: Addresses,
         metrics: VolumeMetrics,
         settings: Settings,
         done: oneshot::Sender<Result<Epoch, OpenFailure>>,
     ) -> Hosted {
-        let (id, epoch) = (record.volume, record.epoch);
         metrics.limits.set(settings.limits);
         let mut hosted = Hosted {
-            id,
-            epoch,
-            core: Volume::new(core_config, record, now()),
+            id: core.volume(),
+            epoch: core.epoch(),
+            core,
             links: DiskLinks::default(),
             figures: GuestFigures::default(),
             metrics,

@@ -47,7 +47,7 @@ fn open(runtime: &mut Runtime, epoch: u32) -> oneshot::Receiver<Result<Epoch, Op
     let (done, opened) = oneshot::channel();
     let (addresses, settings) = (Addresses::new(), Settings::default());
     let granted = Granted { record: record(epoch), addresses, io_timeout: None, settings };
-    runtime.obey(Command::Open { granted, done });
+    runtime.obey(Command::Open { granted, role: Role::Writer, done });
     opened
 }
 

@@ -19,6 +19,9 @@ pub enum GuestError {
     NoSpace,
     #[error("the volume is closed")]
     Closed,
+    /// This attachment only reads.
+    #[error("the volume is published for reading only")]
+    ReadOnly,
     #[error("too few replicas for longer than the volume's ioTimeout")]
     TimedOut,
 }

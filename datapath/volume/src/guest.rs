@@ -6,7 +6,7 @@
 use crate::overlap::{Access, TurnId};
 use crate::volume::{Phase, Volume};
 use crate::{Action, GuestError, GuestOp, Tag};
-use ashlar_types::{BLOCK_BYTES, BlockCount, BlockIndex, ChunkRange, Lsn};
+use ashlar_types::{BLOCK_BYTES, BlockCount, BlockIndex, ChunkRange, Geometry, Lsn};
 use ashlar_wire::limits::BLOCKS_PER_FRAME_MAX;
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
@@ -61,7 +61,7 @@ impl Guest {
         self.ops.len() + self.waiting.len()
     }
 
-    fn begin(&mut self, tag: Tag, pieces: usize, reads: bool) -> OpId {
+    pub(crate) fn begin(&mut self, tag: Tag, pieces: usize, reads: bool) -> OpId {
         let id = OpId(self.next);
         self.next += 1;
         let parts = if reads { vec![None; pieces] } else { Vec::new() };
@@ -129,25 +129,12 @@ impl Volume {
     }
 
     fn check_guest_op(&self, op: &GuestOp) -> Result<(), GuestError> {
-        if self.draining {
-            return Err(GuestError::Closed);
-        }
-        let (start, count) = match op {
-            GuestOp::Flush => return Ok(()),
-            GuestOp::Read { start, count, .. } | GuestOp::Discard { start, count } => (*start, *count),
-            GuestOp::Write { start, data } => {
-                let blocks = data.len() as u64 / BLOCK_BYTES;
-                if !(data.len() as u64).is_multiple_of(BLOCK_BYTES) || blocks > u64::from(u32::MAX) {
-                    return Err(GuestError::OutOfRange);
-                }
-                (*start, BlockCount(blocks as u32))
-            }
-        };
-        if self.geometry.contains(start, count) { Ok(()) } else { Err(GuestError::OutOfRange) }
+        let error = if self.draining { Some(GuestError::Closed) } else { range_fault(self.geometry, op) };
+        error.map_or(Ok(()), Err)
     }
 
     fn admit_read(&mut self, tag: Tag, start: BlockIndex, count: BlockCount, below: Lsn) {
-        let ranges = self.cut(start, count);
+        let ranges = cut(self.geometry, start, count);
         let op = self.guest.begin(tag, ranges.len(), true);
         self.counters.reads += 1;
         self.counters.read_bytes += count.bytes().0;
@@ -157,7 +144,7 @@ impl Volume {
     }
 
     fn admit_write(&mut self, tag: Tag, start: BlockIndex, data: Bytes) {
-        let ranges = self.cut(start, BlockCount((data.len() as u64 / BLOCK_BYTES) as u32));
+        let ranges = cut(self.geometry, start, BlockCount((data.len() as u64 / BLOCK_BYTES) as u32));
         let op = self.guest.begin(tag, ranges.len(), false);
         self.counters.writes += 1;
         self.counters.written_bytes += data.len() as u64;
@@ -176,21 +163,6 @@ impl Volume {
         }
     }
 
-    /// Pieces within one chunk and one frame.
-    fn cut(&self, start: BlockIndex, count: BlockCount) -> Vec<ChunkRange> {
-        let mut ranges = Vec::with_capacity(1);
-        for piece in self.geometry.pieces(start, count) {
-            let mut done = 0;
-            while done < piece.count.0 {
-                let taken = (piece.count.0 - done).min(BLOCKS_PER_FRAME_MAX);
-                let start = piece.start.offset_by(BlockCount(done));
-                ranges.push(ChunkRange { chunk: piece.chunk, start, count: BlockCount(taken) });
-                done += taken;
-            }
-        }
-        ranges
-    }
-
     fn take_turn(&mut self, range: ChunkRange, access: Access, piece: Piece) {
         let (turn, runs) = self.turns.arrive(range, access);
         self.guest.pieces.insert(turn, piece);
@@ -207,4 +179,35 @@ impl Volume {
             Piece::Change { op, range, data } => self.writes.queue(turn, op, range, data),
         }
     }
+}
+
+/// What is wrong with the range of a request.
+pub(crate) fn range_fault(geometry: Geometry, op: &GuestOp) -> Option<GuestError> {
+    let (start, count) = match op {
+        GuestOp::Flush => return None,
+        GuestOp::Read { start, count, .. } | GuestOp::Discard { start, count } => (*start, *count),
+        GuestOp::Write { start, data } => {
+            let blocks = data.len() as u64 / BLOCK_BYTES;
+            if !(data.len() as u64).is_multiple_of(BLOCK_BYTES) || blocks > u64::from(u32::MAX) {
+                return Some(GuestError::OutOfRange);
+            }
+            (*start, BlockCount(blocks as u32))
+        }
+    };
+    (!geometry.contains(start, count)).then_some(GuestError::OutOfRange)
+}
+
+/// Pieces within one chunk and one frame.
+pub(crate) fn cut(geometry: Geometry, start: BlockIndex, count: BlockCount) -> Vec<ChunkRange> {
+    let mut ranges = Vec::with_capacity(1);
+    for piece in geometry.pieces(start, count) {
+        let mut done = 0;
+        while done < piece.count.0 {
+            let taken = (piece.count.0 - done).min(BLOCKS_PER_FRAME_MAX);
+            let start = piece.start.offset_by(BlockCount(done));
+            ranges.push(ChunkRange { chunk: piece.chunk, start, count: BlockCount(taken) });
+            done += taken;
+        }
+    }
+    ranges
 }

@@ -61,12 +61,16 @@ impl Volume {
     }
 
     pub(crate) fn note_chunks(&mut self) {
-        let runs = self.record.chunks.iter();
-        let held = runs.flat_map(|run| &run.members).fold(0u64, |mask, &index| mask | 1 << index);
+        let held = held_by_chunks(&self.record);
         for (index, member) in self.members.iter_mut().enumerate() {
             member.has_chunks = held & (1 << index) != 0;
         }
     }
+}
+
+/// The members that hold chunks.
+pub(crate) fn held_by_chunks(record: &VolumeRecord) -> u64 {
+    record.chunks.iter().flat_map(|run| &run.members).fold(0u64, |mask, &index| mask | 1 << index)
 }
 
 #[cfg(test)]

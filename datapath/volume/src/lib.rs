@@ -15,6 +15,7 @@
 mod action;
 mod config;
 mod copy;
+mod core;
 mod event;
 mod fence;
 mod guest;
@@ -27,6 +28,7 @@ mod member;
 mod membership;
 mod overlap;
 mod read;
+mod reader;
 mod reconcile;
 mod resync;
 mod snapshot;
@@ -39,6 +41,8 @@ mod write;
 
 pub use action::{Action, Ending, GuestError, Notice, SnapshotError};
 pub use config::{Config, MEMBERS_MAX};
+pub use core::Core;
 pub use event::{Event, GuestOp, ProposalId, Tag};
+pub use reader::Reader;
 pub use status::{MemberStatus, VolumeStatus};
 pub use volume::Volume;

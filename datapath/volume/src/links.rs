@@ -1,7 +1,7 @@
 //! Links to chunkservers: making them, sending over them, taking answers, noticing that they are silent.
 
 use crate::Action;
-use crate::member::{Asked, Link, Member, MemberIndex, Purpose};
+use crate::member::{Asked, Link, Member, MemberIndex, Purpose, Sign};
 use crate::membership::ejects;
 use crate::volume::{Phase, Volume};
 use ashlar_types::{BlockIndex, Change, DiskId, Duration, Epoch, Instant, MemberState, Mutant, RequestId, SessionId};
@@ -273,23 +273,14 @@ impl Volume {
         }
     }
 
-    pub(crate) fn silence_bound(&self, member: &Member) -> Duration {
-        (member.latency.p99() * 20).clamp(self.config.silence_min, self.config.silence_max)
-    }
-
-    /// Silence with a request unanswered is a fault; quiet with none is asked for a sign of life.
     pub(crate) fn check_silence(&mut self, now: Instant, index: MemberIndex, out: &mut Vec<Action>) {
-        let member = &self.members[index];
-        let Some(_) = member.session() else { return };
-        match member.waiting_since().map(|since| since.max(self.awake_since)) {
-            Some(since) if now.since(since) >= self.silence_bound(member) => {
+        match self.members[index].sign_of_life(&self.config, self.awake_since, now) {
+            Sign::Silent { since } => {
                 let reason = format!("silent for {} ms", now.since(since).as_millis());
                 self.drop_link(now, index, &reason, out);
             }
-            None if now.since(member.last_sent) >= self.config.ping_interval && member.is_open() => {
-                self.send(now, index, Purpose::Ping, Request::Ping, out);
-            }
-            Some(_) | None => {}
+            Sign::Asked => self.send(now, index, Purpose::Ping, Request::Ping, out),
+            Sign::Fine => {}
         }
     }
 

@@ -11,6 +11,7 @@
 //! - `lease_until` ≤ send time of an answered request of this epoch + lease;
 //! - `serves_reads` implies in-sync by the known record, not leaving, not damaged.
 
+use crate::config::Config;
 use crate::history::History;
 use crate::latency::Latency;
 use crate::overlap::TurnId;
@@ -83,6 +84,17 @@ pub(crate) enum Link {
     Connecting,
     Opening { session: SessionId },
     Open { session: SessionId },
+}
+
+/// What a member's silence means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sign {
+    Fine,
+    /// It is to be asked for a sign of life.
+    Asked,
+    Silent {
+        since: Instant,
+    },
 }
 
 pub(crate) struct Member {
@@ -206,6 +218,37 @@ impl Member {
     pub(crate) fn become_down(&mut self, retry_at: Instant) {
         self.asked.clear();
         self.link = Link::Down { retry_at };
+    }
+
+    /// How long it may leave a request unanswered.
+    pub(crate) fn silence_bound(&self, config: &Config) -> Duration {
+        (self.latency.p99() * 20).clamp(config.silence_min, config.silence_max)
+    }
+
+    /// When something is to be done about it, if nothing else happens. `awake_since`: from when on this process is known
+    /// not to have been stopped.
+    pub(crate) fn deadline(&self, config: &Config, awake_since: Instant) -> Instant {
+        match self.link {
+            Link::Down { .. } if !self.has_chunks => Instant::FAR,
+            Link::Down { retry_at } => retry_at,
+            Link::Connecting => Instant::FAR,
+            Link::Opening { .. } | Link::Open { .. } => match self.waiting_since() {
+                Some(since) => since.max(awake_since) + self.silence_bound(config),
+                None => self.last_sent + config.ping_interval,
+            },
+        }
+    }
+
+    /// Silence with a request unanswered is a fault; quiet with none is asked for a sign of life.
+    pub(crate) fn sign_of_life(&self, config: &Config, awake_since: Instant, now: Instant) -> Sign {
+        if self.session().is_none() {
+            return Sign::Fine;
+        }
+        match self.waiting_since().map(|since| since.max(awake_since)) {
+            Some(since) if now.since(since) >= self.silence_bound(config) => Sign::Silent { since },
+            None if now.since(self.last_sent) >= config.ping_interval && self.is_open() => Sign::Asked,
+            Some(_) | None => Sign::Fine,
+        }
     }
 
     /// Doubles the pause before the next attempt, within bounds.

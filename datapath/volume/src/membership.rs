@@ -152,7 +152,7 @@ impl Volume {
         let mut unheard = vec![];
         for index in 0..self.members.len() {
             let member = &self.members[index];
-            let recent = now.since(member.heard) <= self.silence_bound(member);
+            let recent = now.since(member.heard) <= member.silence_bound(&self.config);
             if !member.in_sync() || member.is_open() && member.heard >= since && recent {
                 continue;
             }

@@ -380,11 +380,11 @@ impl Volume {
 }
 
 /// Every block is what its checksum says.
-fn is_good(blocks: &BlockData) -> bool {
+pub(crate) fn is_good(blocks: &BlockData) -> bool {
     blocks.first_bad_block().is_none() || Mutant::BitFlipReturned.is_on()
 }
 
-fn join(mut parts: Vec<Bytes>) -> Bytes {
+pub(crate) fn join(mut parts: Vec<Bytes>) -> Bytes {
     if parts.len() == 1 {
         return parts.remove(0);
     }

@@ -12,7 +12,7 @@
 use crate::config::{Config, MEMBERS_MAX};
 use crate::copy::Copies;
 use crate::guest::Guest;
-use crate::member::{Link, Member, MemberIndex};
+use crate::member::{Member, MemberIndex};
 use crate::membership::Proposals;
 use crate::overlap::{TurnId, Turns};
 use crate::read::Reads;
@@ -185,15 +185,7 @@ impl Volume {
     }
 
     fn member_deadline(&self, member: &Member) -> Instant {
-        match member.link {
-            Link::Down { .. } if !member.has_chunks => Instant::FAR,
-            Link::Down { retry_at } => retry_at,
-            Link::Connecting => Instant::FAR,
-            Link::Opening { .. } | Link::Open { .. } => match member.waiting_since() {
-                Some(since) => since.max(self.awake_since) + self.silence_bound(member),
-                None => member.last_sent + self.config.ping_interval,
-            },
-        }
+        member.deadline(&self.config, self.awake_since)
     }
 
     fn check_time(&mut self, now: Instant, out: &mut Vec<Action>) {

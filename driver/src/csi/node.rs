@@ -8,6 +8,7 @@
 mod cluster;
 mod expand;
 mod publish;
+mod readers;
 mod request;
 mod stage;
 mod stats;

@@ -7,7 +7,7 @@ use crate::runtime::io::Outbox;
 use crate::runtime::tests::record;
 use ashlar_reactor::{Completion, Reactor, ReactorConfig};
 use ashlar_types::{BlockIndex, Lsn};
-use ashlar_volume::GuestError;
+use ashlar_volume::{GuestError, Volume};
 use ashlar_wire::{Refusal, Reply, ReplyFrame, Status, encode_reply};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -29,7 +29,8 @@ pub(super) fn opened(settings: Settings) -> (Io, Hosted) {
     let config = ashlar_volume::Config::new(io.node.clone(), None);
     let metrics = Metrics::new().for_volume(record(1).volume);
     let done = oneshot::channel().0;
-    let hosted = Hosted::open(&mut io, config, record(1), Addresses::new(), metrics, settings, done);
+    let core = Core::Writer(Box::new(Volume::new(config, record(1), now())));
+    let hosted = Hosted::open(&mut io, core, Addresses::new(), metrics, settings, done);
     (io, hosted)
 }
 
@@ -110,8 +111,8 @@ fn asks_where_its_disks_are(stranger: fn(TcpStream)) -> bool {
     let disks = addresses.len();
     let metrics = Metrics::new().for_volume(record(1).volume);
     let config = ashlar_volume::Config::new(io.node.clone(), None);
-    let mut hosted =
-        Hosted::open(&mut io, config, record(1), addresses, metrics, Settings::default(), oneshot::channel().0);
+    let core = Core::Writer(Box::new(Volume::new(config, record(1), now())));
+    let mut hosted = Hosted::open(&mut io, core, addresses, metrics, Settings::default(), oneshot::channel().0);
     let (mut completions, mut connected) = (Vec::new(), 0);
     while connected <= disks {
         let deadline = hosted.core.next_deadline();

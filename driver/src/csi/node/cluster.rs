@@ -5,8 +5,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mount::FsType;
 use crate::mount::usage::Use;
 use ashlar_rpc::control::{
-    self, AttachVolumeRequest, DatapathDetachRequest, DatapathExpandRequest, DatapathListRequest, Frontend,
-    ListNodesRequest, SetUseRequest, VolumeRef, cluster_client::ClusterClient, datapath_client::DatapathClient,
+    self, AttachRole, AttachVolumeRequest, DatapathDetachRequest, DatapathExpandRequest, DatapathListRequest, Frontend,
+    ListNodesRequest, SetSettledRequest, SetUseRequest, VolumeRef, cluster_client::ClusterClient,
+    datapath_client::DatapathClient,
 };
 use ashlar_types::{NodeName, VolumeId};
 use std::path::PathBuf;
@@ -34,6 +35,10 @@ pub(super) struct VolumeState {
     pub(super) holder: String,
     /// The controller published it for reading only.
     pub(super) published_read_only: bool,
+    /// Nodes that it is published to for reading by many.
+    pub(super) readers: Vec<String>,
+    /// One of them has made it ready for the others.
+    pub(super) is_settled: bool,
     pub(super) condition: control::VolumeCondition,
     /// It began with what another volume held: its filesystem has that one's identity, and perhaps its size.
     pub(super) is_copy: bool,
@@ -57,14 +62,14 @@ impl Cluster {
     }
 
     /// Brings the device up on this node; repeating it gives the same device.
-    pub(super) async fn attach(&self, id: VolumeId, read_only: bool) -> Result<PathBuf> {
+    pub(super) async fn attach(&self, id: VolumeId, role: AttachRole, read_only: bool) -> Result<PathBuf> {
         let request = AttachVolumeRequest {
             volume: id.to_string(),
             node: self.node.to_string(),
             frontend: Frontend::Fuse as i32,
             read_only,
             keeps_use: true,
-            role: control::AttachRole::Writer as i32,
+            role: role as i32,
         };
         let answer = self.control().attach_volume(within(DEVICE_TIMEOUT, request)).await;
         let path = answer.map_err(|status| explain("attach the volume", status))?.into_inner().path;
@@ -90,6 +95,14 @@ impl Cluster {
         let request = SetUseRequest { volume: id.to_string(), from: from as i32, to: to as i32, fs_type };
         let answer = self.control().set_use(within(CALL_TIMEOUT, request)).await;
         answer.map_err(|status| explain("record the volume's use", status))?;
+        Ok(())
+    }
+
+    /// This node, which has the volume attached as its settler, has made it ready for reading.
+    pub(super) async fn set_settled(&self, id: VolumeId) -> Result<()> {
+        let request = SetSettledRequest { volume: id.to_string(), node: self.node.to_string() };
+        let answer = self.control().set_settled(within(CALL_TIMEOUT, request)).await;
+        answer.map_err(|status| explain("record that the volume is ready for reading", status))?;
         Ok(())
     }
 
@@ -184,6 +197,8 @@ fn state(volume: control::Volume) -> Result<VolumeState> {
         recorded,
         holder,
         published_read_only: volume.published_read_only,
+        readers: volume.readers,
+        is_settled: volume.settled,
         condition: volume.condition.unwrap_or_default(),
         is_copy: volume.source.is_some(),
     })

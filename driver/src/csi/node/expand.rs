@@ -25,6 +25,10 @@ pub(super) async fn expand(shared: Arc<Shared>, request: Expand) -> Result<NodeE
         other => other?,
     };
     check_holder(&shared, &state)?;
+    if !state.readers.is_empty() {
+        let text = "the volume is published for reading by many: it is expanded when no node reads it any more";
+        return Err(Error::precondition(text));
+    }
     check_range(&request, state.size_bytes)?;
     let path = shared.cluster.device(request.volume).await?.ok_or_else(absent)?;
     let size = shared.cluster.expand(request.volume).await?;

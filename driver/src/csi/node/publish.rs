@@ -1,7 +1,7 @@
 //! NodePublishVolume and NodeUnpublishVolume: a staged volume is shown to a pod, by a bind mount.
 
 use super::request::{Access, Publish, Unpublish};
-use super::stage::{check_holder, give_to};
+use super::stage::{check_published, give_to};
 use super::{Shared, blocking};
 use crate::error::{Error, Result};
 use crate::mount::attach_points::{self, Found};
@@ -15,12 +15,13 @@ pub(super) async fn publish(shared: Arc<Shared>, mut request: Publish) -> Result
     let target = shared.kubelet.place("target_path", &request.target_path)?;
     let staging = shared.kubelet.place("staging_target_path", &request.staging_path)?;
     let state = shared.cluster.volume(request.volume).await?;
-    check_holder(&shared, &state)?;
+    check_published(&shared, &state, &request.capability)?;
     request.read_only |= state.published_read_only;
     let Some(path) = shared.cluster.device(request.volume).await? else {
         return Err(Error::precondition("the volume has no device on this node: it must be staged first"));
     };
-    if request.capability.access == Access::Block {
+    // Nothing is written through the device of a reader, whatever the volume is used for.
+    if request.capability.access == Access::Block && !request.capability.beside_others {
         match state.recorded {
             // From here on a pod may have written anything: mkfs is over for good.
             Use::Blank => shared.cluster.set_use(request.volume, control::Use::Blank, control::Use::Used, None).await?,

@@ -30,6 +30,8 @@ pub(super) struct Capability {
     pub(super) access: Access,
     /// The access mode allows no writing.
     pub(super) read_only: bool,
+    /// This node is one of many that read (MULTI_NODE_READER_ONLY).
+    pub(super) beside_others: bool,
     /// One target path at a time (SINGLE_NODE_SINGLE_WRITER).
     pub(super) exclusive: bool,
 }
@@ -202,11 +204,12 @@ impl Capability {
             Mode::SingleNodeWriter
             | Mode::SingleNodeReaderOnly
             | Mode::SingleNodeSingleWriter
-            | Mode::SingleNodeMultiWriter => {}
+            | Mode::SingleNodeMultiWriter
+            | Mode::MultiNodeReaderOnly => {}
             Mode::Unknown => faults.0.push("volume_capability.access_mode is missing".to_owned()),
             other => {
                 let name = other.as_str_name();
-                faults.0.push(format!("access mode {name} is not supported: one node uses a volume at a time"));
+                faults.0.push(format!("access mode {name} is not supported: one node writes to a volume at a time"));
             }
         }
         let access = match capability.access_type {
@@ -228,8 +231,9 @@ impl Capability {
         };
         faults.none()?;
         let access = access.expect("without a fault there is one");
-        let read_only = mode == Mode::SingleNodeReaderOnly;
-        Ok(Capability { access, read_only, exclusive: mode == Mode::SingleNodeSingleWriter })
+        let beside_others = mode == Mode::MultiNodeReaderOnly;
+        let read_only = beside_others || mode == Mode::SingleNodeReaderOnly;
+        Ok(Capability { access, read_only, beside_others, exclusive: mode == Mode::SingleNodeSingleWriter })
     }
 }
 

@@ -1,7 +1,7 @@
 //! NodeStageVolume and NodeUnstageVolume.
 //!
 //! ```text
-//! stage:   look up ─ held by this node? ─ plan (P8) ─ attach ─ raw: done
+//! stage:   look up ─ held by this node? ─ plan (P8) ─ (one of many readers: make ready) ─ attach ─ raw: done
 //!                                                       └ mounted already? done
 //!                                                         blank: formatting ─ mkfs ─ used ─┐
 //!                                                         used: check ────────────────────┴─ mount ─ (clone: grow)
@@ -9,14 +9,14 @@
 //! ```
 
 use super::cluster::VolumeState;
-use super::request::{Access, Stage, Unstage};
-use super::{Shared, blocking};
+use super::request::{Access, Capability, Stage, Unstage};
+use super::{Shared, blocking, readers};
 use crate::error::{Error, Result};
 use crate::mount::attach_points::{self, Found};
 use crate::mount::paths::Opened;
 use crate::mount::usage::{self, Plan, Step, Use};
 use crate::mount::{BlockDevice, FsType, Group, Mount, MountError, MountOptions, Place, filesystem, probe};
-use ashlar_rpc::control;
+use ashlar_rpc::control::{self, AttachRole};
 use ashlar_rpc::csi::{NodeStageVolumeResponse, NodeUnstageVolumeResponse};
 use ashlar_types::VolumeId;
 use std::path::PathBuf;
@@ -26,10 +26,14 @@ pub(super) async fn stage(shared: Arc<Shared>, request: Stage) -> Result<NodeSta
     let Stage { volume, capability, staging_path } = request;
     let place = shared.kubelet.place("staging_target_path", &staging_path)?;
     let state = shared.cluster.volume(volume).await?;
-    check_holder(&shared, &state)?;
+    check_published(&shared, &state, &capability)?;
     let read_only = capability.read_only || state.published_read_only;
+    let role = if capability.beside_others { AttachRole::Reader } else { AttachRole::Writer };
     let Access::Mount { fs_type: asked, group, .. } = &capability.access else {
-        shared.attached(volume, &state, read_only).await?;
+        if capability.beside_others {
+            readers::make_ready(&shared, volume, &state, place).await?;
+        }
+        shared.attached(volume, &state, role, read_only).await?;
         return Ok(NodeStageVolumeResponse {});
     };
     let (asked, group) = (*asked, *group);
@@ -38,10 +42,14 @@ pub(super) async fn stage(shared: Arc<Shared>, request: Stage) -> Result<NodeSta
     let options = capability.access.mount_options(fs_type, read_only)?;
     let is_copy = state.is_copy;
     let options = if is_copy { options.of_copy(fs_type) } else { options };
-    let device = shared.attached(volume, &state, read_only).await?;
+    let place = match capability.beside_others {
+        true => readers::make_ready(&shared, volume, &state, place).await?,
+        false => place,
+    };
+    let device = shared.attached(volume, &state, role, read_only).await?;
     // This process may have been stopped since it read the state.
     let now = shared.cluster.volume(volume).await?;
-    check_holder(&shared, &now)?;
+    check_published(&shared, &now, &capability)?;
     usage::check_unchanged(&state.recorded, &now.recorded)?;
 
     let (place, found) = look(shared.clone(), place, device.clone()).await?;
@@ -75,7 +83,7 @@ pub(super) async fn stage(shared: Arc<Shared>, request: Stage) -> Result<NodeSta
 
 /// A clone may be larger than its source, whose filesystem it has. Without it the volume is as good as its source was,
 /// so it is mounted all the same.
-fn grow_copy(fs_type: FsType, device: &BlockDevice, place: &Place) {
+pub(super) fn grow_copy(fs_type: FsType, device: &BlockDevice, place: &Place) {
     if let Err(error) = filesystem::grow(fs_type, device, place.real()) {
         tracing::warn!(device = %device.path.display(), %fs_type, %error, "the filesystem of a clone keeps its size");
     }
@@ -85,6 +93,18 @@ fn grow_copy(fs_type: FsType, device: &BlockDevice, place: &Place) {
 pub(super) fn give_to(group: Option<Group>, place: &Place) -> std::result::Result<(), MountError> {
     let (Some(group), Some(root)) = (group, place.open()?.filter(Opened::is_dir)) else { return Ok(()) };
     group.take_over(root.fd())
+}
+
+/// Whether this node may use the volume in this way.
+pub(super) fn check_published(shared: &Shared, state: &VolumeState, capability: &Capability) -> Result<()> {
+    if !capability.beside_others {
+        return check_holder(shared, state);
+    }
+    if state.readers.iter().any(|reader| reader == shared.node.as_str()) {
+        return Ok(());
+    }
+    let text = format!("the volume is not published to node {} for reading by many", shared.node);
+    Err(Error::precondition(text))
 }
 
 /// A volume that nobody holds is taken by attaching it: Kubernetes stages again without publishing again when a pod
@@ -97,7 +117,7 @@ pub(super) fn check_holder(shared: &Shared, state: &VolumeState) -> Result<()> {
     Err(Error::precondition(text))
 }
 
-async fn look(shared: Arc<Shared>, place: Place, device: BlockDevice) -> Result<(Place, Found)> {
+pub(super) async fn look(shared: Arc<Shared>, place: Place, device: BlockDevice) -> Result<(Place, Found)> {
     blocking(move || {
         let found = attach_points::look(&shared.kubelet, &place, &device)?;
         Ok((place, found))
@@ -122,8 +142,14 @@ pub(super) async fn device_size(path: PathBuf) -> Result<u64> {
 
 impl Shared {
     /// Attaches the volume here and makes sure that the device is the volume's.
-    async fn attached(&self, volume: VolumeId, state: &VolumeState, read_only: bool) -> Result<BlockDevice> {
-        let path = self.cluster.attach(volume, read_only).await?;
+    pub(super) async fn attached(
+        &self,
+        volume: VolumeId,
+        state: &VolumeState,
+        role: AttachRole,
+        read_only: bool,
+    ) -> Result<BlockDevice> {
+        let path = self.cluster.attach(volume, role, read_only).await?;
         let expected = state.size_bytes;
         if device_size(path.clone()).await? < expected {
             // The volume has grown while this device was up.

@@ -62,7 +62,10 @@ fn kind<T: std::fmt::Debug>(outcome: Result<T>) -> ErrorKind {
 fn requests_are_read_as_they_are_meant() {
     let stage = stage_with(|_| {}).unwrap();
     let expected = Access::Mount { fs_type: Some(FsType::Ext4), flags: Vec::new(), group: None };
-    assert_eq!(stage.capability, Capability { access: expected, read_only: false, exclusive: false });
+    assert_eq!(
+        stage.capability,
+        Capability { access: expected, read_only: false, beside_others: false, exclusive: false }
+    );
     let publish = publish_with(|request| request.readonly = true).unwrap();
     assert_eq!((publish.capability.access, publish.read_only), (Access::Block, true));
     let reader = capability(Mode::SingleNodeReaderOnly, Some(AccessType::Mount(mount(""))));
