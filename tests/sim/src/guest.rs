@@ -225,6 +225,7 @@ impl World {
             GuestError::OutOfRange => "state: guest hears out of range",
             GuestError::NoSpace => "state: guest hears no space",
             GuestError::Closed => "state: guest hears closed",
+            GuestError::ReadOnly => unreachable!("a writer's guest may write"),
             GuestError::TimedOut => "state: guest hears timed out",
         });
         let touch = match pending {

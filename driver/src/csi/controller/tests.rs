@@ -1,6 +1,7 @@
 //! The codes and the idempotency that CSI asks for.
 
 mod changes;
+mod readers;
 mod snapshots;
 
 use super::*;

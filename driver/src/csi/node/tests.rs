@@ -164,8 +164,7 @@ fn two_spellings_of_an_id_are_one_volume() {
 
 #[test]
 fn access_that_is_not_offered_is_refused() {
-    let modes = [Mode::MultiNodeMultiWriter, Mode::MultiNodeReaderOnly, Mode::MultiNodeSingleWriter];
-    for mode in modes {
+    for mode in [Mode::MultiNodeMultiWriter, Mode::MultiNodeSingleWriter] {
         let asked = capability(mode, Some(AccessType::Block(BlockVolume {})));
         assert_eq!(
             kind(stage_with(|request| request.volume_capability = asked)),
@@ -293,4 +292,17 @@ async fn an_operation_outlives_its_caller() {
     release.send(()).unwrap();
     end.await.unwrap();
     assert!(done.load(Ordering::SeqCst));
+}
+
+#[test]
+fn one_of_many_readers_never_writes() {
+    for access in [AccessType::Block(BlockVolume {}), AccessType::Mount(mount("xfs"))] {
+        let asked = capability(Mode::MultiNodeReaderOnly, Some(access));
+        let stage = stage_with(|request| request.volume_capability = asked.clone()).unwrap();
+        assert!(stage.capability.read_only && stage.capability.beside_others && !stage.capability.exclusive);
+        assert!(publish_with(|request| request.volume_capability = asked).unwrap().read_only);
+    }
+    let alone = capability(Mode::SingleNodeReaderOnly, Some(AccessType::Mount(mount("xfs"))));
+    let stage = stage_with(|request| request.volume_capability = alone).unwrap();
+    assert!(stage.capability.read_only && !stage.capability.beside_others);
 }
