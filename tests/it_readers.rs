@@ -152,7 +152,10 @@ fn many_read_a_snapshot_of_a_busy_filesystem(scene: &Scene, fs_type: &str) -> Re
     }
     ensure!(published(&kubelet, &volume.id)? == NODES, "every node is told of");
     let shown = cluster.cli(&["volume", "show", &volume.id])?;
-    ensure!(shown.contains("n1, n2, n3") && shown.contains("reading"), "{shown}");
+    ensure!(shown.contains("n1, n2, n3"), "{shown}");
+    for node in NODES {
+        ensure!(cluster.attached(node, &volume.id)?.phase == "reading", "{node} reads");
+    }
 
     cluster.kill("chunkserver-n2", Signal::SIGKILL)?;
     for pod in &pods {

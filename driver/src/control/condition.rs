@@ -55,7 +55,8 @@ fn judge(volume: &Volume, disks: &Disks, attached: Option<&AttachedVolume>) -> C
     let min = record.min_replicas;
     let effect = match () {
         () if !is_made => "it cannot be attached yet".to_owned(),
-        () if live < min => {
+        () if live == 0 && !volume.readers.is_empty() => "reads wait: no replica is in-sync and alive".to_owned(),
+        () if live < min && volume.readers.is_empty() => {
             format!("writes wait: {live} of {replicas} replicas are in-sync and alive, minReplicas is {min}")
         }
         () => format!("{live} of {replicas} replicas are in-sync and alive, I/O goes on"),

@@ -68,3 +68,20 @@ async fn what_the_writer_tells_counts_also_when_every_replica_reports() {
         assert!(found.abnormal && is_told, "{phase}: {}", found.message);
     }
 }
+
+#[tokio::test]
+async fn readers_go_on_as_long_as_one_replica_answers() {
+    let world = World::with_nodes(3).await;
+    let mut volume = world.create("a").await.volume;
+    volume.readers = vec![node("n1"), node("n2")];
+    let mut disks = world.control.disks_by_id().await;
+    let mut without = |number| {
+        disks.get_mut(&disk(number)).unwrap().health = DiskHealth::Silent;
+        judge(&volume, &disks, None).message
+    };
+    without(1);
+    let one = without(2);
+    assert!(one.starts_with("1 of 3 replicas are in-sync and alive, I/O goes on"), "{one}");
+    let none = without(3);
+    assert!(none.starts_with("reads wait"), "{none}");
+}
