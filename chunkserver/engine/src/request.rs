@@ -98,7 +98,7 @@ impl Engine {
             if let Some(older) = self.sessions.writer_of(open.volume) {
                 self.end_older(older, out);
             }
-            // What they have asked and not been answered ends with their links: it may show what is written from now on.
+            // What they have asked and not been answered ends with their links: it might show what is written next.
             for observer in self.sessions.observers_before(open.volume, epoch) {
                 self.close_link(observer, out);
             }

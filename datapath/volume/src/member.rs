@@ -225,8 +225,8 @@ impl Member {
         (self.latency.p99() * 20).clamp(config.silence_min, config.silence_max)
     }
 
-    /// When something is to be done about it, if nothing else happens. `awake_since`: from when on this process is known
-    /// not to have been stopped.
+    /// When something is to be done about it, if nothing else happens. `awake_since`: from when on this process is
+    /// known not to have been stopped.
     pub(crate) fn deadline(&self, config: &Config, awake_since: Instant) -> Instant {
         match self.link {
             Link::Down { .. } if !self.has_chunks => Instant::FAR,

@@ -228,7 +228,7 @@ impl Reader {
 
     fn every_chunk_is_readable(&self) -> bool {
         let serves = |index: &u16| self.members[usize::from(*index)].serves_reads();
-        self.record.chunks.iter().all(|run| run.members.iter().any(|index| serves(index)))
+        self.record.chunks.iter().all(|run| run.members.iter().any(serves))
     }
 
     /// Somebody writes to the volume, or it is deleted: errors to its user from here on, and never other content.

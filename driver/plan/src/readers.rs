@@ -12,8 +12,8 @@
 //! - a settled volume has no holder, and the epoch of its record is the one under which it was served, so every replica
 //!   in-sync has promised that one, and none a higher one.
 //!
-//! A clean close is not enough to be settled: it says nothing of a filesystem that was mounted when a snapshot was taken,
-//! or whose node service was stopped before it had mounted it once.
+//! A clean close is not enough to be settled: it says nothing of a filesystem that was mounted when a snapshot was
+//! taken, or whose node service was stopped before it had mounted it once.
 
 use ashlar_types::{Epoch, NodeName, VolumeRecord};
 use std::fmt;

@@ -39,9 +39,9 @@ pub enum Request {
     /// when the promise and everything accepted before it is durable. Always the first request of a writer.
     Open(Open),
     /// Read without taking part: for comparison and inspection, and for volumes that many nodes read. No promise, no
-    /// lease. Answered by `Opened`. A frame's epoch of `NONE` reads whatever is there; another one reads the present as
-    /// the record of that epoch has it: refused as `Fenced` when a higher one was promised, and the link ends as soon as
-    /// one is about to be.
+    /// lease. Answered by `Opened`. A frame's epoch of `NONE` reads whatever is there; another one reads the present
+    /// as the record of that epoch has it: refused as `Fenced` when a higher one was promised, and the link ends as
+    /// soon as one is about to be.
     Observe(Open),
     /// Asks for the chunk reports from this chunk on. Answered by `Reported`.
     Report { from: ChunkIndex },

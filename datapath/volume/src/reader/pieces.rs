@@ -175,10 +175,14 @@ impl Reader {
         let piece = self.pieces.pieces.remove(&id).expect("the caller looked");
         if let Some(of) = piece.of {
             self.pieces.splits.remove(&of);
-            for other in self.pieces.pieces.extract_if(.., |_, other| other.of == Some(of)).map(|(_, other)| other) {
-                self.pieces.asked -= usize::from(other.asked.is_some());
-                self.pieces.asked_bytes -= other.asked.map_or(0, |_| other.range.count.bytes().0 as usize);
-            }
+            let Pieces { pieces, asked, asked_bytes, .. } = &mut self.pieces;
+            pieces.retain(|_, other| {
+                if other.of == Some(of) && other.asked.is_some() {
+                    *asked -= 1;
+                    *asked_bytes -= other.range.count.bytes().0 as usize;
+                }
+                other.of != Some(of)
+            });
         }
         self.guest.piece_done(piece.op, Err(GuestError::Lost), out);
     }

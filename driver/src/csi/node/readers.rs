@@ -4,9 +4,9 @@
 //! settled? ─yes─► (attach as a reader)
 //!    └─no─► attach as its writer ─ filesystem: check ─ mount ─ unmount ─ say settled ─ detach cleanly
 //! ```
-//! A snapshot of a mounted filesystem has a journal to replay, and who reads alone cannot. A crash on the way, or an end
-//! but the clean one, leaves a volume that is not settled: the next stage begins again. Whoever comes meanwhile is told
-//! to come again.
+//! A snapshot of a mounted filesystem has a journal to replay, and who reads alone cannot. A crash on the way, or an
+//! end but the clean one, leaves a volume that is not settled: the next stage begins again. Whoever comes meanwhile is
+//! told to come again.
 
 use super::cluster::VolumeState;
 use super::stage::{grow_copy, look};
