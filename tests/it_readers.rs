@@ -162,6 +162,11 @@ fn many_read_a_snapshot_of_a_busy_filesystem(scene: &Scene, fs_type: &str) -> Re
         ensure!(pod.files()? == first, "with the replica of n2 gone");
     }
     cluster.start("chunkserver-n2")?;
+    cluster.kill("datapath-n3", Signal::SIGKILL)?;
+    cluster.start("datapath-n3")?;
+    pods[2].unmount().context("what the dead datapath left")?;
+    mount_all(&pods[2..])?;
+    ensure!(pods[2].files()? == first, "with a new datapath");
     refused_while_many_read(cluster, &pods, &volume, &capability)?;
 
     kubelet.unmount(&origin)?;

@@ -17,12 +17,7 @@ const SLOW_EJECTIONS_MAX: usize = 3;
 
 impl Volume {
     pub(crate) fn connect_members(&mut self, now: Instant, out: &mut Vec<Action>) {
-        for member in &mut self.members {
-            if member.has_chunks && matches!(member.link, Link::Down { retry_at } if retry_at <= now) {
-                member.become_connecting();
-                out.push(Action::Connect { disk: member.disk });
-            }
-        }
+        connect_due(&mut self.members, now, out);
     }
 
     pub(crate) fn link_up(&mut self, now: Instant, disk: DiskId, session: SessionId, out: &mut Vec<Action>) {
@@ -48,12 +43,7 @@ impl Volume {
         out: &mut Vec<Action>,
     ) {
         let Some(index) = self.index_of(disk) else { return };
-        let member = &self.members[index];
-        let ours = match session {
-            Some(session) => member.session() == Some(session),
-            None => matches!(member.link, Link::Connecting),
-        };
-        if ours {
+        if self.members[index].is_linked_by(session) {
             let reason = if reset { "link reset" } else { "link ended" };
             self.lose_link(now, index, reason, out);
         }
@@ -319,6 +309,26 @@ impl Volume {
         let all = self.members.iter().filter(|member| stays(member)).all(|member| member.lease_until > now);
         let joins = |member: &Member| matches!(change, Change::Join { disk } if *disk == member.disk);
         all && enough(&Member::in_sync) && enough(&|member| stays(member) || joins(member))
+    }
+}
+
+/// Asks for links to those that are needed and have none, when it is time.
+pub(crate) fn connect_due(members: &mut [Member], now: Instant, out: &mut Vec<Action>) {
+    for member in members {
+        if member.has_chunks && matches!(member.link, Link::Down { retry_at } if retry_at <= now) {
+            member.become_connecting();
+            out.push(Action::Connect { disk: member.disk });
+        }
+    }
+}
+
+/// Ends every link, for good.
+pub(crate) fn disconnect_all(members: &mut [Member], out: &mut Vec<Action>) {
+    for member in members {
+        if let Some(session) = member.session() {
+            out.push(Action::Disconnect { disk: member.disk, session });
+        }
+        member.become_down(Instant::FAR);
     }
 }
 

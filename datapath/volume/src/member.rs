@@ -195,6 +195,14 @@ impl Member {
         }
     }
 
+    /// Whether what is told of this session's link is of its present one; `None`: of one that is being made.
+    pub(crate) fn is_linked_by(&self, session: Option<SessionId>) -> bool {
+        match session {
+            Some(session) => self.session() == Some(session),
+            None => matches!(self.link, Link::Connecting),
+        }
+    }
+
     pub(crate) fn become_connecting(&mut self) {
         assert!(matches!(self.link, Link::Down { .. }));
         self.link = Link::Connecting;

@@ -24,6 +24,7 @@ mod pieces;
 use crate::config::{Config, MEMBERS_MAX};
 use crate::guest::{Guest, range_fault};
 use crate::layout::held_by_chunks;
+use crate::links::{connect_due, disconnect_all};
 use crate::member::Member;
 use crate::{Action, Ending, Event, GuestError, GuestOp, MemberStatus, Notice, SnapshotError, Tag, VolumeStatus};
 use ashlar_types::{ByteCount, Duration, Epoch, Geometry, Instant, Lsn, VolumeId, VolumeRecord};
@@ -116,7 +117,7 @@ impl Reader {
         if self.is_closed() {
             return;
         }
-        self.connect_members(now, out);
+        connect_due(&mut self.members, now, out);
         if matches!(self.phase, Phase::Opening) && self.every_chunk_is_readable() {
             self.phase = Phase::Reading;
             self.blocked = None;
@@ -240,12 +241,7 @@ impl Reader {
     fn become_closed(&mut self, ending: Ending, error: GuestError, out: &mut Vec<Action>) {
         self.guest.fail_all(error, out);
         self.pieces = Pieces::default();
-        for member in &mut self.members {
-            if let Some(session) = member.session() {
-                out.push(Action::Disconnect { disk: member.disk, session });
-            }
-            member.become_down(Instant::FAR);
-        }
+        disconnect_all(&mut self.members, out);
         self.phase = Phase::Closed(ending.clone());
         out.push(Action::Ended(ending));
     }

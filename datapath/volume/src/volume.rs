@@ -12,6 +12,7 @@
 use crate::config::{Config, MEMBERS_MAX};
 use crate::copy::Copies;
 use crate::guest::Guest;
+use crate::links::disconnect_all;
 use crate::member::{Member, MemberIndex};
 use crate::membership::Proposals;
 use crate::overlap::{TurnId, Turns};
@@ -224,12 +225,7 @@ impl Volume {
     pub(crate) fn become_closed(&mut self, ending: Ending, error: GuestError, out: &mut Vec<Action>) {
         self.guest.fail_all(error, out);
         self.snapshots.fail_all(SnapshotError::Closed, out);
-        for member in &mut self.members {
-            if let Some(session) = member.session() {
-                out.push(Action::Disconnect { disk: member.disk, session });
-            }
-            member.become_down(Instant::FAR);
-        }
+        disconnect_all(&mut self.members, out);
         self.phase = Phase::Closed(ending.clone());
         out.push(Action::Ended(ending));
     }

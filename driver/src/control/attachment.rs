@@ -71,15 +71,15 @@ impl Control {
         .await
     }
 
-    /// Reserves the volume and has the node's datapath bring up its device. Repeating it gives the same device.
+    /// Reserves the volume and has the node's datapath bring up its device. Repeating it gives the same device. A reader
+    /// reserves nothing, so many may attach at once.
     pub(crate) async fn attach(&self, id: VolumeId, node: &NodeName, show: Show) -> Result<Device> {
-        let _permit = self.in_flight.begin(id)?;
-        let seen = self.volume(id).await?;
         if show.role == AttachRole::Reader {
-            seen_allows(&seen, node)?;
-            self.check_reader(&seen, node)?;
+            seen_allows(&self.read(id, node).await?, node)?;
             return self.attach_device(id, node, show).await;
         }
+        let _permit = self.in_flight.begin(id)?;
+        let seen = self.volume(id).await?;
         if seen.volume.published_read_only && !show.read_only {
             let text = format!("volume {} is published for reading only", seen.volume.name);
             return Err(Error::precondition(text));
@@ -116,15 +116,10 @@ impl Control {
         answer.map(|device| device.into_inner()).map_err(|status| refused(&format!("datapath of node {node}"), status))
     }
 
-    /// Whether the node may attach the volume as a reader.
-    fn check_reader(&self, seen: &StoredVolume, node: &NodeName) -> Result<()> {
-        reading(seen).allow_reading(node).map_err(|refusal| about(seen, &refusal))
-    }
-
-    /// The volume, for a node that reads it.
+    /// The volume, for a node that reads it beside others.
     pub(crate) async fn read(&self, id: VolumeId, node: &NodeName) -> Result<StoredVolume> {
         let seen = self.volume(id).await?;
-        self.check_reader(&seen, node)?;
+        reading(&seen).allow_reading(node).map_err(|refusal| about(&seen, &refusal))?;
         Ok(seen)
     }
 

@@ -7,15 +7,6 @@ use ashlar_types::{DiskId, Duration, Epoch, Instant, Lsn, SessionId};
 use ashlar_wire::{Frame, Open, Opened, Reply, ReplyFrame, Request, Status};
 
 impl Reader {
-    pub(super) fn connect_members(&mut self, now: Instant, out: &mut Vec<Action>) {
-        for member in &mut self.members {
-            if member.has_chunks && matches!(member.link, Link::Down { retry_at } if retry_at <= now) {
-                member.become_connecting();
-                out.push(Action::Connect { disk: member.disk });
-            }
-        }
-    }
-
     pub(super) fn link_up(&mut self, now: Instant, disk: DiskId, session: SessionId, out: &mut Vec<Action>) {
         let Some(index) = self.index_of(disk) else { return };
         if !matches!(self.members[index].link, Link::Connecting) {
@@ -29,12 +20,7 @@ impl Reader {
 
     pub(super) fn link_down(&mut self, now: Instant, disk: DiskId, session: Option<SessionId>) {
         let Some(index) = self.index_of(disk) else { return };
-        let member = &self.members[index];
-        let ours = match session {
-            Some(session) => member.session() == Some(session),
-            None => matches!(member.link, Link::Connecting),
-        };
-        if ours {
+        if self.members[index].is_linked_by(session) {
             self.lose_link(now, index);
         }
     }

@@ -19,14 +19,16 @@ use ashlar_rpc::control::AttachRole;
 use ashlar_types::VolumeId;
 use std::sync::Arc;
 
-/// `staging` is where a filesystem is mounted meanwhile; it comes back.
+/// Nothing is to be done for who attaches it in another role. `staging` is where a filesystem is mounted meanwhile; it
+/// comes back.
 pub(super) async fn make_ready(
     shared: &Arc<Shared>,
     volume: VolumeId,
     state: &VolumeState,
+    role: AttachRole,
     mut staging: Place,
 ) -> Result<Place> {
-    if state.is_settled {
+    if role != AttachRole::Reader || state.is_settled {
         return Ok(staging);
     }
     if !state.holder.is_empty() && state.holder != shared.node.as_str() {

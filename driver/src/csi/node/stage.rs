@@ -30,9 +30,7 @@ pub(super) async fn stage(shared: Arc<Shared>, request: Stage) -> Result<NodeSta
     let read_only = capability.read_only || state.published_read_only;
     let role = if capability.beside_others { AttachRole::Reader } else { AttachRole::Writer };
     let Access::Mount { fs_type: asked, group, .. } = &capability.access else {
-        if capability.beside_others {
-            readers::make_ready(&shared, volume, &state, place).await?;
-        }
+        readers::make_ready(&shared, volume, &state, role, place).await?;
         shared.attached(volume, &state, role, read_only).await?;
         return Ok(NodeStageVolumeResponse {});
     };
@@ -42,10 +40,7 @@ pub(super) async fn stage(shared: Arc<Shared>, request: Stage) -> Result<NodeSta
     let options = capability.access.mount_options(fs_type, read_only)?;
     let is_copy = state.is_copy;
     let options = if is_copy { options.of_copy(fs_type) } else { options };
-    let place = match capability.beside_others {
-        true => readers::make_ready(&shared, volume, &state, place).await?,
-        false => place,
-    };
+    let place = readers::make_ready(&shared, volume, &state, role, place).await?;
     let device = shared.attached(volume, &state, role, read_only).await?;
     // This process may have been stopped since it read the state.
     let now = shared.cluster.volume(volume).await?;
