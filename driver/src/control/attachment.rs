@@ -71,8 +71,8 @@ impl Control {
         .await
     }
 
-    /// Reserves the volume and has the node's datapath bring up its device. Repeating it gives the same device. A reader
-    /// reserves nothing, so many may attach at once.
+    /// Reserves the volume and has the node's datapath bring up its device. Repeating it gives the same device. A
+    /// reader reserves nothing, so many may attach at once.
     pub(crate) async fn attach(&self, id: VolumeId, node: &NodeName, show: Show) -> Result<Device> {
         if show.role == AttachRole::Reader {
             seen_allows(&self.read(id, node).await?, node)?;
