@@ -2,7 +2,7 @@
 //! everywhere, and never another one.
 
 use anyhow::{Context, Result, bail, ensure};
-use ashlar_rpc::control::ListNodesRequest;
+use ashlar_rpc::control::{AttachRole, AttachVolumeRequest, Frontend, ListNodesRequest};
 use ashlar_rpc::csi::{
     ControllerGetVolumeRequest, VolumeCapability,
     volume_capability::{AccessMode, access_mode::Mode},
@@ -215,6 +215,47 @@ fn many_nodes_read_a_snapshot_of_a_busy_ext4() -> Result<()> {
 #[test]
 fn many_nodes_read_a_snapshot_of_a_busy_xfs() -> Result<()> {
     on_cluster_with("readers-xfs", DISK_SIZE, |scene| many_read_a_snapshot_of_a_busy_filesystem(scene, "xfs"))
+}
+
+/// As a node service leaves it that is stopped on the way: attached to be made ready, and not mounted yet.
+#[test]
+fn a_volume_that_was_left_half_ready_is_made_ready_by_the_next() -> Result<()> {
+    on_cluster_with("readers-half", DISK_SIZE, |scene| {
+        let cluster = &scene.cluster;
+        let kubelet = cluster.kubelet("n1")?;
+        let capability = Kubelet::mount_capability("ext4");
+        let origin = kubelet.create("origin", FILESYSTEM_BYTES, capability.clone())?;
+        kubelet.mount(&origin)?;
+        let load = FileLoad::start(&origin.target.join("load"), 1)?;
+        load.wait_for_more(5)?;
+        let snapshot = cluster.take_snapshot(&origin.id, "s")?;
+        load.stop()?;
+        let volume = kubelet.restore("shared", FILESYSTEM_BYTES, for_many(&capability), &snapshot)?;
+        let pods = NODES.map(|node| Pod::new(cluster, node, &volume)).into_iter().collect::<Result<Vec<_>>>()?;
+        for pod in &pods {
+            pod.kubelet.publish(&pod.volume)?;
+        }
+        let settler = AttachVolumeRequest {
+            volume: volume.id.clone(),
+            node: "n1".to_owned(),
+            frontend: Frontend::Fuse as i32,
+            keeps_use: true,
+            role: AttachRole::Settler as i32,
+            ..AttachVolumeRequest::default()
+        };
+        let mut client = cluster.client()?;
+        cluster.block_on(client.attach_volume(settler)).context("attach to make it ready")?;
+        let early = refusal(pods[1].kubelet.mount(&pods[1].volume))?;
+        ensure!(early.code() == Code::Aborted && early.message().contains("n1"), "{early}");
+        // A clean close alone says nothing of the journal: read as it is, it could not be mounted.
+        pods[0].unmount().context("leave it half ready")?;
+        pods[1].mount().context("the next one makes it ready")?;
+        pods[2].mount()?;
+        let first = pods[1].files()?;
+        ensure!(first.len() >= 5 && pods[2].files()? == first, "both read the same");
+        pods[1..].iter().try_for_each(Pod::unmount)?;
+        kubelet.unmount(&origin)
+    })
 }
 
 /// A raw volume that two nodes read, and what its blocks begin with.
