@@ -1,29 +1,16 @@
 //! How a volume is served: what may change while it is in use, and is no matter of membership.
 
+pub use ashlar_types::Class;
 use serde::{Deserialize, Serialize};
 
-/// Which of several volumes goes first where not all can: the business class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Class {
+/// How a class is written in the catalog.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Class", rename_all = "kebab-case")]
+enum ClassText {
     Critical,
     High,
-    #[default]
     Normal,
     Low,
-}
-
-impl Class {
-    pub const ALL: [Class; 4] = [Class::Critical, Class::High, Class::Normal, Class::Low];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Class::Critical => "critical",
-            Class::High => "high",
-            Class::Normal => "normal",
-            Class::Low => "low",
-        }
-    }
 }
 
 /// A rate, and what may go at once after a pause. Neither is zero.
@@ -46,6 +33,7 @@ impl Limit {
 pub struct Settings {
     /// Grows with every change: a writer never goes back to older ones.
     pub version: u64,
+    #[serde(with = "ClassText")]
     pub class: Class,
     /// Reads, writes and discards.
     pub operations: Option<Limit>,

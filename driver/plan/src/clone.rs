@@ -13,7 +13,7 @@
 //! - the clone goes on with the source's history (`served`, not clean): its first writer compares the replicas, so a
 //!   disk that lacks something of the source is noticed as it would be there.
 
-use crate::membership::changed;
+use crate::membership::{changed, forget_replaced};
 use ashlar_types::{
     Base, ByteCount, ChunkIndex, ChunkRun, ClonePoint, DiskId, Epoch, Geometry, Lsn, Member, MemberState, Origin,
     SNAPSHOTS_MAX, SnapshotId, VolumeId, VolumeRecord,
@@ -59,7 +59,7 @@ pub fn begin(
     let was_written = source.served != Epoch::NONE;
     let kept = if was_written { keep(source, ClonePoint { clone, point }) } else { source.clone() };
     let base = Base { volume: source.volume, point };
-    let record = VolumeRecord {
+    let mut record = VolumeRecord {
         volume: clone,
         size,
         version: 1,
@@ -75,6 +75,7 @@ pub fn begin(
         last_change: None,
         ..source.clone()
     };
+    forget_replaced(&mut record);
     Ok((kept, record))
 }
 

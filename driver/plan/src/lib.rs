@@ -5,4 +5,5 @@ pub mod clone;
 pub mod membership;
 pub mod placement;
 pub mod readers;
+pub mod repair;
 pub mod snapshot;

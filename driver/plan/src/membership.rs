@@ -7,13 +7,18 @@
 //! - a change on behalf of a writer happens only under the epoch of the latest grant (C1);
 //! - no ejection leaves a chunk with fewer than `min_replicas` in-sync members (P7);
 //! - members keep their index as long as a writer may know it: they are added at the end and go at a grant only;
+//! - a disk loses its chunks only when it is not in-sync, or without a writer to holders that are all in-sync;
 //! - a disk becomes in-sync only from syncing, and syncing only from out, by the writer's word;
 //! - a commit point of a member that is out never rises, and is at most what the ejecting writer knew.
 
 use crate::snapshot;
 use ashlar_types::{
-    ByteCount, Change, ChangeAnswer, DiskId, Epoch, Geometry, Lsn, Member, MemberState, Mutant, NodeName, VolumeRecord,
+    ByteCount, Change, ChangeAnswer, DiskId, Epoch, Geometry, Lsn, MEMBERS_MAX, Member, MemberState, Mutant, NodeName,
+    VolumeRecord,
 };
+
+/// Most disks that hold one chunk, those that come and go included.
+pub const HOLDERS_MAX: usize = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -31,6 +36,20 @@ pub enum Refusal {
     AlreadyAMember { disk: DiskId },
     #[error("disk {disk} is not out: only a disk that is out is replaced")]
     NotOut { disk: DiskId },
+    #[error("disk {disk} is in-sync: its writer lets go of it first")]
+    InSync { disk: DiskId },
+    #[error("disk {disk} holds no chunk of the volume")]
+    HoldsNothing { disk: DiskId },
+    #[error("not every other holder of the chunks of disk {disk} is in-sync")]
+    OthersMissing { disk: DiskId },
+    #[error("the last writer may live: attach the volume and detach it")]
+    NotClosed,
+    #[error("no other holder of some chunk of disk {disk} is in-sync")]
+    NoOther { disk: DiskId },
+    #[error("a chunk has {HOLDERS_MAX} holders already")]
+    TooManyHolders,
+    #[error("the volume has had {MEMBERS_MAX} members since it was attached: a new attachment forgets those that went")]
+    TooManyMembers,
     #[error("a volume of {from} does not become one of {to}: {reason}")]
     Size { from: ByteCount, to: ByteCount, reason: String },
     #[error("minReplicas {min} is not possible with {replicas} replicas")]
@@ -68,7 +87,7 @@ pub fn grant(record: &VolumeRecord, node: &NodeName) -> Result<VolumeRecord, Ref
 }
 
 /// Members whose chunks others have: a new writer need not know of them, unless it must wait for their leases.
-fn forget_replaced(record: &mut VolumeRecord) {
+pub(crate) fn forget_replaced(record: &mut VolumeRecord) {
     let held = |index: usize| record.chunks.iter().any(|run| run.members.contains(&(index as u16)));
     let keep: Vec<bool> = (0..record.members.len())
         .map(|index| held(index) || record.declared_lost.contains(&record.members[index].disk))
@@ -123,23 +142,103 @@ pub fn grow(record: &VolumeRecord, size: ByteCount) -> Result<VolumeRecord, Refu
 /// Gives the chunks of a disk that is out to another disk, which has nothing yet and returns like one that was out
 /// from the beginning. The writer, if there is one, hears of it in the record and keeps its members' indexes.
 pub fn replace(record: &VolumeRecord, gone: DiskId, with: Member) -> Result<VolumeRecord, Refusal> {
-    let index_of = |disk| record.members.iter().position(|member| member.disk == disk);
-    let from = index_of(gone).ok_or(Refusal::NotAMember { disk: gone })?;
-    if index_of(with.disk).is_some() {
+    let from = index_of(record, gone).ok_or(Refusal::NotAMember { disk: gone })?;
+    if record.member(with.disk).is_some() {
         return Err(Refusal::AlreadyAMember { disk: with.disk });
     }
-    if !matches!(record.members[from].state, MemberState::Out { .. }) {
+    if !matches!(record.members[usize::from(from)].state, MemberState::Out { .. }) {
         return Err(Refusal::NotOut { disk: gone });
     }
+    room_for_a_member(record)?;
     Ok(changed(record, |record| {
         let to = record.members.len() as u16;
         record.members.push(Member { state: MemberState::Out { commit: Lsn::ZERO }, ..with });
         for index in record.chunks.iter_mut().flat_map(|run| &mut run.members) {
-            if usize::from(*index) == from {
+            if *index == from {
                 *index = to;
             }
         }
     }))
+}
+
+/// Another disk comes to hold the chunks of `beside` as well: one that shall go, but not before this one is in-sync.
+/// It has nothing yet and returns like one that was out from the beginning.
+pub fn widen(record: &VolumeRecord, beside: DiskId, with: Member) -> Result<VolumeRecord, Refusal> {
+    let by = index_of(record, beside).ok_or(Refusal::NotAMember { disk: beside })?;
+    if record.member(with.disk).is_some() {
+        return Err(Refusal::AlreadyAMember { disk: with.disk });
+    }
+    if !holds_chunks(record, by) {
+        return Err(Refusal::HoldsNothing { disk: beside });
+    }
+    if holders_of(record, by).any(|members| members.len() >= HOLDERS_MAX) {
+        return Err(Refusal::TooManyHolders);
+    }
+    room_for_a_member(record)?;
+    Ok(changed(record, |record| {
+        let to = record.members.len() as u16;
+        record.members.push(Member { state: MemberState::Out { commit: Lsn::ZERO }, ..with });
+        let runs = record.chunks.iter_mut().filter(|run| run.members.contains(&by));
+        runs.for_each(|run| run.members.push(to));
+    }))
+}
+
+/// A disk that is not in-sync holds no chunk any more: of what it held enough others are holders, and one at least is
+/// in-sync. As with `replace`, what it had is given up; whether that is wise is the planner's matter. It stays a
+/// member, without chunks, as long as the writer may know it.
+pub fn narrow(record: &VolumeRecord, disk: DiskId) -> Result<VolumeRecord, Refusal> {
+    let gone = index_of(record, disk).ok_or(Refusal::NotAMember { disk })?;
+    if record.members[usize::from(gone)].state.is_in_sync() {
+        return Err(Refusal::InSync { disk });
+    }
+    if !holds_chunks(record, gone) {
+        return Ok(record.clone());
+    }
+    let in_sync = |index: &u16| *index != gone && record.members[usize::from(*index)].state.is_in_sync();
+    if !holders_of(record, gone).all(|members| members.iter().any(in_sync)) {
+        return Err(Refusal::NoOther { disk });
+    }
+    let left = holders_of(record, gone).map(|members| members.len() as u8 - 1).min().unwrap_or(0);
+    if left < record.min_replicas {
+        return Err(Refusal::BelowMinReplicas { in_sync: left, min: record.min_replicas });
+    }
+    Ok(changed(record, |record| record.chunks.iter_mut().for_each(|run| run.members.retain(|&index| index != gone))))
+}
+
+/// As `narrow`, of a disk that is in-sync, while nobody holds the volume and its last writer closed: no writer has
+/// to let go of it, and none counts on its lease.
+pub fn retire(record: &VolumeRecord, disk: DiskId) -> Result<VolumeRecord, Refusal> {
+    if let Some(holder) = &record.holder {
+        return Err(Refusal::Held { holder: holder.clone() });
+    }
+    if !record.clean {
+        return Err(Refusal::NotClosed);
+    }
+    let gone = index_of(record, disk).ok_or(Refusal::NotAMember { disk })?;
+    let in_sync = |index: &u16| record.members[usize::from(*index)].state.is_in_sync();
+    if !holders_of(record, gone).all(|members| members.iter().all(in_sync)) {
+        return Err(Refusal::OthersMissing { disk });
+    }
+    let out = changed(record, |record| set_state(record, disk, MemberState::Out { commit: Lsn::ZERO }));
+    let narrowed = narrow(&out, disk)?;
+    Ok(VolumeRecord { version: record.version + 1, ..narrowed })
+}
+
+fn index_of(record: &VolumeRecord, disk: DiskId) -> Option<u16> {
+    record.members.iter().position(|member| member.disk == disk).map(|index| index as u16)
+}
+
+fn holders_of(record: &VolumeRecord, index: u16) -> impl Iterator<Item = &[u16]> {
+    record.chunks.iter().map(|run| &run.members[..]).filter(move |members| members.contains(&index))
+}
+
+fn holds_chunks(record: &VolumeRecord, index: u16) -> bool {
+    holders_of(record, index).next().is_some()
+}
+
+/// A writer knows its members by their indexes, so they only become more while it lives.
+fn room_for_a_member(record: &VolumeRecord) -> Result<(), Refusal> {
+    if record.members.len() < MEMBERS_MAX { Ok(()) } else { Err(Refusal::TooManyMembers) }
 }
 
 /// Takes the volume from whoever holds it. The old writer is not believed dead: the next one fences it (DESIGN §5.1).

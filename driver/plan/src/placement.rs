@@ -1,16 +1,28 @@
-//! Placement: which disks get the replicas of a new volume, and how much could still be placed.
+//! Placement: which disks get the replicas of a volume, and how much could still be placed.
 //!
 //! Rules, in this order:
 //! 1. no two replicas on one node;
-//! 2. the first replica on the first node asked for that has room (local reads), or, unless the ask is strict, on the
-//!    disk with most room;
-//! 3. each further replica in a zone that has none yet, where there is one with room;
-//! 4. of the disks left, the one with most room; of equals, the lowest id.
+//! 2. only in the zones asked for, and no two in one zone, where the volume's class says so;
+//! 3. the first replica on the first node asked for that has room (local reads), or, unless the ask is strict, on the
+//!    disk that the further rules say;
+//! 4. each further replica in a zone that has none yet, where there is one with room;
+//! 5. on nodes that are partners already, or may become so (`partners.rs`);
+//! 6. of the disks left, the one with most room, in sixteenths of the emptiest one's; of equals the one that makes no
+//!    new set of nodes, then the less busy one, then by room to the byte, then by id.
 //!
-//! Rule 1 alone decides whether a placement exists: any node that is left will do, so taking greedily never runs into
-//! a dead end.
+//! Rules 1 and 2 alone decide whether a placement exists: any node (zone) that is left will do, so taking greedily
+//! never runs into a dead end. `choice.rs` has the rules for one disk, `explanation.rs` what is said about it,
+//! `loss.rs` what the partner sets are worth.
+
+mod choice;
+mod explanation;
+pub mod loss;
+mod partners;
 
 use ashlar_types::{ByteCount, DiskId, NodeName, ZoneName};
+pub use choice::{Need, Site, Surroundings, choose};
+pub use explanation::{Explanation, LeftOut, Reason, Rule, Taken};
+pub use partners::Partners;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -51,6 +63,10 @@ pub enum PlacementError {
         Reasons(.closed)
     )]
     TooFewNodes { size: ByteCount, replicas: u8, usable: usize, closed: Vec<(NodeName, String)> },
+    #[error(
+        "{replicas} replicas in {replicas} zones need as many with a disk that has {size} bytes to promise: {usable}"
+    )]
+    TooFewZones { size: ByteCount, replicas: u8, usable: usize },
 }
 
 /// Room for volumes of some number of replicas.
@@ -62,27 +78,54 @@ pub struct Capacity {
     pub largest: ByteCount,
 }
 
-/// The disks for the replicas, the first one first.
+/// The disks for the replicas, the first one first, in a cluster of which nothing else is known.
 pub fn place<'a>(ask: &Ask, candidates: &'a [Candidate]) -> Result<Vec<&'a Candidate>, PlacementError> {
+    let placed = place_among(ask, &Need { size: ask.size, ..Need::default() }, candidates, &Surroundings::default())?;
+    Ok(placed.into_iter().map(|(candidate, _)| candidate).collect())
+}
+
+/// The disks for the replicas, the first one first, and why each. The size is the ask's.
+pub fn place_among<'a>(
+    ask: &Ask,
+    need: &Need,
+    candidates: &'a [Candidate],
+    surroundings: &Surroundings,
+) -> Result<Vec<(&'a Candidate, Explanation)>, PlacementError> {
     assert!(ask.replicas > 0);
-    let fitting: Vec<&Candidate> = candidates.iter().filter(|candidate| room(candidate) >= ask.size.0.max(1)).collect();
-    let nodes: BTreeSet<&NodeName> = fitting.iter().map(|candidate| &candidate.node).collect();
-    if nodes.len() < usize::from(ask.replicas) {
-        let closed = why_not(ask, candidates, |node| !nodes.contains(node));
-        return Err(PlacementError::TooFewNodes {
-            size: ask.size,
-            replicas: ask.replicas,
-            usable: nodes.len(),
-            closed,
-        });
-    }
-    let mut chosen = vec![first(ask, &fitting, candidates)?];
+    let need = Need { size: ask.size, ..need.clone() };
+    let is_asked = |candidate: &&Candidate| {
+        need.zones.is_empty() || candidate.zone.as_ref().is_some_and(|zone| need.zones.contains(zone))
+    };
+    let fitting: Vec<&Candidate> =
+        candidates.iter().filter(|candidate| room(candidate) >= ask.size.0.max(1)).filter(is_asked).collect();
+    check_enough(ask, &need, candidates, &fitting)?;
+    let mut chosen = vec![first(ask, &need, candidates, surroundings)?];
     while chosen.len() < usize::from(ask.replicas) {
-        let free_nodes = fitting.iter().filter(|candidate| chosen.iter().all(|taken| taken.node != candidate.node));
-        let next = best(free_nodes.copied(), &chosen).expect("more nodes fit than are chosen");
-        chosen.push(next);
+        let standing: Vec<Site> = chosen.iter().map(|(candidate, _)| Site::of(candidate)).collect();
+        let (next, explanation) = choose(&need, &standing, candidates.iter(), surroundings);
+        chosen.push((next.expect("more nodes or zones fit than are chosen"), explanation));
     }
     Ok(chosen)
+}
+
+/// As many nodes fit as there are replicas; zones, where they are to be spread.
+fn check_enough(
+    ask: &Ask,
+    need: &Need,
+    candidates: &[Candidate],
+    fitting: &[&Candidate],
+) -> Result<(), PlacementError> {
+    let (size, replicas) = (ask.size, ask.replicas);
+    let nodes: BTreeSet<&NodeName> = fitting.iter().map(|candidate| &candidate.node).collect();
+    if nodes.len() < usize::from(replicas) {
+        let closed = why_not(ask, candidates, |node| !nodes.contains(node));
+        return Err(PlacementError::TooFewNodes { size, replicas, usable: nodes.len(), closed });
+    }
+    let zones: BTreeSet<Option<&ZoneName>> = fitting.iter().map(|candidate| candidate.zone.as_ref()).collect();
+    match need.spread_zones && zones.len() < usize::from(replicas) {
+        true => Err(PlacementError::TooFewZones { size, replicas, usable: zones.len() }),
+        false => Ok(()),
+    }
 }
 
 /// What could be placed, with the first replica on one of `first_nodes` (any if empty). A volume of `largest` bytes
@@ -111,24 +154,26 @@ fn room(candidate: &Candidate) -> u64 {
     }
 }
 
-fn first<'a>(ask: &Ask, fitting: &[&'a Candidate], all: &[Candidate]) -> Result<&'a Candidate, PlacementError> {
-    for node in &ask.first_nodes {
-        let local = fitting.iter().copied().filter(|candidate| candidate.node == *node);
-        if let Some(found) = best(local, &[]) {
-            return Ok(found);
-        }
+fn first<'a>(
+    ask: &Ask,
+    need: &Need,
+    all: &'a [Candidate],
+    surroundings: &Surroundings,
+) -> Result<(&'a Candidate, Explanation), PlacementError> {
+    let of_node = |node: &NodeName| {
+        let local = all.iter().filter(|candidate| candidate.node == *node);
+        let (found, explanation) = choose(need, &[], local, surroundings);
+        found.map(|found| (found, explanation))
+    };
+    if let Some(found) = ask.first_nodes.iter().find_map(of_node) {
+        return Ok(found);
     }
     if ask.strict && !ask.first_nodes.is_empty() {
         let closed = why_not(ask, all, |node| ask.first_nodes.contains(node));
         return Err(PlacementError::NoFirstNode { size: ask.size, closed });
     }
-    Ok(best(fitting.iter().copied(), &[]).expect("the caller counted the nodes that fit"))
-}
-
-/// Rules 3 and 4.
-fn best<'a>(candidates: impl Iterator<Item = &'a Candidate>, chosen: &[&Candidate]) -> Option<&'a Candidate> {
-    let shared_zone = |candidate: &Candidate| chosen.iter().filter(|taken| taken.zone == candidate.zone).count();
-    candidates.min_by_key(|candidate| (shared_zone(candidate), std::cmp::Reverse(room(candidate)), candidate.disk))
+    let (found, explanation) = choose(need, &[], all.iter(), surroundings);
+    Ok((found.expect("the caller counted the nodes that fit"), explanation))
 }
 
 /// One volume: the first replica on an allowed node, the others on any other nodes.

@@ -8,12 +8,14 @@
 //! | slot | [`SlotIndex`] | [`SLOT_BYTES`] of a chunk, the unit of allocation |
 //! | block | [`BlockIndex`], [`BlockCount`] | [`BLOCK_BYTES`], the unit of checksum |
 //! | snapshot | [`SnapshotId`], [`Snapshot`] | a point in the order of a volume's writes |
+//! | class | [`Class`] | whose repair goes first |
 //! | epoch, lsn | [`Epoch`], [`Lsn`] | number of an attachment; order of writes within a volume |
 //!
 //! Nothing here performs I/O, reads a clock or draws random numbers.
 #![forbid(unsafe_code)]
 
 mod checksum;
+mod class;
 mod epoch;
 mod floors;
 mod geometry;
@@ -27,6 +29,7 @@ mod time;
 mod units;
 
 pub use checksum::Crc32;
+pub use class::Class;
 pub use epoch::Epoch;
 pub use floors::{FloorRange, Kept, SNAPSHOTS_MAX};
 pub use geometry::{
@@ -39,7 +42,7 @@ pub use ids::{
 pub use lsn::Lsn;
 pub use mutant::Mutant;
 pub use record::{
-    Base, Change, ChangeAnswer, ChunkRun, ClonePoint, Member, MemberState, Origin, Snapshot, VolumeRecord,
+    Base, Change, ChangeAnswer, ChunkRun, ClonePoint, MEMBERS_MAX, Member, MemberState, Origin, Snapshot, VolumeRecord,
 };
 pub use slip::Slip;
 pub use slots::SlotSet;

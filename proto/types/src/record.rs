@@ -73,6 +73,9 @@ pub struct Origin {
     pub is_made: bool,
 }
 
+/// Most members of a volume: a writer keeps sets of them in 64 bits.
+pub const MEMBERS_MAX: usize = 64;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeRecord {
     pub cluster: ClusterId,
@@ -108,6 +111,12 @@ pub struct VolumeRecord {
 impl VolumeRecord {
     pub fn member(&self, disk: DiskId) -> Option<&Member> {
         self.members.iter().find(|member| member.disk == disk)
+    }
+
+    /// Members that hold a chunk. The others gave theirs to another disk; a writer may still know them.
+    pub fn holders(&self) -> impl Iterator<Item = &Member> {
+        let holds = |index: usize| self.chunks.iter().any(|run| run.members.contains(&(index as u16)));
+        self.members.iter().enumerate().filter(move |&(index, _)| holds(index)).map(|(_, member)| member)
     }
 
     pub fn in_sync(&self) -> impl Iterator<Item = &Member> {
@@ -219,6 +228,13 @@ mod tests {
         assert_eq!(record.members_of(ChunkIndex(9)), [0, 1, 2]);
         assert_eq!(record.members_of(ChunkIndex(10)), [1, 2, 3]);
         assert!(record.members_of(ChunkIndex(16)).is_empty());
+    }
+
+    #[test]
+    fn whoever_has_a_chunk_holds() {
+        let record = record(&[MemberState::InSync; 4], &[(0, 10, &[0, 3]), (10, 6, &[3])]);
+        let holders: Vec<DiskId> = record.holders().map(|member| member.disk).collect();
+        assert_eq!(holders, [DiskId::from_u128(0), DiskId::from_u128(3)]);
     }
 
     #[test]

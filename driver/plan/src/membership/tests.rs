@@ -228,3 +228,86 @@ fn min_replicas_never_rises_above_what_is_in_sync() {
     let closed = applied(apply(&two, two.epoch, two.version, &Change::CloseClean));
     assert_eq!(set_min_replicas(&closed, 3), Err(Refusal::BelowMinReplicas { in_sync: 2, min: 3 }));
 }
+
+const D: DiskId = DiskId::from_u128(13);
+
+fn fresh(disk: DiskId) -> Member {
+    Member { disk, node: node("m"), zone: None, state: MemberState::InSync }
+}
+
+fn with_state(record: &VolumeRecord, disk: DiskId, state: MemberState) -> VolumeRecord {
+    changed(record, |record| set_state(record, disk, state))
+}
+
+#[test]
+fn one_that_comes_beside_another_has_nothing_and_holds_its_chunks_too() {
+    let wide = widen(&volume(), B, fresh(D)).unwrap();
+    assert_eq!(wide.chunks[0].members, [0, 1, 2, 3]);
+    assert_eq!(wide.member(D).unwrap().state, MemberState::Out { commit: Lsn::ZERO });
+    assert_eq!(wide.fewest_in_sync_without(&[]), 3, "nobody left for it");
+    assert_eq!(widen(&wide, B, fresh(D)), Err(Refusal::AlreadyAMember { disk: D }));
+    assert_eq!(widen(&volume(), D, fresh(D)), Err(Refusal::NotAMember { disk: D }));
+}
+
+#[test]
+fn one_goes_only_when_it_is_out_and_another_has_what_it_had() {
+    let wide = widen(&volume(), B, fresh(D)).unwrap();
+    assert_eq!(narrow(&wide, B), Err(Refusal::InSync { disk: B }));
+    let out = with_state(&wide, B, MemberState::Out { commit: Lsn::from_raw(9) });
+    let alone = [A, C]
+        .into_iter()
+        .fold(out.clone(), |record, disk| with_state(&record, disk, MemberState::Out { commit: Lsn::ZERO }));
+    assert_eq!(narrow(&alone, B), Err(Refusal::NoOther { disk: B }));
+    let whole = with_state(&out, D, MemberState::InSync);
+    let gone = narrow(&whole, B).unwrap();
+    assert_eq!(gone.chunks[0].members, [0, 2, 3]);
+    assert_eq!(gone.members.len(), 4, "a writer's indexes stay");
+    assert_eq!(narrow(&gone, B).unwrap(), gone, "twice is once");
+    // Given up instead: the new one goes again.
+    let back = narrow(&with_state(&wide, D, MemberState::Syncing { commit: Lsn::ZERO }), D).unwrap();
+    assert_eq!(back.chunks, volume().chunks);
+    assert_eq!(widen(&gone, B, fresh(DiskId::from_u128(14))), Err(Refusal::HoldsNothing { disk: B }));
+}
+
+#[test]
+fn without_a_writer_one_goes_at_once_if_the_last_one_closed() {
+    let wide = with_state(&widen(&volume(), B, fresh(D)).unwrap(), D, MemberState::InSync);
+    let gone = retire(&wide, B).unwrap();
+    assert_eq!((&gone.chunks[0].members[..], gone.version), (&[0, 2, 3][..], wide.version + 1));
+    let held = reserve(&wide, &node("a")).unwrap();
+    assert_eq!(retire(&held, B), Err(Refusal::Held { holder: node("a") }));
+    let unclean = VolumeRecord { clean: false, ..wide.clone() };
+    assert_eq!(retire(&unclean, B), Err(Refusal::NotClosed));
+    let alone = widen(&volume(), B, fresh(D)).unwrap();
+    assert_eq!(retire(&alone, B), Err(Refusal::OthersMissing { disk: B }));
+}
+
+#[test]
+fn nobody_goes_where_too_few_would_be_left() {
+    let mut two = volume();
+    two.chunks[0].members = vec![0, 1];
+    let out = with_state(&two, B, MemberState::Out { commit: Lsn::ZERO });
+    assert_eq!(narrow(&out, B), Err(Refusal::BelowMinReplicas { in_sync: 1, min: 2 }));
+}
+
+#[test]
+fn members_and_holders_are_bounded() {
+    let disks = |from: u128| (from..).map(DiskId::from_u128);
+    let mut wide = volume();
+    for disk in disks(100).take(HOLDERS_MAX - 3) {
+        wide = widen(&wide, A, fresh(disk)).unwrap();
+    }
+    assert_eq!(widen(&wide, A, fresh(D)), Err(Refusal::TooManyHolders));
+    let mut moved = volume();
+    for disk in disks(200).take(MEMBERS_MAX - 3) {
+        let last = moved.members[usize::from(moved.chunks[0].members[2])].disk;
+        let out = with_state(&moved, last, MemberState::Out { commit: Lsn::ZERO });
+        moved = replace(&out, last, fresh(disk)).unwrap();
+    }
+    let last = moved.members[usize::from(moved.chunks[0].members[2])].disk;
+    let out = with_state(&moved, last, MemberState::Out { commit: Lsn::ZERO });
+    assert_eq!(replace(&out, last, fresh(D)), Err(Refusal::TooManyMembers));
+    let granted = grant(&out, &node("a")).unwrap();
+    assert_eq!(granted.members.len(), 3, "a new writer knows none of those that went");
+    assert!(replace(&granted, last, fresh(D)).is_ok());
+}

@@ -1,0 +1,124 @@
+//! The planner of self-healing: what is seen of the cluster in, what is to be done out. It decides everything about
+//! repair, drain, balance and the pace of copies; who carries its steps out decides nothing.
+//!
+//! ```text
+//!               ┌ clock: how long has it been so?
+//!   Seen ──────►├ order: who first?  grace: who is gone?   ┌─► Replace, Widen, Narrow   (control plane: membership)
+//!   every       ├ place: where?      moves: drain, follow, ├─► Repair, StopRepair        (some node's datapath)
+//!   second      │                           balance        ├─► Copy                      (the volume's writer)
+//!   or so       ├ pace, share: how fast?                   ├─► Forecast                  (shown)
+//!               └ estimate: until when? ───────────────────┴─► Stuck                     (shown)
+//! ```
+//!
+//! Use: one [`Planner`] for the cluster. Whenever something has happened, and once a second while a volume has
+//! something to copy, [`Planner::plan`] is given what is seen and says what is to be done now. It is level-triggered: a
+//! step that was not done, or whose answer was lost, comes again with the next look, and doing one twice does nothing.
+//! The planner keeps only what can be measured again (how long, how fast); losing it costs time, never safety.
+//!
+//! Invariants, with the states that the steps lead to:
+//! - no two replicas of a volume on one node;
+//! - no step leaves a chunk with fewer replicas in-sync than it had, but `Narrow` after a move, which leaves at least
+//!   `replicas` of them;
+//! - what is promised of a disk stays below its watermark;
+//! - the same looks give the same steps, in the same order.
+
+mod attach;
+mod balance;
+mod bounds;
+mod clock;
+mod estimate;
+mod grace;
+mod moves;
+mod narrow;
+mod order;
+mod pace;
+mod place;
+mod replace;
+mod seen;
+mod share;
+mod step;
+mod stop;
+
+use ashlar_types::{DiskId, VolumeId};
+pub use bounds::{Bounds, BytesPerSecond};
+use clock::{Clock, Lasting};
+use grace::View;
+use order::Case;
+pub use place::{candidates, surroundings};
+pub use seen::{Copied, DiskSeen, Fate, Holder, Latency, MemberSeen, NodeSeen, Seen, VolumeSeen, Wish};
+use share::Copying;
+pub use step::{Forecast, Plan, Step, Stuck, Why};
+pub use stop::{
+    Against, Drain, LastCopy, NotEmpty, Removal, SHOWN_MAX, Stop, TooFewLeft, may_drain, may_remove, safe_to_stop,
+};
+
+/// What is remembered between two looks.
+#[derive(Clone, Debug)]
+pub struct Planner {
+    bounds: Bounds,
+    clock: Clock,
+    unreachable: Lasting<DiskId>,
+    /// Volumes that have something to copy and are given nothing by their rank.
+    waiting: Lasting<VolumeId>,
+    moves: moves::Moves,
+    pace: pace::Pace,
+}
+
+impl Planner {
+    /// # Panics
+    /// If the bounds contradict each other.
+    pub fn new(bounds: Bounds) -> Planner {
+        bounds.check();
+        Planner {
+            bounds,
+            clock: Clock::default(),
+            unreachable: Lasting::default(),
+            waiting: Lasting::default(),
+            moves: moves::Moves::default(),
+            pace: pace::Pace::default(),
+        }
+    }
+
+    /// What is to be done now.
+    pub fn plan(&mut self, seen: &Seen) -> Plan {
+        self.plan_in_order(seen, |_| {})
+    }
+
+    /// `reorder` is for comparing the order with others.
+    fn plan_in_order(&mut self, seen: &Seen, reorder: impl Fn(&mut Vec<Case>)) -> Plan {
+        self.clock.tick(seen.now, self.bounds.tick_max);
+        let now = self.clock.now();
+        self.unreachable.observe(now, grace::unreachable_disks(seen));
+        self.moves.observe(seen, now);
+        self.pace.observe(seen, &self.bounds, now);
+        let view = View { seen, bounds: &self.bounds, unreachable: &self.unreachable, now };
+        let mut cases = order::ordered(&view, &self.moves);
+        reorder(&mut cases);
+        let mut plan = Plan::default();
+        let mut places = place::Places::of(&view);
+        plan.steps.extend(narrow::narrow(&view, &cases, &self.moves));
+        replace::replace(&view, &cases, &mut places, &mut plan);
+        self.moves.begin(&view, &cases, &mut places, &mut plan);
+        plan.steps.extend(attach::attachments(&view, &cases));
+        let waited = |id| self.waiting.lasted(id, now).unwrap_or_default();
+        let copying: Vec<Copying> =
+            cases.iter().filter_map(|case| Copying::of(&view, case, waited(&case.id))).collect();
+        let shares = share::shares(&view, &copying, &self.pace);
+        plan.steps.extend(copy_steps(&cases, &shares));
+        plan.forecasts = estimate::forecasts(&view, &cases, &copying, &shares, &self.pace);
+        self.waiting.observe(now, shares.given.iter().filter(|(_, share)| !share.by_rank).map(|(&id, _)| id));
+        self.pace.gave(&shares.of_nodes);
+        plan
+    }
+}
+
+fn copy_steps(cases: &[Case], shares: &share::Shares) -> Vec<Step> {
+    let step = |case: &Case| {
+        let share = shares.given.get(&case.id)?;
+        Some(Step::Copy { volume: case.id, rate: share.rate, source: share.source })
+    };
+    cases.iter().filter_map(step).collect()
+}
+
+#[cfg(test)]
+mod tests;

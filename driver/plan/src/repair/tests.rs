@@ -1,0 +1,200 @@
+//! The planner against a model of a cluster: each rule by name here; promises that hold for every cluster in
+//! `properties.rs`; order, estimate and the pace against time in `timing.rs`.
+
+mod model;
+mod properties;
+mod timing;
+mod truth;
+
+use super::*;
+use ashlar_types::{Class, Duration};
+use model::{GIB, MIB, World, disk, node, volume};
+
+fn world() -> World {
+    let mut world = World::new(6, 6, 0, 100 * GIB);
+    world.add_on(volume(1), Class::Normal, GIB, Some(node(0)), &[disk(0), disk(1), disk(2)]);
+    world
+}
+
+fn planner() -> Planner {
+    Planner::new(Bounds::default())
+}
+
+fn looks(world: &mut World, planner: &mut Planner, count: usize) {
+    for _ in 0..count {
+        world.look(planner);
+    }
+}
+
+#[test]
+fn a_silent_node_has_its_grace_and_a_return_within_it_is_a_resync() {
+    let (mut world, mut planner) = (world(), planner());
+    looks(&mut world, &mut planner, 3);
+    world.stop_node(&node(2));
+    looks(&mut world, &mut planner, 58);
+    world.start_node(&node(2));
+    world.settle(&mut planner, 1000);
+    assert_eq!((world.counts.replaces, world.counts.widens), (0, 0));
+    assert!(world.counts.copied <= GIB / 10 + 64 * MIB, "{} bytes for a resync", world.counts.copied);
+    world.stop_node(&node(2));
+    looks(&mut world, &mut planner, 60);
+    assert_eq!(world.counts.replaces, 0);
+    looks(&mut world, &mut planner, 3);
+    assert_eq!(world.counts.replaces, 1);
+}
+
+#[test]
+fn a_failed_disk_and_the_last_replica_have_no_grace() {
+    let (mut failing, mut planned) = (world(), planner());
+    failing.disks.get_mut(&disk(2)).unwrap().fate = Fate::Failed;
+    looks(&mut failing, &mut planned, 2);
+    assert_eq!(failing.counts.replaces, 1);
+    let (mut last, mut planned) = (world(), planner());
+    last.disks.get_mut(&disk(2)).unwrap().fate = Fate::Failed;
+    last.stop_node(&node(1));
+    looks(&mut last, &mut planned, 1);
+    // The writer ejects one of the two, and the other only when a third one is in-sync.
+    looks(&mut last, &mut planned, 3);
+    assert!(last.counts.replaces >= 1);
+    last.settle(&mut planned, 1000);
+    assert_eq!(last.counts.replaces, 2);
+}
+
+#[test]
+fn a_detached_volume_is_attached_for_repair_and_let_go_of() {
+    let (mut world, mut planner) = (world(), planner());
+    world.volumes.get_mut(&volume(1)).unwrap().record.holder = None;
+    world.stop_node(&node(0));
+    world.settle(&mut planner, 1000);
+    let after = &world.volumes[&volume(1)];
+    assert_eq!((world.safe(after), &after.record.holder, world.counts.replaces), (3, &None, 1));
+}
+
+#[test]
+fn a_new_disk_that_dies_while_it_is_filled_is_replaced_though_nobody_holds_the_volume() {
+    let (mut world, mut planner) = (world(), planner());
+    world.disks.get_mut(&disk(2)).unwrap().fate = Fate::Failed;
+    looks(&mut world, &mut planner, 4);
+    let filled = world.volumes[&volume(1)].held().find(|member| !member.state.is_in_sync()).unwrap().node.clone();
+    world.stop_node(&filled);
+    world.volumes.get_mut(&volume(1)).unwrap().record.holder = None;
+    world.settle(&mut planner, 1000);
+    assert_eq!((world.safe(&world.volumes[&volume(1)]), world.counts.replaces), (3, 2));
+}
+
+#[test]
+fn a_drained_node_ends_empty_and_redundancy_never_falls() {
+    let (mut world, mut planner) = (world(), planner());
+    world.nodes.get_mut(&node(1)).unwrap().is_draining = true;
+    for _ in 0..1000 {
+        world.look(&mut planner);
+        assert!(world.safe(&world.volumes[&volume(1)]) >= 3);
+    }
+    let held: Vec<_> = world.volumes[&volume(1)].held().map(|member| member.node.clone()).collect();
+    assert!(!held.contains(&node(1)), "{held:?}");
+    assert_eq!((world.counts.widens, world.counts.narrows), (1, 1));
+}
+
+#[test]
+fn a_replica_that_the_move_does_not_touch_is_replaced_while_it_is_under_way() {
+    let (mut world, mut planner) = (World::new(8, 8, 0, 100 * GIB), planner());
+    let places = [disk(0), disk(1), disk(2), disk(3)];
+    world.add_on(volume(1), Class::Normal, GIB, Some(node(1)), &places);
+    world.nodes.get_mut(&node(0)).unwrap().is_draining = true;
+    looks(&mut world, &mut planner, 2);
+    world.disks.get_mut(&disk(3)).unwrap().fate = Fate::Failed;
+    world.settle(&mut planner, 1000);
+    let after = &world.volumes[&volume(1)];
+    assert_eq!((world.safe(after), after.widest(), world.counts.replaces, world.counts.narrows), (3, 3, 1, 1));
+}
+
+#[test]
+fn a_drain_that_is_taken_back_is_cancelled() {
+    let (mut world, mut planner) = (world(), planner());
+    world.nodes.get_mut(&node(1)).unwrap().is_draining = true;
+    looks(&mut world, &mut planner, 4);
+    assert_eq!(world.counts.widens, 1);
+    world.nodes.get_mut(&node(1)).unwrap().is_draining = false;
+    world.settle(&mut planner, 1000);
+    assert_eq!((world.counts.narrows, world.volumes[&volume(1)].held().count()), (1, 3));
+    assert!(world.volumes[&volume(1)].held().any(|member| member.disk == disk(1)));
+}
+
+#[test]
+fn data_follows_a_pod_that_stays_and_not_one_that_moves_on() {
+    let (mut world, mut planner) = (world(), planner());
+    let attach = |world: &mut World, on: usize| {
+        let now_ms = world.now_ms;
+        let volume = world.volumes.get_mut(&volume(1)).unwrap();
+        (volume.record.holder, volume.attached_since_ms) = (Some(node(on)), now_ms);
+    };
+    attach(&mut world, 4);
+    looks(&mut world, &mut planner, 600);
+    assert_eq!(world.counts.widens, 0);
+    looks(&mut world, &mut planner, 3);
+    assert_eq!(world.counts.widens, 1);
+    attach(&mut world, 5);
+    looks(&mut world, &mut planner, 2);
+    assert_eq!(world.counts.narrows, 1, "cancelled");
+    world.settle(&mut planner, 2000);
+    assert!(world.volumes[&volume(1)].held().any(|member| member.node == node(5)));
+    assert_eq!((world.counts.widens, world.counts.narrows), (2, 2));
+}
+
+#[test]
+fn a_clone_that_is_not_flat_is_replaced_but_not_moved() {
+    let (mut planner, world) = (planner(), world());
+    let mut seen = world.see();
+    seen.nodes.get_mut(&node(1)).unwrap().is_draining = true;
+    seen.volumes.get_mut(&volume(1)).unwrap().is_flat = false;
+    assert!(planner.plan(&seen).steps.is_empty());
+    seen.disks.get_mut(&disk(1)).unwrap().fate = Fate::Lost;
+    let out = ashlar_types::MemberState::Out { commit: ashlar_types::Lsn::ZERO };
+    seen.volumes.get_mut(&volume(1)).unwrap().members[1].state = out;
+    assert!(matches!(planner.plan(&seen).steps[..], [Step::Replace { .. }]));
+}
+
+#[test]
+fn a_new_node_takes_its_share_and_then_nothing_moves() {
+    let mut world = World::new(4, 4, 0, 300 * GIB);
+    for number in 0..24 {
+        assert!(world.add(volume(number), Class::Normal, (1 + number as u64 % 4) * 4 * GIB, None));
+    }
+    for (number, on) in [(4, 4), (5, 5)] {
+        world.nodes.insert(node(on), model::Node::default());
+        let fresh = model::Disk { node: node(on), capacity: 300 * GIB, fate: Fate::Usable };
+        world.disks.insert(disk(number), fresh);
+    }
+    let mut planner = planner();
+    world.settle(&mut planner, 20_000);
+    let fills: Vec<u16> = world.disks.keys().map(|disk| world.fill_permille(*disk)).collect();
+    let (least, most) = (fills.iter().min().unwrap(), fills.iter().max().unwrap());
+    assert!(most - least <= Bounds::default().balance_gap_permille, "{fills:?}");
+    assert!(world.counts.widens <= 24, "{} moves", world.counts.widens);
+    let moves = world.counts.widens;
+    looks(&mut world, &mut planner, 100);
+    assert_eq!(world.counts.widens, moves);
+}
+
+#[test]
+fn a_restart_in_the_middle_of_a_move_ends_it_all_the_same() {
+    let (mut world, mut first) = (world(), planner());
+    world.nodes.get_mut(&node(1)).unwrap().is_draining = true;
+    looks(&mut world, &mut first, 5);
+    assert_eq!(world.volumes[&volume(1)].held().count(), 4);
+    world.settle(&mut planner(), 1000);
+    assert!(world.volumes[&volume(1)].held().all(|member| member.node != node(1)));
+    assert_eq!((world.counts.widens, world.counts.narrows), (1, 1));
+}
+
+#[test]
+fn no_room_is_told_with_what_is_wrong_with_each_disk() {
+    let mut world = World::new(3, 3, 0, 100 * GIB);
+    world.add_on(volume(1), Class::Normal, GIB, Some(node(0)), &[disk(0), disk(1), disk(2)]);
+    world.disks.get_mut(&disk(2)).unwrap().fate = Fate::Failed;
+    let plan = world.settle(&mut planner(), 1000);
+    assert_eq!(plan.stuck.len(), 1);
+    let text = format!("{}: {}", plan.stuck[0].why, plan.stuck[0].choice);
+    assert!(text.contains("has failed: no disk will do") && text.contains("its node has a replica already"), "{text}");
+    assert_eq!(plan.forecasts[&volume(1)].protected_in, None::<Duration>);
+}
