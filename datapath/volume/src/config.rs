@@ -3,9 +3,6 @@
 use ashlar_types::{Duration, Member, NodeName, ZoneName};
 use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, DATA_BYTES_MAX, SESSION_DATA_BYTES_MAX, SESSION_REQUESTS_MAX};
 
-/// Most members of a volume: a set of members is a `u64`.
-pub const MEMBERS_MAX: usize = 64;
-
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where this datapath runs: replicas here are read first.

@@ -67,6 +67,14 @@ pub enum Event {
         id: SnapshotId,
         at_most: Duration,
     },
+    /// The member shall go, as soon as nobody is missing then. To be said again every few seconds, as long as it is so.
+    LetGo {
+        disk: DiskId,
+    },
+    /// How fast returning disks may be filled from now on; none: as fast as they take it. To be said again likewise.
+    Pace {
+        bytes_per_second: Option<u64>,
+    },
     /// Drain and close cleanly.
     Detach,
     /// Time has passed: `Volume::next_deadline` is due.

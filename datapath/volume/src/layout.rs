@@ -6,10 +6,9 @@
 //! - no chunk gains or loses an in-sync holder by it: what was acknowledged by all still is.
 
 use crate::Action;
-use crate::config::MEMBERS_MAX;
 use crate::member::Member;
 use crate::volume::Volume;
-use ashlar_types::{ChunkIndex, Geometry, Instant, VolumeRecord};
+use ashlar_types::{ChunkIndex, Geometry, Instant, MEMBERS_MAX, VolumeRecord};
 
 impl Volume {
     /// Why a record cannot be one of this volume's future: a fault elsewhere, which must not stop I/O.

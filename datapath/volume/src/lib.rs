@@ -8,8 +8,8 @@
 //!   answers   ─┘        next_deadline() → Tick               └─► Notice for people
 //! ```
 //! One file a concern: `fence` and `reconcile` before it serves; `guest`, `overlap`, `write`, `read` while it does;
-//! `links` and `member` for the other side; `membership`, `resync` and `copy` for who takes part. Rules by number:
-//! DESIGN.md §5 and §6.
+//! `links` and `member` for the other side; `membership`, `resync`, `copy`, `pace` and `leave` for who takes part.
+//! Rules by number: DESIGN.md §5 and §6.
 #![forbid(unsafe_code)]
 
 mod action;
@@ -23,10 +23,12 @@ mod history;
 mod hold;
 mod latency;
 mod layout;
+mod leave;
 mod links;
 mod member;
 mod membership;
 mod overlap;
+mod pace;
 mod read;
 mod reader;
 mod reconcile;
@@ -40,9 +42,10 @@ mod volume;
 mod write;
 
 pub use action::{Action, Ending, GuestError, Notice, SnapshotError};
-pub use config::{Config, MEMBERS_MAX};
+pub use config::Config;
 pub use core::Core;
 pub use event::{Event, GuestOp, ProposalId, Tag};
+pub use leave::LEAVE_REASON;
 pub use reader::Reader;
 pub use status::{MemberStatus, VolumeStatus};
 pub use volume::Volume;

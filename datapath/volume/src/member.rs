@@ -133,6 +133,9 @@ pub(crate) struct Member {
     /// A return that failed is tried again from here on, after a pause that doubles until one succeeds.
     pub(crate) returns_from: Instant,
     pub(crate) return_pause: Duration,
+    /// It shall go, as was last said before this; asked for without a pause since.
+    pub(crate) unwanted_until: Instant,
+    pub(crate) unwanted_since: Instant,
     pub(crate) latency: Latency,
     pub(crate) slow_ejections: Vec<Instant>,
 }
@@ -163,6 +166,8 @@ impl Member {
             copy_whole: false,
             returns_from: Instant::ZERO,
             return_pause: Duration::ZERO,
+            unwanted_until: Instant::ZERO,
+            unwanted_since: Instant::ZERO,
             latency: Latency::default(),
             slow_ejections: Vec::new(),
         }

@@ -90,6 +90,9 @@ impl Volume {
             self.propose_snapshot(out);
         }
         if matches!(self.phase, Phase::Serving) && self.proposals.is_idle() {
+            self.propose_leave(now, out);
+        }
+        if matches!(self.phase, Phase::Serving) && self.proposals.is_idle() {
             self.propose_for_resync(out);
         }
         // Writes that wait for one more replica in-sync need the return.

@@ -16,11 +16,10 @@
 mod job;
 
 use crate::Action;
-use crate::config::MEMBERS_MAX;
 use crate::copy::Owner;
 use crate::member::{MemberIndex, Purpose};
 use crate::volume::{Phase, Volume};
-use ashlar_types::{ChunkIndex, Instant, Lsn, Mutant};
+use ashlar_types::{ChunkIndex, Instant, Lsn, MEMBERS_MAX, Mutant};
 use ashlar_wire::{ChunkReport, Request};
 use job::{Job, JobStage};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

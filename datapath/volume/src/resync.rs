@@ -93,6 +93,12 @@ impl Resync {
     pub(crate) fn attempt(&self) -> u64 {
         self.attempt
     }
+
+    /// Slots could be copied, were it not too early.
+    pub(crate) fn waits_to_copy(&self, inflight_max: usize) -> bool {
+        let copies = matches!(self.stage, Stage::Copying { .. });
+        copies && !self.slots.is_empty() && self.copies_inflight < inflight_max
+    }
 }
 
 impl Volume {
@@ -120,8 +126,8 @@ impl Volume {
             return;
         }
         // Where writes wait for one more replica, so does everybody else.
-        let urgent = self.record.fewest_in_sync_without(&[]) < self.record.min_replicas;
-        let may = |member: &Member| urgent || member.returns_from <= now;
+        let urgent = self.lacks_replicas();
+        let may = |member: &Member| urgent || member.returns_from <= now && member.unwanted_until <= now;
         let mut members = self.members.iter().enumerate();
         let returns =
             members.find(|(_, member)| member.has_chunks && member.is_open() && !member.in_sync() && may(member));
@@ -144,6 +150,11 @@ impl Volume {
             copied_blocks: 0,
             finished_in: None,
         });
+    }
+
+    /// Writes wait for one more replica in-sync.
+    pub(crate) fn lacks_replicas(&self) -> bool {
+        self.record.fewest_in_sync_without(&[]) < self.record.min_replicas
     }
 
     pub(crate) fn resync_mut(&mut self) -> &mut Resync {
@@ -369,7 +380,14 @@ impl Volume {
             if resync.copies_inflight >= self.config.copies_inflight_max {
                 return;
             }
-            let Some((chunk, slot)) = resync.slots.pop_front() else { break };
+            if resync.slots.is_empty() {
+                break;
+            }
+            if !self.may_copy_slot(now) {
+                return;
+            }
+            let resync = self.resync_mut();
+            let (chunk, slot) = resync.slots.pop_front().expect("looked at above");
             resync.copies_inflight += 1;
             let floors = *resync.stale_bands.front().expect("one is being copied");
             let what = CopyWhat { chunk, slot, floors, target: resync.member };

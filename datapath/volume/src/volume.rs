@@ -9,13 +9,14 @@
 //! After a clean close the replicas are compared as well: one may have lost something since. Guest requests wait
 //! until Serving.
 
-use crate::config::{Config, MEMBERS_MAX};
+use crate::config::Config;
 use crate::copy::Copies;
 use crate::guest::Guest;
 use crate::links::disconnect_all;
 use crate::member::{Member, MemberIndex};
 use crate::membership::Proposals;
 use crate::overlap::{TurnId, Turns};
+use crate::pace::Pace;
 use crate::read::Reads;
 use crate::reconcile::Reconcile;
 use crate::resync::Resync;
@@ -23,7 +24,7 @@ use crate::snapshot::Snapshots;
 use crate::status::Counters;
 use crate::write::Writes;
 use crate::{Action, Ending, Event, GuestError, Notice, SnapshotError};
-use ashlar_types::{ByteCount, Epoch, Geometry, Instant, Lsn, Mutant, VolumeRecord};
+use ashlar_types::{ByteCount, Epoch, Geometry, Instant, Lsn, MEMBERS_MAX, Mutant, VolumeRecord};
 
 pub(crate) enum Phase {
     /// Promises of our epoch are gathered.
@@ -51,6 +52,7 @@ pub struct Volume {
     pub(crate) copies: Copies,
     pub(crate) proposals: Proposals,
     pub(crate) resync: Option<Resync>,
+    pub(crate) pace: Pace,
     /// Of the last write issued.
     pub(crate) lsn: Lsn,
     /// Of the writes to be issued.
@@ -88,6 +90,7 @@ impl Volume {
             copies: Copies::default(),
             proposals: Proposals::default(),
             resync: None,
+            pace: Pace::default(),
             reported_commit: Lsn::ZERO,
             draining: false,
             awake_since: now,
@@ -135,6 +138,8 @@ impl Volume {
             Event::Record(record) => self.adopt(now, record, out),
             Event::Snapshot { id, held } => self.snapshot_asked(now, id, held, out),
             Event::Hold { id, at_most } => self.hold_asked(now, id, at_most, out),
+            Event::LetGo { disk } => self.let_go_asked(now, disk, out),
+            Event::Pace { bytes_per_second } => self.pace.set(now, bytes_per_second),
             Event::Detach => {
                 self.draining = true;
                 self.end_hold(now, out);
@@ -183,6 +188,7 @@ impl Volume {
             .min(self.reads.hedge_deadline(self.hedge_after()))
             .min(self.writes.timeout_deadline(self.config.io_timeout))
             .min(self.hold_deadline())
+            .min(self.pace_deadline())
     }
 
     fn member_deadline(&self, member: &Member) -> Instant {

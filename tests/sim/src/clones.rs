@@ -45,8 +45,9 @@ enum Asked {
 pub struct Clones {
     origins: BTreeMap<Vol, Origin>,
     pub gone: BTreeSet<Vol>,
-    /// Replicas of deleted volumes that may still be there.
-    pub tombstones: BTreeSet<(Vol, Disk)>,
+    /// Replicas that may still be there, of deleted volumes and on disks that were to go; and the epoch of their
+    /// deletion.
+    pub tombstones: BTreeMap<(Vol, Disk), Epoch>,
     asked: BTreeMap<(Disk, OpToken), Asked>,
     next_op: u64,
 }
@@ -238,7 +239,8 @@ impl World {
         source.into_iter().for_each(|source| self.points_gone(source));
         let record = self.catalog.record(volume);
         let disks: Vec<Disk> = record.members.iter().map(|member| disk_of(member.disk)).collect();
-        self.clones.tombstones.extend(disks.into_iter().map(|disk| (volume, disk)));
+        let epoch = record.epoch.next().unwrap_or(Epoch::NONE);
+        self.clones.tombstones.extend(disks.into_iter().map(|disk| ((volume, disk), epoch)));
         self.clones.gone.insert(volume);
         self.trace.count("event: volume deleted");
         self.trace.line(self.now, Touch::all(volume), || format!("{volume} is deleted"));
@@ -246,13 +248,13 @@ impl World {
     }
 
     pub fn reap(&mut self, volume: Vol) {
-        let left: Vec<Disk> =
-            self.clones.tombstones.iter().filter(|(of, _)| *of == volume).map(|&(_, disk)| disk).collect();
+        let tombstones = self.clones.tombstones.iter().filter(|((of, _), _)| *of == volume);
+        let left: Vec<(Disk, Epoch)> = tombstones.map(|(&(_, disk), &epoch)| (disk, epoch)).collect();
         if left.is_empty() {
             return;
         }
-        let (id, epoch) = (format::volume_id(volume), self.catalog.record(volume).epoch.next().unwrap_or(Epoch::NONE));
-        for disk in left {
+        let id = format::volume_id(volume);
+        for (disk, epoch) in left {
             self.ask_server(disk, Asked::Delete(volume), |op| Event::Delete { op, volume: id, epoch });
         }
         self.agenda.add(self.now + ASK_AGAIN, Happening::Reap { volume });
@@ -265,6 +267,7 @@ impl World {
             Ok(Deleted::Gone) => {
                 self.trace.count("state: replica deleted");
                 self.clones.tombstones.remove(&(volume, disk));
+                self.forget_promises(disk, volume);
             }
             Ok(Deleted::Kept) => self.trace.count("state: deleted replica kept for clones"),
             Err(_) => {}
@@ -313,8 +316,11 @@ impl World {
 
     /// Clones that are not flat yet and replicas that are not deleted, for people.
     pub fn unfinished(&self) -> Option<String> {
-        if let Some((volume, disk)) = self.clones.tombstones.first() {
-            return Some(format!("{disk} still has something of {volume}, which is deleted"));
+        if let Some((volume, disk)) = self.clones.tombstones.keys().next() {
+            return Some(format!("{disk} still has something of {volume}, which it should not"));
+        }
+        if let Some((volume, relocation)) = self.relocations.first_key_value() {
+            return Some(format!("{volume} is still being moved: {relocation:?}"));
         }
         let mut volumes = self.volumes();
         let clone = volumes.find(|&volume| self.catalog.record(volume).origin.is_some())?;

@@ -101,8 +101,17 @@ const DIRECTED: [&str; 10] = [
     "directed: zombie",
 ];
 
-const LAYOUT: [&str; 4] =
-    ["event: a disk may be replaced", "event: a volume may grow", "event: disk replaced", "event: volume grown"];
+const LAYOUT: [&str; 9] = [
+    "event: a disk may be replaced",
+    "event: a volume may grow",
+    "event: copies get another rate",
+    "event: disk replaced",
+    "event: relocation begun",
+    "event: relocation given up",
+    "event: volume grown",
+    "state: relocation done",
+    "state: replica let go of",
+];
 
 const SNAPSHOTS: [&str; 24] = [
     "event: a snapshot may be taken, read or given up",

@@ -229,5 +229,7 @@ pub fn numbers(now: Nanos, happening: &Happening) -> [u64; 6] {
         Happening::KeepStep { volume } => pair(33, u64::from(volume.0), 0),
         Happening::ForgetSnapshot { volume, .. } => pair(34, u64::from(volume.0), 0),
         Happening::ChangesSeen { link } => pair(32, u64::from(link.0), 0),
+        Happening::RelocationActs { .. } => pair(35, 0, 0),
+        Happening::RelocationStep { volume } => pair(36, u64::from(volume.0), 0),
     }
 }

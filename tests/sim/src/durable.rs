@@ -100,6 +100,11 @@ impl World {
         self.promises.answered.retain(|(of, _), _| *of != disk);
     }
 
+    /// What it had of the volume was deleted.
+    pub fn forget_promises(&mut self, disk: Disk, volume: Vol) {
+        self.promises.answered.remove(&(disk, volume));
+    }
+
     /// A chunkserver has recovered.
     pub fn check_recovered(&mut self, disk: Disk) {
         let Some(process) = &self.servers[disk.index()].process else { return };
@@ -108,6 +113,9 @@ impl World {
         }
         let status = process.engine.status();
         for volume in self.volumes().collect::<Vec<_>>() {
+            if self.clones.tombstones.contains_key(&(volume, disk)) {
+                continue;
+            }
             let Some(&answered) = self.promises.answered.get(&(disk, volume)) else { continue };
             let replica = status.replicas.iter().find(|replica| replica.volume == format::volume_id(volume));
             // A disk that has lost all trace of a volume is found out by the next `Open`: it has agreed in no epoch.

@@ -5,6 +5,7 @@ use crate::names::{Disk, MILLIS, Nanos, Node, SECONDS, Vol};
 use crate::server::Ailment;
 use crate::world::{World, disk_of};
 use ashlar_types::{DiskId, Member, MemberState, SLOT_BYTES, VolumeRecord};
+use ashlar_volume::Event;
 
 /// After the last fault: attached, answered, every replica in-sync.
 const HEALTHY_WITHIN: Nanos = 60 * SECONDS;
@@ -35,6 +36,7 @@ impl World {
         for writer in self.living_writers() {
             self.writers[writer.index()].dies_after = None;
             self.resume_writer(writer);
+            self.tell_writer(writer, Event::Pace { bytes_per_second: None });
         }
         for node in (0..self.scenario.nodes).map(Node) {
             self.power_on(node);

@@ -29,7 +29,9 @@ impl World {
         let gone = record.members.iter().find(|member| {
             matches!(member.state, MemberState::Out { .. }) && crate::finish::holds(record, member.disk)
         });
-        let is_free = |disk: &Disk| record.member(format::disk_id(*disk)).is_none();
+        // What it has of the volume is still to be deleted.
+        let is_buried = |disk: &Disk| self.clones.tombstones.contains_key(&(volume, *disk));
+        let is_free = |disk: &Disk| record.member(format::disk_id(*disk)).is_none() && !is_buried(disk);
         let (Some(gone), Some(free)) = (gone.map(|member| member.disk), self.disks().find(is_free)) else { return };
         if !self.catalog.up {
             return;

@@ -38,6 +38,7 @@ mod names;
 mod net;
 mod pages;
 mod register;
+mod relocate;
 mod rng;
 mod run;
 mod scenario;

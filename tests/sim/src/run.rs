@@ -98,6 +98,9 @@ fn begin(world: &mut World, seed: u64) {
     if let Some(every) = world.scenario.clones {
         world.agenda.add(SECONDS + world.clone_rng.below(every), Happening::CloneActs { every });
     }
+    if let Some(every) = world.scenario.relocations {
+        world.agenda.add(SECONDS + world.relocation_rng.below(every), Happening::RelocationActs { every });
+    }
     if world.scenario.directed.is_some() {
         world.agenda.add(SECONDS + rng.below(2 * SECONDS), Happening::DirectedStep { step: 0 });
     }

@@ -185,6 +185,8 @@ pub struct Scenario {
     pub clocks_leap: Option<Nanos>,
     /// Clones are made and volumes deleted, about as often.
     pub clones: Option<Nanos>,
+    /// Replicas are moved, moves given up, and copies slowed down, about as often.
+    pub relocations: Option<Nanos>,
     /// Nodes are at different distances, farther than a link that was lost takes to be made again.
     pub far: bool,
 }
@@ -245,6 +247,7 @@ impl Scenario {
             clocks_drift: rng.coin(),
             clocks_leap: if quiet { None } else { draw_leaps(seed) },
             clones: if small || full { None } else { draw_clones(seed) },
+            relocations: if small || full { None } else { draw_relocations(seed) },
             far: rng.below(16) == 0,
         }
     }
@@ -263,6 +266,7 @@ impl Scenario {
             directed: None,
             clocks_leap: None,
             clones: None,
+            relocations: None,
             calls_lost_ppm: 0,
             answers_lost_ppm: 0,
             faults_until,
@@ -280,6 +284,12 @@ fn draw_leaps(seed: u64) -> Option<Nanos> {
 /// Likewise.
 fn draw_clones(seed: u64) -> Option<Nanos> {
     let mut rng = Rng::named(seed, "clones");
+    (rng.below(3) == 0).then(|| rng.range(300, 2500) * MILLIS)
+}
+
+/// Likewise.
+fn draw_relocations(seed: u64) -> Option<Nanos> {
+    let mut rng = Rng::named(seed, "relocations");
     (rng.below(3) == 0).then(|| rng.range(300, 2500) * MILLIS)
 }
 

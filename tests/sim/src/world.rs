@@ -13,6 +13,7 @@ use crate::history::History;
 use crate::keep::Keep;
 use crate::names::{Disk, Link, Nanos, Node, SECONDS, Vol, Writer};
 use crate::net::{Message, Net, Way};
+use crate::relocate::Relocation;
 use crate::rng::Rng;
 use crate::scenario::{Class, Scenario};
 use crate::server::{Ailment, Server};
@@ -58,6 +59,8 @@ pub enum Happening {
     ClockLeaps { every: Nanos },
     CloneActs { every: Nanos },
     CloneStep { volume: Vol },
+    RelocationActs { every: Nanos },
+    RelocationStep { volume: Vol },
     DeleteVolume { volume: Vol },
     Reap { volume: Vol },
     LookAtChanges { every: Nanos },
@@ -91,6 +94,7 @@ pub struct World {
     pub clones: Clones,
     pub changes: Changes,
     pub keep: Keep,
+    pub relocations: BTreeMap<Vol, Relocation>,
     pub trace: Trace,
     pub violation: Option<Violation>,
     pub promises: Promises,
@@ -108,6 +112,7 @@ pub struct World {
     pub clone_rng: Rng,
     pub changes_rng: Rng,
     pub keep_rng: Rng,
+    pub relocation_rng: Rng,
     /// The one disk that loses bits.
     pub rotten: Disk,
     /// Disks that were replaced by empty ones.
@@ -156,6 +161,7 @@ impl World {
             clones: Clones::default(),
             changes: Changes::default(),
             keep: Keep::default(),
+            relocations: BTreeMap::new(),
             trace: Trace::new(with_lines),
             violation: None,
             promises: Promises::default(),
@@ -170,6 +176,7 @@ impl World {
             clone_rng: Rng::named(seed, "clone"),
             changes_rng: Rng::named(seed, "changes"),
             keep_rng: Rng::named(seed, "keep"),
+            relocation_rng: Rng::named(seed, "relocation"),
             rotten: Disk(rng.below(u64::from(scenario.nodes)) as u16),
             emptied: std::collections::BTreeSet::new(),
             inspections: BTreeMap::new(),
@@ -299,6 +306,8 @@ impl World {
             Happening::ClockLeaps { every } => self.clock_leaps(every),
             Happening::CloneActs { every } => self.clone_acts(every),
             Happening::CloneStep { volume } => self.clone_step(volume),
+            Happening::RelocationActs { every } => self.relocation_acts(every),
+            Happening::RelocationStep { volume } => self.relocation_step(volume),
             Happening::DeleteVolume { volume } => self.delete_volume(volume),
             Happening::Reap { volume } => self.reap(volume),
             Happening::LookAtChanges { every } => self.look_at_changes(every),

@@ -405,18 +405,19 @@ impl World {
         if !self.catalog.up || self.net.is_cut(node, plane) {
             return;
         }
-        let before = self.catalog.record(volume).version;
+        let before = self.catalog.record(volume).clone();
         let answer = self.catalog.apply(volume, call.epoch, call.version, &call.change);
         self.trace.line(self.now, Touch::all(volume), || {
             format!("control plane answers {} #{}: {}", call.writer, call.proposal.0, crate::describe::answer(&answer))
         });
         match &answer {
             // The same call again, late: the disk may have died since.
-            ChangeAnswer::Applied { record } if record.version == before => {
+            ChangeAnswer::Applied { record } if record.version == before.version => {
                 self.trace.count("state: proposal answered again");
             }
             ChangeAnswer::Applied { .. } => {
                 self.check_change(volume, &call.change);
+                self.check_leave(volume, &before, &call.change);
                 self.note_snapshot_change(volume, &call.change);
                 self.trace.count(crate::describe::change_name(&call.change));
             }
