@@ -5,11 +5,11 @@
 //! - An event is told until a beat that carried it was answered; the host keeps the newest ones.
 
 use crate::rpc::disk_to_proto;
-use crate::serve::{DiskSnapshot, HostEvent, HostGone, HostHandle, HostSnapshot};
+use crate::serve::{DiskSnapshot, HostEvent, HostHandle, HostSnapshot};
 use ashlar_rpc::control::heartbeat_request::Daemon;
 use ashlar_rpc::control::registry_client::RegistryClient;
 use ashlar_rpc::control::{ChunkserverBeat, Event, HeartbeatRequest, HeartbeatResponse};
-use ashlar_types::{ClusterId, NodeName, VolumeId, ZoneName};
+use ashlar_types::{ClusterId, NodeName, ZoneName};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tonic::Status;
@@ -58,9 +58,6 @@ impl Heartbeat {
                     }
                     backoff = BACKOFF_MIN;
                     self.check_cluster(&answer);
-                    if self.delete_volumes(&answer.delete_volumes, &snapshot).await.is_err() {
-                        return;
-                    }
                     interval_of(&answer)
                 }
                 Err(status) => {
@@ -121,27 +118,6 @@ impl Heartbeat {
         if !answer.cluster.is_empty() && answer.cluster.parse() != Ok(self.cluster) {
             tracing::error!(ours = %self.cluster, theirs = answer.cluster, "the control plane is of another cluster");
         }
-    }
-
-    /// Deletes the replicas of the volumes on every disk that has them. A replica that a newer writer opened
-    /// meanwhile is refused by its engine, and stays.
-    async fn delete_volumes(&self, volumes: &[String], snapshot: &HostSnapshot) -> Result<(), HostGone> {
-        for text in volumes {
-            let Ok(volume) = text.parse::<VolumeId>() else {
-                tracing::error!(volume = text, "the control plane names a volume that is no id");
-                continue;
-            };
-            for disk in &snapshot.disks {
-                let replicas = disk.status.iter().flat_map(|status| &status.replicas);
-                let replica = replicas.into_iter().find(|replica| replica.volume == volume && !replica.deleted);
-                let (Some(id), Some(replica)) = (disk.id, replica) else { continue };
-                match self.host.delete(id, volume, replica.promised).await {
-                    Ok(deleted) => tracing::info!(disk = %id, %volume, ?deleted, "replica deleted"),
-                    Err(error) => tracing::warn!(disk = %id, %volume, %error, "replica not deleted"),
-                }
-            }
-        }
-        Ok(())
     }
 }
 

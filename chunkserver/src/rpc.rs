@@ -112,6 +112,7 @@ pub(crate) fn disk_to_proto(disk: &DiskSnapshot, node: &NodeName, address: Socke
         failure: disk.failure.clone().unwrap_or_default(),
         last_heartbeat_ms: 0,
         path: disk.path.display().to_string(),
+        draining: false,
     }
 }
 

@@ -13,6 +13,7 @@
 mod expand;
 mod modify;
 mod snapshot;
+mod steer;
 
 use crate::config::Config;
 use crate::control::ControlPlane;
@@ -200,6 +201,7 @@ impl Attachments {
             None => return Err(Status::failed_precondition("the volume is being detached")),
             Some(Frontend::Nbd) => control::Frontend::Nbd,
             Some(Frontend::FuseLoop(_)) => control::Frontend::Fuse,
+            Some(Frontend::None) => control::Frontend::None,
         };
         let has = Wish { frontend: kind, role: attachment.role, read_only: attachment.read_only };
         if has != wish {
@@ -284,6 +286,7 @@ impl Attachments {
                 let path = fuse_loop.device_path().display().to_string();
                 Ok((Frontend::FuseLoop(fuse_loop), device(path)))
             }
+            control::Frontend::None => Ok((Frontend::None, device(String::new()))),
             control::Frontend::Unspecified => Err(Status::invalid_argument("the front-end is missing")),
         }
     }
@@ -313,6 +316,7 @@ impl Attachments {
     ) -> Result<(), (Option<Frontend>, Status)> {
         let force = mode == DetachMode::Force;
         match frontend {
+            Frontend::None => Ok(()),
             Frontend::Nbd => match self.ask(|done| Command::StopNbd { volume: id, force, done }).await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(connected @ ClientsConnected(_))) => {

@@ -153,7 +153,7 @@ fn fault_of_grant(record: &VolumeRecord) -> Option<&'static str> {
     match () {
         () if record.epoch == Epoch::NONE => Some("it has no epoch"),
         () if record.min_replicas == 0 => Some("it needs no replica"),
-        () if record.members.len() > ashlar_volume::MEMBERS_MAX => Some("it has too many members"),
+        () if record.members.len() > ashlar_types::MEMBERS_MAX => Some("it has too many members"),
         () => None,
     }
 }
@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(fault_of_grant(&good), None);
         assert!(fault_of_grant(&VolumeRecord { epoch: Epoch::NONE, ..good.clone() }).is_some());
         assert!(fault_of_grant(&VolumeRecord { min_replicas: 0, ..good.clone() }).is_some());
-        let members = vec![member; ashlar_volume::MEMBERS_MAX + 1];
+        let members = vec![member; ashlar_types::MEMBERS_MAX + 1];
         assert!(fault_of_grant(&VolumeRecord { members, ..good }).is_some());
     }
 }

@@ -22,13 +22,15 @@ pub(crate) enum Frontend {
     /// Lives on the I/O thread.
     Nbd,
     FuseLoop(FuseLoop),
+    /// Nobody sees the volume: it is attached so that its members return.
+    None,
 }
 
 impl Frontend {
     /// False if its block device was taken away by hand.
     pub(crate) fn has_device(&self) -> bool {
         match self {
-            Frontend::Nbd => true,
+            Frontend::Nbd | Frontend::None => true,
             Frontend::FuseLoop(fuse_loop) => fuse_loop.has_device(),
         }
     }

@@ -89,6 +89,14 @@ impl Datapath for DatapathService {
         logged("hold writes", &request.volume, held.map(|()| control::DatapathHoldResponse {}))
     }
 
+    async fn steer(
+        &self,
+        request: Request<control::DatapathSteerRequest>,
+    ) -> Result<Response<control::DatapathSteerResponse>, Status> {
+        self.attachments.steer(&request.into_inner().volumes).await?;
+        Ok(Response::new(control::DatapathSteerResponse {}))
+    }
+
     async fn list(
         &self,
         _: Request<control::DatapathListRequest>,

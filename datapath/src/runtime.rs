@@ -251,6 +251,11 @@ impl Runtime {
                 let hosted = self.volumes.get_mut(&volume);
                 answer(done, hosted.map(|hosted| hosted.modify(&mut self.io, settings)).is_some());
             }
+            Command::Steer { volume, bytes_per_second, let_go } => {
+                if let Some(hosted) = self.volumes.get_mut(&volume) {
+                    hosted.steer(&mut self.io, bytes_per_second, let_go);
+                }
+            }
             Command::Record { volume, record, addresses } => {
                 if let Some(hosted) = self.volumes.get_mut(&volume) {
                     hosted.adopt(&mut self.io, record, addresses);

@@ -3,6 +3,7 @@
 //! Until ports are authenticated a daemon listens on loopback only; another address needs a flag whose name says what
 //! it is.
 
+use ashlar_plan::repair::Bounds;
 use ashlar_types::{ClusterId, NodeName, ZoneName};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
@@ -49,6 +50,14 @@ pub struct ControlConfig {
     #[arg(long, env = "ASHLAR_HEARTBEAT_MS", default_value_t = 1000)]
     #[arg(value_parser = clap::value_parser!(u64).range(50..=60_000))]
     pub heartbeat_ms: u64,
+    /// How long a node may be silent before its replicas are made elsewhere, in milliseconds.
+    #[arg(long, env = "ASHLAR_REBUILD_GRACE_MS", default_value_t = 60_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=86_400_000))]
+    pub rebuild_grace_ms: u64,
+    /// How long a volume must be attached on a node before its data follows, in milliseconds.
+    #[arg(long, env = "ASHLAR_FOLLOW_AFTER_MS", default_value_t = 600_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=86_400_000))]
+    pub follow_after_ms: u64,
     /// Listen on an address that is not loopback although nobody who connects is authenticated.
     #[arg(long, env = "ASHLAR_INSECURE_ALLOW_ANY_ADDRESS")]
     pub insecure_allow_any_address: bool,
@@ -101,6 +110,12 @@ impl ControlConfig {
 
     pub fn heartbeat(&self) -> Duration {
         Duration::from_millis(self.heartbeat_ms)
+    }
+
+    /// Of self-healing.
+    pub fn bounds(&self) -> Bounds {
+        let [grace, follow_after] = [self.rebuild_grace_ms, self.follow_after_ms].map(Duration::from_millis);
+        Bounds { grace, follow_after, ..Bounds::default() }
     }
 }
 

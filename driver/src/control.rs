@@ -22,6 +22,7 @@ pub(crate) mod present;
 pub(crate) mod publication;
 pub(crate) mod reaper;
 pub(crate) mod registry;
+pub(crate) mod repair;
 pub mod server;
 pub(crate) mod service;
 pub(crate) mod settings;
@@ -33,10 +34,12 @@ use crate::csi::inflight::InFlight;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
 use ashlar_catalog::{Catalog, CatalogErrorKind, Event, StoredVolume};
+use ashlar_plan::repair::Bounds;
 use ashlar_types::{VolumeId, VolumeRecord};
 use daemons::Daemons;
 use registry::Registry;
-use std::time::{Duration, SystemTime};
+use repair::Repair;
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 
 /// State of the control plane, shared by all its services.
@@ -53,6 +56,9 @@ pub struct Control {
     pub(crate) clones: Notify,
     /// Points of a volume that nobody holds were given up, or a chunkserver came back.
     pub(crate) forgotten: Notify,
+    pub(crate) repair: Repair,
+    /// What the planner's clock counts from.
+    started: Instant,
 }
 
 /// How often a transaction is tried when others come first. Each failure means that another change succeeded.
@@ -66,11 +72,12 @@ pub(crate) enum Decision {
 }
 
 impl Control {
-    pub async fn new(catalog: Catalog, heartbeat: Duration, metrics: Metrics) -> Result<Control> {
+    pub async fn new(catalog: Catalog, heartbeat: Duration, bounds: Bounds, metrics: Metrics) -> Result<Control> {
         let registry = Registry::load(&catalog, heartbeat).await?;
         let (daemons, in_flight) = (Daemons::default(), InFlight::default());
         let (reap, clones, forgotten) = (Notify::new(), Notify::new(), Notify::new());
-        Ok(Control { catalog, registry, daemons, in_flight, metrics, reap, clones, forgotten })
+        let (repair, started) = (Repair::new(bounds), Instant::now());
+        Ok(Control { catalog, registry, daemons, in_flight, metrics, reap, clones, forgotten, repair, started })
     }
 
     pub(crate) async fn volume(&self, id: VolumeId) -> Result<StoredVolume> {

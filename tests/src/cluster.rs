@@ -62,7 +62,7 @@ pub struct DevCluster {
 impl DevCluster {
     /// `dir` must not exist or be empty; its parent must exist. Sizes as the CLI takes them, for example `512M`.
     pub fn up(dir: &Path, nodes: u16, disk_size: &str, journal_size: Option<&str>) -> Result<DevCluster> {
-        DevCluster::up_on(dir, nodes, disk_size, journal_size, &[])
+        DevCluster::up_with(dir, nodes, disk_size, journal_size, &[])
     }
 
     /// The same; the named nodes have these disks. They outlive the cluster.
@@ -73,6 +73,19 @@ impl DevCluster {
         journal_size: Option<&str>,
         disks: &[(&str, &Path)],
     ) -> Result<DevCluster> {
+        let disks: Vec<String> = disks.iter().map(|(node, path)| format!("{node}={}", path.display())).collect();
+        let options: Vec<&str> = disks.iter().flat_map(|disk| ["--disk", disk.as_str()]).collect();
+        DevCluster::up_with(dir, nodes, disk_size, journal_size, &options)
+    }
+
+    /// The same, with more options of `ashlar dev up`.
+    pub fn up_with(
+        dir: &Path,
+        nodes: u16,
+        disk_size: &str,
+        journal_size: Option<&str>,
+        options: &[&str],
+    ) -> Result<DevCluster> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
         fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
@@ -81,8 +94,7 @@ impl DevCluster {
         let nodes = nodes.to_string();
         let mut args = vec!["dev", "up", "--nodes", &nodes, "--disk-size", disk_size, "--detach"];
         args.extend(journal_size.iter().flat_map(|size| ["--journal-size", size]));
-        let disks: Vec<String> = disks.iter().map(|(node, path)| format!("{node}={}", path.display())).collect();
-        args.extend(disks.iter().flat_map(|disk| ["--disk", disk.as_str()]));
+        args.extend(options);
         cluster.cli(&args)?;
         Ok(cluster)
     }

@@ -28,7 +28,7 @@ pub use ledger::{Ledger, last_row};
 pub use mariadb::{MariaDb, MariaPaths};
 pub use nbd::{NbdClient, NbdReply, nbd_socket};
 pub use peer::Peer;
-pub use scene::{Scene, on_cluster, on_cluster_on, on_cluster_with};
+pub use scene::{Scene, on_cluster, on_cluster_on, on_cluster_with, on_repairing_cluster};
 pub use sealed_files::{FileLoad, check_files};
 pub use snapshot_view::SnapshotView;
 pub use stamped::{StampBounds, StampedGuest, Stamps};

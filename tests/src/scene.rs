@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Three of these are written in full for each test, so they are as small as the volumes of the tests allow.
@@ -36,6 +37,20 @@ pub fn on_cluster_with(label: &str, disk_size: &str, test: impl FnOnce(&Scene) -
     let dir = ScratchDir::new(label)?;
     let cluster = DevCluster::up(&dir.0.join("c"), 3, disk_size, Some(JOURNAL_SIZE)).context("start a cluster")?;
     play(&dir, Scene { cluster, files: dir.files() }, test)
+}
+
+/// On so many nodes, where a node may be silent for so long before its replicas are made elsewhere.
+pub fn on_repairing_cluster(
+    label: &str,
+    nodes: u16,
+    grace: Duration,
+    test: impl FnOnce(&Scene) -> Result<()>,
+) -> Result<()> {
+    let dir = ScratchDir::new(label)?;
+    let grace = grace.as_millis().to_string();
+    let options = ["--rebuild-grace-ms", grace.as_str()];
+    let cluster = DevCluster::up_with(&dir.0.join("c"), nodes, DISK_SIZE, Some(JOURNAL_SIZE), &options);
+    play(&dir, Scene { cluster: cluster.context("start a cluster")?, files: dir.files() }, test)
 }
 
 /// The same, with a disk of the test's own making on one node; `make` is given the folder for files. The disk goes

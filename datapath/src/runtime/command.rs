@@ -126,6 +126,12 @@ pub(crate) enum Command {
         at_most: Duration,
         done: oneshot::Sender<Option<Result<(), SnapshotError>>>,
     },
+    /// How its returning disks are filled from now on, and who shall go. No matter if the volume is not here.
+    Steer {
+        volume: VolumeId,
+        bytes_per_second: Option<u64>,
+        let_go: Vec<DiskId>,
+    },
     /// Take over a record of the catalog in which the volume may have grown. Answered with the size that the volume has
     /// then, or nothing if it is not there.
     Grow {

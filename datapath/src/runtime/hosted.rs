@@ -11,6 +11,7 @@
 //! may let the next ones of a client in, and these may be answered at once.
 
 mod admission;
+mod record;
 mod snapshots;
 
 use super::command::{Addresses, Ask, ClientsConnected, Detached, OpenFailure, answer};
@@ -25,7 +26,7 @@ use crate::limits::Limiter;
 use crate::metrics::{Operation, VolumeMetrics};
 use crate::settings::Settings;
 use ashlar_reactor::{LinkId, now};
-use ashlar_types::{ByteCount, DiskId, Duration, Epoch, Instant, VolumeId, VolumeRecord};
+use ashlar_types::{DiskId, Duration, Epoch, Instant, VolumeId, VolumeRecord};
 use ashlar_volume::{Action, Core, Ending, Event, GuestOp, Notice, Tag};
 use ashlar_wire::{FrameHeader, Reply, decode_reply};
 use bytes::Bytes;
@@ -315,25 +316,6 @@ impl Hosted {
             self.record_asked = Some(now);
             io.asks.push(Ask::Record { volume: self.id });
         }
-    }
-
-    pub(super) fn adopt(&mut self, io: &mut Io, record: VolumeRecord, addresses: Addresses) {
-        self.addresses.extend(addresses);
-        self.feed(io, Event::Record(record));
-    }
-
-    /// Takes over the record, and gives the size that front-ends may show from now on.
-    pub(super) fn grow(&mut self, io: &mut Io, record: VolumeRecord, addresses: Addresses) -> ByteCount {
-        self.adopt(io, record, addresses);
-        let size = self.core.size();
-        if let Some(nbd) = &mut self.nbd {
-            nbd.grow(size);
-        }
-        size
-    }
-
-    pub(super) fn learn_addresses(&mut self, addresses: Addresses) {
-        self.addresses.extend(addresses);
     }
 
     // ----- NBD

@@ -58,5 +58,6 @@ fn member(status: &MemberStatus) -> control::MemberStatus {
         connected: status.connected,
         resync_blocks_copied: status.copied_blocks,
         resync_blocks_total: status.changed_blocks,
+        latency_us: status.mean_latency.as_micros() as u64,
     }
 }

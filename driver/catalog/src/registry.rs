@@ -1,11 +1,14 @@
 //! The registry: nodes and disks that have ever reported, with what must be known of them while they are silent, and
 //! the claims on disks. Who is alive is not here: liveness is kept in memory by the control plane.
 
-use crate::document::{decode, encode, text};
+use crate::document::{decode, decode_as, encode, encode_as, text};
 use crate::{Catalog, CatalogError, Event, KeyRange, MetaStore, Revision, Transaction, keys};
 use ashlar_types::{ByteCount, DiskId, NodeName, ZoneName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// Of nodes and disks: 2 has `is_draining`.
+const REGISTRY_FORMAT: u32 = 2;
 
 /// A node and the addresses of its daemons, as last reported; empty if never.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +24,9 @@ pub struct Node {
     pub chunkserver_rpc: String,
     /// Frames of the node's chunkserver.
     pub chunkserver_data: String,
+    /// An operator wants every replica elsewhere.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_draining: bool,
 }
 
 /// What became of a disk, as far as it must be remembered.
@@ -46,6 +52,9 @@ pub struct Disk {
     pub path: String,
     pub capacity_bytes: u64,
     pub fate: DiskFate,
+    /// An operator wants every replica elsewhere.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_draining: bool,
 }
 
 /// Bytes promised to volumes on each disk, as read at one moment.
@@ -97,25 +106,27 @@ impl Catalog {
     /// By name.
     pub async fn nodes(&self) -> Result<Vec<Node>, CatalogError> {
         let found = self.store().read(vec![KeyRange::prefix(keys::NODES)]).await?;
-        found.ranges[0].iter().map(decode).collect()
+        found.ranges[0].iter().map(|stored| decode_as(REGISTRY_FORMAT, stored)).collect()
     }
 
     /// By id.
     pub async fn disks(&self) -> Result<Vec<Disk>, CatalogError> {
         let found = self.store().read(vec![KeyRange::prefix(keys::DISKS)]).await?;
-        found.ranges[0].iter().map(decode).collect()
+        found.ranges[0].iter().map(|stored| decode_as(REGISTRY_FORMAT, stored)).collect()
     }
 
     /// Keeps what a daemon reported of its node, in one transaction with the events that tell of it. Only the one that
     /// owns the registry in memory calls this, so the newest report wins and nothing is compared.
     pub async fn register(&self, node: &Node, disks: &[Disk], events: Vec<Event>) -> Result<(), CatalogError> {
-        let transaction = Transaction::default().put(keys::node(&node.name), encode(node));
-        let put_disk = |transaction: Transaction, disk: &Disk| transaction.put(keys::disk(disk.id), encode(disk));
+        let transaction = Transaction::default().put(keys::node(&node.name), encode_as(REGISTRY_FORMAT, node));
+        let put_disk = |transaction: Transaction, disk: &Disk| {
+            transaction.put(keys::disk(disk.id), encode_as(REGISTRY_FORMAT, disk))
+        };
         self.commit(disks.iter().fold(transaction, put_disk), events).await.map(|_| ())
     }
 
     pub async fn put_disk(&self, disk: &Disk, events: Vec<Event>) -> Result<(), CatalogError> {
-        let transaction = Transaction::default().put(keys::disk(disk.id), encode(disk));
+        let transaction = Transaction::default().put(keys::disk(disk.id), encode_as(REGISTRY_FORMAT, disk));
         self.commit(transaction, events).await.map(|_| ())
     }
 }

@@ -2,6 +2,7 @@
 //! `volume/<id>` and `record/<id>`, and a chunk table in pages; all are read at one revision.
 
 mod clones;
+mod layout;
 mod publication;
 
 use crate::document::record::{RUNS_PER_PAGE, RecordDocument, RunDocument};
@@ -47,6 +48,9 @@ pub struct Volume {
     pub readers: Vec<NodeName>,
     /// The epoch under which a reader made it ready for the others; `NONE`: none did.
     pub settled: Epoch,
+    /// Whoever holds it does so to repair it, and gives it up to whoever wants to use it. Means nothing while nobody
+    /// holds it.
+    pub is_repaired: bool,
     /// What it began with; `None`: with nothing.
     pub source: Option<ContentSource>,
     pub record: VolumeRecord,
@@ -72,7 +76,7 @@ pub struct VolumePage {
     pub more: bool,
 }
 
-/// 2 has `settings`, 3 has `source`, 4 has `readers`.
+/// 2 has `settings`, 3 has `source`, 4 has `readers`, `settled` and `is_repaired`.
 const VOLUME_FORMAT: u32 = 4;
 
 #[derive(Serialize, Deserialize)]
@@ -95,6 +99,8 @@ struct VolumeDocument {
     readers: Vec<NodeName>,
     #[serde(default)]
     settled: u32,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_repaired: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<SourceDocument>,
 }
@@ -128,6 +134,7 @@ impl Volume {
             published_read_only: self.published_read_only,
             readers: self.readers.clone(),
             settled: self.settled.number(),
+            is_repaired: self.is_repaired,
             source: self.source.map(ContentSource::document),
         };
         encode_as(VOLUME_FORMAT, &document)
@@ -143,11 +150,11 @@ impl Volume {
             .put(keys::volume(id), self.document())
             .put(keys::record(id), RecordDocument::of(&self.record).encoded());
         for (page, runs) in self.record.chunks.chunks(RUNS_PER_PAGE).enumerate() {
-            let runs: Vec<RunDocument> = runs.iter().map(RunDocument::of).collect();
-            transaction = transaction.put(keys::chunk_page(id, page), encode(&runs));
+            transaction = layout::put_page(transaction, id, page, runs);
         }
-        let members = self.record.members.iter();
-        members.fold(transaction, |transaction, member| claimed.add(transaction, member.disk, self.claim()))
+        self.record
+            .holders()
+            .fold(transaction, |transaction, member| claimed.add(transaction, member.disk, self.claim()))
     }
 }
 
@@ -156,9 +163,8 @@ impl StoredVolume {
     pub(crate) fn record_change(&self, next: &VolumeRecord) -> Transaction {
         let (id, record) = (self.volume.id(), &self.volume.record);
         assert!(next.volume == id && next.version > record.version && next.epoch >= record.epoch);
-        assert!(next.chunks == record.chunks, "a change of membership leaves the chunk table as it is");
         let change = self.unchanged_record().put(keys::record(id), RecordDocument::of(next).encoded());
-        forgotten::note(change, record, next)
+        self.chunks_change(forgotten::note(change, record, next), next)
     }
 
     /// Only while the record is what it was when this was read.
@@ -285,16 +291,10 @@ impl Catalog {
             next.volume == id && next.version > seen.volume.record.version && next.epoch == seen.volume.record.epoch
         );
         assert!(next.size > seen.volume.record.size && next.chunks.len() == seen.volume.record.chunks.len());
-        let mut transaction = Transaction::default()
-            .expect(keys::record(id), seen.record_revision)
-            .put(keys::record(id), RecordDocument::of(&next).encoded());
-        // Growing lengthens the last run and leaves the others as they are.
-        let last_page = (next.chunks.len() - 1) / RUNS_PER_PAGE;
-        let runs: Vec<RunDocument> = next.chunks[last_page * RUNS_PER_PAGE..].iter().map(RunDocument::of).collect();
-        transaction = transaction.put(keys::chunk_page(id, last_page), encode(&runs));
+        let mut transaction = seen.record_change(&next);
         let volume = Volume { record: next, ..seen.volume.clone() };
         let more = ByteCount(volume.claim().0 - seen.volume.claim().0);
-        for member in &volume.record.members {
+        for member in volume.record.holders() {
             transaction = claimed.add(transaction, member.disk, more);
         }
         let record_revision = self.commit(transaction, events).await?;
@@ -399,7 +399,8 @@ impl Catalog {
         for page in 0..volume.record.chunks.chunks(RUNS_PER_PAGE).count() {
             transaction = transaction.delete(keys::chunk_page(id, page));
         }
-        let disks = volume.record.members.iter().map(|member| member.disk);
+        // What gave its chunks to another disk has a tombstone already.
+        let disks = volume.record.holders().map(|member| member.disk);
         let tombstones: Vec<Tombstone> = disks.map(|disk| tombstone_of(volume, disk)).collect();
         for tombstone in &tombstones {
             let key = keys::tombstone(tombstone.disk, id);
@@ -447,6 +448,7 @@ fn assemble(volume: &KeyValue, record: &KeyValue, pages: &[KeyValue]) -> Result<
             published_read_only: document.published_read_only,
             readers: document.readers,
             settled: Epoch::new(document.settled).ok_or_else(|| epoch_fault(volume))?,
+            is_repaired: document.is_repaired,
             source: document.source.map(SourceDocument::into_source),
             record: membership,
         },

@@ -85,6 +85,10 @@ pub struct DevUp {
     /// Size of each disk's journal; otherwise the chunkserver's own default.
     #[arg(long, value_parser = parse_size)]
     pub journal_size: Option<ByteCount>,
+    /// How long a node may be silent before its replicas are made elsewhere, in milliseconds; otherwise the control
+    /// plane's own default.
+    #[arg(long, value_name = "MILLISECONDS")]
+    pub rebuild_grace_ms: Option<u64>,
     /// A block device, or a file to be made, as the disk of one node (n1, n2, ...), for example n2=/dev/sdb; may be
     /// repeated. It must hold nothing but zeros, it keeps its own size if it has one, and no command deletes it.
     #[arg(long = "disk", value_name = "NODE=PATH", value_parser = parse_parameter)]
@@ -346,12 +350,44 @@ pub enum FrontendName {
 pub enum NodeCommand {
     /// All nodes.
     List(Format),
+    /// Have every replica elsewhere; data keeps all its copies meanwhile.
+    Drain {
+        node: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Let the node take replicas again.
+    Undrain {
+        node: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Whether the node may be stopped without any volume's writes waiting. Exit code 1 if not.
+    SafeToStop {
+        node: String,
+        #[command(flatten)]
+        format: Format,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 pub enum DiskCommand {
     /// All disks.
     List(Format),
+    /// Have every replica elsewhere; data keeps all its copies meanwhile.
+    Drain {
+        /// Id of the disk.
+        disk: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Let the disk take replicas again.
+    Undrain {
+        /// Id of the disk.
+        disk: String,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Give a disk up for good: its replicas never count again.
     DeclareLost {
         /// Id of the disk.

@@ -1,6 +1,6 @@
 //! `ashlar node`, `ashlar disk`, `ashlar cluster` and `ashlar events`.
 
-use crate::args::{ClusterCommand, DiskCommand, EventsArguments, NodeCommand};
+use crate::args::{ClusterCommand, DiskCommand, EventsArguments, Format, NodeCommand};
 use crate::client::{Endpoint, explain};
 use crate::output::{Sheet, Table, line, or_dash, print, print_json_line};
 use crate::size::format_size;
@@ -13,25 +13,54 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_stream::StreamExt;
 
 pub async fn nodes(command: NodeCommand, endpoint: &Endpoint) -> anyhow::Result<()> {
-    let NodeCommand::List(format) = command;
     let mut client = endpoint.connect().await?;
-    let nodes = client.list_nodes(control::ListNodesRequest {}).await.map_err(explain)?.into_inner().nodes;
-    let nodes: Vec<view::Node> = nodes.into_iter().map(view::Node::of).collect();
-    print(format, &nodes, |nodes| {
-        let mut table = Table::new(["NODE", "ZONE", "CHUNKSERVER", "DATAPATH", "DISKS", "ATTACHED", "LAST HEARTBEAT"]);
-        for node in nodes {
-            table.row([
-                node.name.clone(),
-                or_dash(node.zone.as_deref().unwrap_or_default()),
-                alive(node.chunkserver_alive),
-                alive(node.datapath_alive),
-                node.disks.to_string(),
-                node.attached.to_string(),
-                since(node.last_heartbeat_ms),
-            ]);
+    let (node, drain, format) = match command {
+        NodeCommand::List(format) => {
+            let nodes = client.list_nodes(control::ListNodesRequest {}).await.map_err(explain)?.into_inner().nodes;
+            let nodes: Vec<view::Node> = nodes.into_iter().map(view::Node::of).collect();
+            return print(format, &nodes, |nodes| list_nodes(nodes));
         }
-        table.print();
-    })
+        NodeCommand::SafeToStop { node, format } => {
+            let request = control::SafeToStopRequest { node: node.clone() };
+            let answer = client.safe_to_stop(request).await.map_err(explain)?.into_inner();
+            let answer = view::SafeToStop::of(answer);
+            print(format, &answer, |answer| show_safe_to_stop(&node, answer))?;
+            if answer.safe {
+                return Ok(());
+            }
+            bail!("node {node} is not safe to stop");
+        }
+        NodeCommand::Drain { node, format } => (node, true, format),
+        NodeCommand::Undrain { node, format } => (node, false, format),
+    };
+    let answer = client.drain_node(control::DrainNodeRequest { node, drain }).await.map_err(explain)?.into_inner();
+    print(format, &view::Node::of(answer), |node| list_nodes(std::slice::from_ref(node)))
+}
+
+fn list_nodes(nodes: &[view::Node]) {
+    let mut table = Table::new(["NODE", "ZONE", "CHUNKSERVER", "DATAPATH", "DISKS", "ATTACHED", "LAST HEARTBEAT"]);
+    for node in nodes {
+        let drained = if node.draining { ", draining" } else { "" };
+        table.row([
+            node.name.clone(),
+            or_dash(node.zone.as_deref().unwrap_or_default()),
+            format!("{}{drained}", alive(node.chunkserver_alive)),
+            alive(node.datapath_alive),
+            node.disks.to_string(),
+            node.attached.to_string(),
+            since(node.last_heartbeat_ms),
+        ]);
+    }
+    table.print();
+}
+
+fn show_safe_to_stop(node: &str, answer: &view::SafeToStop) {
+    match (answer.safe, answer.safe_in_ms) {
+        (true, _) => line(&format!("yes: no volume's writes wait while node {node} is off")),
+        (false, Some(ms)) => line(&format!("no, in about {} s:", ms.div_ceil(1000))),
+        (false, None) => line("no:"),
+    }
+    answer.reasons.iter().for_each(|reason| line(&format!("  {reason}")));
 }
 
 fn alive(alive: bool) -> String {
@@ -46,6 +75,8 @@ pub async fn disks(command: DiskCommand, endpoint: &Endpoint) -> anyhow::Result<
             let disks: Vec<view::Disk> = disks.into_iter().map(view::Disk::of).collect();
             print(format, &disks, |disks| list_disks(disks))
         }
+        DiskCommand::Drain { disk, format } => drain_disk(endpoint, disk, true, format).await,
+        DiskCommand::Undrain { disk, format } => drain_disk(endpoint, disk, false, format).await,
         DiskCommand::DeclareLost { disk, proof_that_it_is_off, yes } => {
             if !yes {
                 confirm(&disk)?;
@@ -59,6 +90,12 @@ pub async fn disks(command: DiskCommand, endpoint: &Endpoint) -> anyhow::Result<
             Ok(())
         }
     }
+}
+
+async fn drain_disk(endpoint: &Endpoint, disk: String, drain: bool, format: Format) -> anyhow::Result<()> {
+    let mut client = endpoint.connect().await?;
+    let answer = client.drain_disk(control::DrainDiskRequest { disk, drain }).await.map_err(explain)?.into_inner();
+    print(format, &view::Disk::of(answer), |disk| list_disks(std::slice::from_ref(disk)))
 }
 
 /// The one command that gives up data asks for the disk's id once more.
@@ -80,7 +117,7 @@ fn list_disks(disks: &[view::Disk]) {
         table.row([
             disk.id.clone(),
             disk.node.clone(),
-            disk.state.to_owned(),
+            if disk.draining { format!("{}, draining", disk.state) } else { disk.state.to_owned() },
             format_size(ByteCount(disk.capacity_bytes)),
             format_size(ByteCount(disk.free_bytes)),
             format_size(ByteCount(disk.provisioned_bytes)),

@@ -1,8 +1,10 @@
 //! What the CLI's JSON looks like: stable names, states as words, unknown values as null. Made from the control API's
 //! messages.
 
+mod nodes;
 mod space;
 
+pub use nodes::{Disk, Node, SafeToStop};
 pub use space::{SnapshotSpace, Space};
 
 use ashlar_rpc::control::{self, content_source::Of};
@@ -40,8 +42,23 @@ pub struct Volume {
     pub condition: String,
     pub members: Vec<Member>,
     pub attached: Option<Attached>,
+    /// Its holder repairs it, and gives it up to whoever wants to use it.
+    pub repaired: bool,
+    /// While fewer replicas are in-sync than it should have.
+    pub forecast: Option<Forecast>,
+    /// What should be done for it and cannot, and why.
+    pub stuck: Vec<String>,
     /// With `volume show` alone.
     pub space: Option<Space>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Forecast {
+    /// Volumes that go before it.
+    pub position: u32,
+    pub remaining_bytes: u64,
+    /// None: nothing is being copied.
+    pub protected_in_ms: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -121,7 +138,10 @@ impl Volume {
         let replicas = record.chunks.iter().map(|run| run.members.len()).max().unwrap_or(0);
         let condition = volume.condition.unwrap_or_default();
         let live = volume.attached.as_ref().map(|attached| attached.members.as_slice()).unwrap_or_default();
-        let members: Vec<Member> = record.members.into_iter().map(|member| Member::of(member, live)).collect();
+        // One whose chunks another disk has is no member but to a writer that may not have heard.
+        let holds = |index: usize| record.chunks.iter().any(|run| run.members.contains(&(index as u32)));
+        let holders = record.members.into_iter().enumerate().filter(|&(index, _)| holds(index));
+        let members: Vec<Member> = holders.map(|(_, member)| Member::of(member, live)).collect();
         Volume {
             id: volume.id,
             name: volume.name,
@@ -147,6 +167,13 @@ impl Volume {
             condition: condition.message,
             members,
             attached: volume.attached.map(Attached::of),
+            repaired: volume.repaired,
+            forecast: volume.forecast.map(|forecast| Forecast {
+                position: forecast.position,
+                remaining_bytes: forecast.remaining_bytes,
+                protected_in_ms: forecast.protected_in_ms,
+            }),
+            stuck: volume.stuck,
             space: volume.space.map(|space| Space::of(space, replicas)),
         }
     }
@@ -314,72 +341,6 @@ impl Snapshot {
 
     pub fn state(&self) -> &'static str {
         if self.ready { "ready" } else { "taking" }
-    }
-}
-
-#[derive(Debug, Serialize)]
-pub struct Node {
-    pub name: String,
-    pub zone: Option<String>,
-    pub chunkserver_alive: bool,
-    pub datapath_alive: bool,
-    pub datapath_address: Option<String>,
-    pub last_heartbeat_ms: u64,
-    pub disks: u32,
-    pub attached: u32,
-}
-
-impl Node {
-    pub fn of(node: control::Node) -> Node {
-        Node {
-            name: node.name,
-            zone: filled(node.zone),
-            chunkserver_alive: node.chunkserver_alive,
-            datapath_alive: node.datapath_alive,
-            datapath_address: filled(node.datapath_address),
-            last_heartbeat_ms: node.last_heartbeat_ms,
-            disks: node.disk_count,
-            attached: node.attached_count,
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-pub struct Disk {
-    pub id: String,
-    pub node: String,
-    /// online, silent, failed or lost.
-    pub state: &'static str,
-    pub capacity_bytes: u64,
-    pub free_bytes: u64,
-    pub provisioned_bytes: u64,
-    pub address: Option<String>,
-    pub path: Option<String>,
-    pub failure: Option<String>,
-    pub last_heartbeat_ms: u64,
-}
-
-impl Disk {
-    pub fn of(disk: control::Disk) -> Disk {
-        let state = match disk.state() {
-            control::DiskState::Online => "online",
-            control::DiskState::Silent => "silent",
-            control::DiskState::Failed => "failed",
-            control::DiskState::Lost => "lost",
-            control::DiskState::Unspecified => "unknown",
-        };
-        Disk {
-            state,
-            id: disk.id,
-            node: disk.node,
-            capacity_bytes: disk.capacity_bytes,
-            free_bytes: disk.free_bytes,
-            provisioned_bytes: disk.provisioned_bytes,
-            address: filled(disk.address),
-            path: filled(disk.path),
-            failure: filled(disk.failure),
-            last_heartbeat_ms: disk.last_heartbeat_ms,
-        }
     }
 }
 

@@ -142,7 +142,12 @@ fn show(volume: &view::Volume) {
         sheet.line("clone", volume.clone_state());
     }
     sheet.line("condition", &volume.condition);
-    sheet.line("node", or_dash(volume.holder.as_deref().unwrap_or_default()));
+    if let Some(forecast) = &volume.forecast {
+        sheet.line("protected again", protected_again(forecast));
+    }
+    volume.stuck.iter().for_each(|stuck| sheet.line("repair is stuck", stuck));
+    let repaired = if volume.repaired { " (for repair)" } else { "" };
+    sheet.line("node", format!("{}{repaired}", or_dash(volume.holder.as_deref().unwrap_or_default())));
     if !volume.readers.is_empty() {
         sheet.line("read by nodes", volume.readers.join(", "));
     }
@@ -170,6 +175,18 @@ fn show(volume: &view::Volume) {
     if let Some(space) = volume.space.as_ref().filter(|space| space.used_bytes > 0 && !space.snapshots.is_empty()) {
         line("");
         space::snapshots(space);
+    }
+}
+
+fn protected_again(forecast: &view::Forecast) -> String {
+    let left = format_size(ByteCount(forecast.remaining_bytes));
+    let before = match forecast.position {
+        0 => String::new(),
+        more => format!(", {more} volumes go first"),
+    };
+    match forecast.protected_in_ms {
+        Some(ms) => format!("in about {} s: {left} to be copied{before}", ms.div_ceil(1000)),
+        None => format!("not known: {left} to be copied{before}"),
     }
 }
 

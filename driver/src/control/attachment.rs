@@ -79,6 +79,7 @@ impl Control {
             return self.attach_device(id, node, show).await;
         }
         let _permit = self.in_flight.begin(id)?;
+        self.end_repair(id).await?;
         let seen = self.volume(id).await?;
         if seen.volume.published_read_only && !show.read_only {
             let text = format!("volume {} is published for reading only", seen.volume.name);
@@ -180,7 +181,7 @@ impl Control {
 
     /// A node that does not let go keeps the volume, unless the mode says otherwise: what it has is then fenced by the
     /// next writer.
-    async fn detach_from(&self, id: VolumeId, node: &NodeName, mode: DetachMode) -> Result<()> {
+    pub(super) async fn detach_from(&self, id: VolumeId, node: &NodeName, mode: DetachMode) -> Result<()> {
         match (self.detach_device(id, node, mode).await, mode) {
             (Ok(()), _) => Ok(()),
             (Err(error), DetachMode::CleanOrSilent) if error.kind == ErrorKind::Unavailable => {

@@ -199,6 +199,7 @@ fn volume_of(new: &NewVolume, asked: ContentSource, content: Content, record: Vo
         published_read_only: false,
         readers: Vec::new(),
         settled: Epoch::NONE,
+        is_repaired: false,
         source: Some(asked),
         record,
     }

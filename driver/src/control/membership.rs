@@ -54,6 +54,9 @@ impl Control {
             }
         }
         self.metrics.count_proposal(&answer);
+        if matches!(answer, ChangeAnswer::Applied { .. }) {
+            self.repair.news.notify_one();
+        }
         Ok(answer)
     }
 
@@ -110,6 +113,7 @@ impl Control {
             .await?;
         }
         self.registry.mark_lost(&self.catalog, disk).await?;
+        self.repair.news.notify_one();
         Ok(concerned.iter().map(|seen| seen.volume.id()).collect())
     }
 

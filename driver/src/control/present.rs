@@ -105,6 +105,9 @@ impl Control {
             settled: reading(seen).is_settled(),
             source,
             space: None,
+            repaired: volume.is_repaired && record.holder.is_some(),
+            forecast: self.forecast(volume.id()),
+            stuck: self.stuck(volume.id()),
         }
     }
 }
@@ -136,6 +139,7 @@ pub(crate) fn node_to_proto(view: NodeView) -> control::Node {
         last_heartbeat_ms: view.heard_ms,
         disk_count: view.disk_count as u32,
         attached_count: view.attached_count as u32,
+        draining: view.node.is_draining,
     }
 }
 
@@ -161,6 +165,7 @@ pub(crate) fn disk_to_proto(view: DiskView, claims: &Claims) -> control::Disk {
         failure,
         last_heartbeat_ms: view.heard_ms,
         path: view.disk.path,
+        draining: view.disk.is_draining,
     }
 }
 

@@ -17,6 +17,7 @@ impl Control {
         if !self.registry.knows_node(node).await {
             return Err(Error::not_found(format_args!("node {node}")));
         }
+        self.end_repair(id).await?;
         for _ in 0..COMMIT_TRIES_MAX {
             let seen = self.volume(id).await?;
             seen_allows(&seen, node)?;
@@ -47,6 +48,7 @@ impl Control {
         if !self.registry.knows_node(node).await {
             return Err(Error::not_found(format_args!("node {node}")));
         }
+        self.end_repair(id).await?;
         for _ in 0..COMMIT_TRIES_MAX {
             let seen = self.volume(id).await?;
             seen_allows(&seen, node)?;

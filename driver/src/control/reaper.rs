@@ -1,4 +1,5 @@
-//! The reaper: has chunkservers delete the replicas of deleted volumes, until each has confirmed. A tombstone in the
+//! The reaper: has chunkservers delete the replicas of deleted volumes, and those that a volume no longer holds, until
+//! each has confirmed. A tombstone in the
 //! catalog stands for each replica that is left, so a restart on any side loses none.
 //!
 //! It sleeps until there is a tombstone; one whose chunkserver is silent waits for that chunkserver to come back. What
@@ -11,8 +12,6 @@ use super::registry::DiskHealth;
 use crate::error::Result;
 use ashlar_catalog::Tombstone;
 use ashlar_rpc::control::DeleteReplicaRequest;
-use ashlar_types::{DiskId, NodeName, VolumeId};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +61,7 @@ pub(crate) async fn run(control: Arc<Control>) {
 
 impl Control {
     /// What cannot be read keeps its claim, and nobody else waiting.
-    async fn tombstones(&self) -> Result<Vec<Tombstone>> {
+    pub(super) async fn tombstones(&self) -> Result<Vec<Tombstone>> {
         let (tombstones, unreadable) = self.catalog.tombstones().await?;
         for (key, error) in unreadable {
             tracing::error!(%key, %error, "a tombstone cannot be read: its replica is not deleted");
@@ -102,23 +101,6 @@ impl Control {
             // The rest goes in the background.
             Err(_) => Ok(()),
         }
-    }
-
-    /// Volumes whose replicas the node's disks should no longer hold.
-    pub(crate) async fn replicas_to_delete(&self, node: &NodeName) -> Result<Vec<String>> {
-        let tombstones = self.tombstones().await?;
-        if tombstones.is_empty() {
-            return Ok(Vec::new());
-        }
-        let disks = self.registry.disks().await;
-        let own: BTreeSet<DiskId> =
-            disks.iter().filter(|view| view.disk.node == *node).map(|view| view.disk.id).collect();
-        let volumes: BTreeSet<VolumeId> = tombstones
-            .iter()
-            .filter(|tombstone| own.contains(&tombstone.disk))
-            .map(|tombstone| tombstone.volume)
-            .collect();
-        Ok(volumes.iter().map(ToString::to_string).collect())
     }
 
     /// Whether its disk keeps what clones read.

@@ -106,6 +106,8 @@ pub(crate) struct DiskView {
     pub(crate) data_address: String,
     pub(crate) chunkserver_rpc: String,
     pub(crate) heard_ms: u64,
+    /// Its node or itself.
+    pub(crate) is_draining: bool,
 }
 
 /// Data addresses of the disks of one record.
@@ -235,6 +237,33 @@ impl Registry {
         Ok(())
     }
 
+    /// Whether every replica of the node's disks is to be elsewhere.
+    pub(crate) async fn drain_node(&self, catalog: &Catalog, name: &NodeName, drain: bool) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let known = state.nodes.get_mut(name).ok_or_else(|| Error::not_found(format_args!("node {name}")))?;
+        if known.node.is_draining == drain {
+            return Ok(());
+        }
+        let next = Node { is_draining: drain, ..known.node.clone() };
+        let event = drain_event(drain, &format!("node {name}")).of_node(name);
+        catalog.register(&next, &[], vec![event]).await?;
+        known.node = next;
+        Ok(())
+    }
+
+    pub(crate) async fn drain_disk(&self, catalog: &Catalog, disk: DiskId, drain: bool) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let entry = state.disks.get_mut(&disk).ok_or_else(|| Error::not_found(format_args!("disk {disk}")))?;
+        if entry.disk.is_draining == drain {
+            return Ok(());
+        }
+        let next = Disk { is_draining: drain, ..entry.disk.clone() };
+        let event = drain_event(drain, &format!("disk {disk}")).of_disk(disk).of_node(&next.node);
+        catalog.put_disk(&next, vec![event]).await?;
+        entry.disk = next;
+        Ok(())
+    }
+
     /// Tells of daemons that fall silent, for ever. Sleeps until the next one would.
     pub(crate) async fn watch_silence(&self, catalog: &Catalog) {
         loop {
@@ -274,6 +303,14 @@ impl Registry {
     }
 }
 
+fn drain_event(drain: bool, what: &str) -> Event {
+    let (kind, text) = match drain {
+        true => ("drain-begun", format!("{what} is being drained: its replicas go elsewhere")),
+        false => ("drain-ended", format!("{what} takes replicas again")),
+    };
+    Event::new(super::wall_clock_ms(), kind, text)
+}
+
 impl State {
     fn disk_view(&self, entry: &DiskState) -> Option<DiskView> {
         let known = self.nodes.get(&entry.disk.node)?;
@@ -291,6 +328,7 @@ impl State {
             data_address: known.node.chunkserver_data.clone(),
             chunkserver_rpc: known.node.chunkserver_rpc.clone(),
             heard_ms: known.chunkserver.heard_ms(),
+            is_draining: known.node.is_draining || entry.disk.is_draining,
         })
     }
 }
@@ -303,6 +341,7 @@ impl DiskView {
     /// Space is promised in full, once: a volume can always be filled. What the disk itself has left bounds it too.
     fn candidate(self, claims: &Claims) -> Candidate {
         let offer = match (&self.disk.fate, self.health) {
+            (_, DiskHealth::Online) if self.is_draining => Offer::Closed("being drained".to_owned()),
             (_, DiskHealth::Online) => Offer::Room(self.unclaimed(claims).min(self.free)),
             (DiskFate::Failed { reason }, _) => Offer::Closed(format!("failed: {reason}")),
             (_, DiskHealth::Lost) => Offer::Closed("lost".to_owned()),

@@ -2,7 +2,7 @@
 
 use super::clones::watch;
 use super::service::Service;
-use super::{Control, forgotten, reaper};
+use super::{Control, forgotten, reaper, repair};
 use crate::config::ControlConfig;
 use crate::csi::controller::ControllerService;
 use crate::csi::metadata::MetadataService;
@@ -45,7 +45,7 @@ impl ControlServer {
         let fresh = ClusterId::from_u128(uuid::Uuid::new_v4().as_u128());
         let catalog = Catalog::open(store, config.cluster, fresh).await?;
         let metrics = Metrics::default();
-        let control = Arc::new(Control::new(catalog, config.heartbeat(), metrics.clone()).await?);
+        let control = Arc::new(Control::new(catalog, config.heartbeat(), config.bounds(), metrics.clone()).await?);
         let listener =
             TcpListener::bind(config.listen).await.with_context(|| format!("bind control API {}", config.listen))?;
         let socket = match &config.csi_socket {
@@ -105,7 +105,8 @@ impl ControlServer {
         let background = async {
             let silence = control.registry.watch_silence(&control.catalog);
             let (reaper, clones) = (reaper::run(control.clone()), watch::run(control.clone()));
-            tokio::join!(reaper, clones, forgotten::run(control.clone()), silence);
+            let (forgotten, repair) = (forgotten::run(control.clone()), repair::run(control.clone()));
+            tokio::join!(reaper, clones, forgotten, repair, silence);
         };
         let api = async { api.await.context("serve control API") };
         let all = async {

@@ -355,6 +355,30 @@ impl Cluster for Service {
         let volumes = self.0.declare_disk_lost(disk, request.proof_that_it_is_off).await?;
         Ok(Response::new(DeclareDiskLostResponse { volumes: volumes.iter().map(ToString::to_string).collect() }))
     }
+
+    async fn drain_node(&self, request: Request<DrainNodeRequest>) -> Answer<Node> {
+        let request = request.into_inner();
+        let node: NodeName = field("node", &request.node)?;
+        self.0.drain_node(&node, request.drain).await?;
+        let view = self.0.registry.nodes().await.into_iter().find(|view| view.node.name == node);
+        let view = view.ok_or_else(|| Error::not_found(format_args!("node {node}")))?;
+        Ok(Response::new(node_to_proto(view)))
+    }
+
+    async fn drain_disk(&self, request: Request<DrainDiskRequest>) -> Answer<Disk> {
+        let request = request.into_inner();
+        let disk: DiskId = field("disk", &request.disk)?;
+        self.0.drain_disk(disk, request.drain).await?;
+        let claims = self.0.catalog.claims().await.map_err(Error::from)?;
+        let view = self.0.registry.disks().await.into_iter().find(|view| view.disk.id == disk);
+        let view = view.ok_or_else(|| Error::not_found(format_args!("disk {disk}")))?;
+        Ok(Response::new(disk_to_proto(view, &claims)))
+    }
+
+    async fn safe_to_stop(&self, request: Request<SafeToStopRequest>) -> Answer<SafeToStopResponse> {
+        let node: NodeName = field("node", &request.into_inner().node)?;
+        Ok(Response::new(self.0.safe_to_stop(&node).await?))
+    }
 }
 
 type EventSender = tokio::sync::mpsc::Sender<std::result::Result<ashlar_rpc::control::Event, Status>>;
@@ -430,18 +454,18 @@ impl Membership for Service {
 impl Registry for Service {
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Answer<HeartbeatResponse> {
         let report = Report::check(request.into_inner())?;
-        let (node, settings, records) = (report.node.clone(), report.settings_versions(), report.record_versions());
+        let (settings, records) = (report.settings_versions(), report.record_versions());
         if self.0.registry.report(&self.0.catalog, report).await? {
             self.0.reap.notify_one();
             self.0.clones.notify_one();
             self.0.forgotten.notify_one();
+            self.0.repair.news.notify_one();
         }
         let cluster: ClusterId = self.0.catalog.cluster();
         let interval_ms = self.0.registry.interval().as_millis() as u64;
-        let delete_volumes = self.0.replicas_to_delete(&node).await?;
         let modify_volumes = self.0.volumes_to_modify(&settings).await?;
         let newer_records = self.0.newer_records(&records).await?;
         let cluster = cluster.to_string();
-        Ok(Response::new(HeartbeatResponse { cluster, interval_ms, delete_volumes, modify_volumes, newer_records }))
+        Ok(Response::new(HeartbeatResponse { cluster, interval_ms, modify_volumes, newer_records }))
     }
 }

@@ -6,6 +6,7 @@ mod forgotten;
 mod groups;
 mod memberships;
 mod readers;
+mod repair;
 mod services;
 mod settings;
 mod snapshots;
@@ -57,7 +58,7 @@ pub(crate) fn disk(number: u128) -> DiskId {
 async fn open(directory: &Path) -> Arc<Control> {
     let store = MetaStore::Rocks(RocksStore::open(directory).await.unwrap());
     let catalog = Catalog::open(store, None, ClusterId::from_u128(1)).await.unwrap();
-    Arc::new(Control::new(catalog, Duration::from_secs(1), Metrics::default()).await.unwrap())
+    Arc::new(Control::new(catalog, Duration::from_secs(1), Bounds::default(), Metrics::default()).await.unwrap())
 }
 
 impl World {
@@ -143,7 +144,9 @@ pub(crate) struct PlayedDatapath {
     /// Points that come too late from now on.
     lapses: AtomicUsize,
     modified: std::sync::Mutex<Vec<proto::DatapathModifyRequest>>,
+    steered: std::sync::Mutex<Vec<proto::VolumeSteer>>,
     pub(crate) expanded_to: AtomicU64,
+    address: String,
 }
 
 #[tonic::async_trait]
@@ -234,6 +237,14 @@ impl Datapath for PlayedDatapath {
         Ok(Response::new(proto::DatapathListResponse::default()))
     }
 
+    async fn steer(
+        &self,
+        request: Request<proto::DatapathSteerRequest>,
+    ) -> std::result::Result<Response<proto::DatapathSteerResponse>, Status> {
+        self.steered.lock().unwrap().extend(request.into_inner().volumes);
+        Ok(Response::new(proto::DatapathSteerResponse {}))
+    }
+
     async fn modify(
         &self,
         request: Request<proto::DatapathModifyRequest>,
@@ -246,6 +257,8 @@ impl Datapath for PlayedDatapath {
 impl World {
     /// Plays the datapath of a node, which reports.
     pub(crate) async fn play_datapath(&self, name: &str, refuses: Option<Status>) -> Arc<PlayedDatapath> {
+        let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = incoming.local_addr().unwrap().to_string();
         let played = Arc::new(PlayedDatapath {
             control: self.control.clone(),
             node: node(name),
@@ -254,14 +267,18 @@ impl World {
             holds: AtomicUsize::new(0),
             lapses: AtomicUsize::new(0),
             modified: Default::default(),
+            steered: Default::default(),
             expanded_to: AtomicU64::new(0),
+            address: address.clone(),
         });
-        let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = incoming.local_addr().unwrap().to_string();
         let server = tonic::transport::Server::builder().add_service(DatapathServer::from_arc(played.clone()));
         tokio::spawn(server.serve_with_incoming(incoming));
         self.datapath_reports(name, &address).await;
         played
+    }
+
+    pub(crate) async fn datapath_reports_again(&self, name: &str, played: &PlayedDatapath) {
+        self.datapath_reports(name, &played.address).await;
     }
 
     /// Plays the chunkserver of a node, which refuses the first `refusals` calls; tells of each deletion.

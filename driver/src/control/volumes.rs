@@ -164,6 +164,7 @@ impl Control {
             published_read_only: false,
             readers: Vec::new(),
             settled: Epoch::NONE,
+            is_repaired: false,
             source: None,
             record,
         })
@@ -201,6 +202,7 @@ impl Control {
     /// Frees the name at once; the replicas are deleted in the background. Refused while a node holds the volume.
     pub(crate) async fn delete_volume(&self, id: VolumeId) -> Result<()> {
         let _permit = self.in_flight.begin(id)?;
+        self.end_repair(id).await?;
         for _ in 0..COMMIT_TRIES_MAX {
             let seen = self.volume(id).await?;
             reading(&seen).allow_change().map_err(|refusal| about(&seen, &refusal))?;

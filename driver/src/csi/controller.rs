@@ -286,8 +286,10 @@ fn limit_of(max_entries: i32) -> Result<usize> {
 }
 
 fn published(seen: &StoredVolume) -> Vec<String> {
+    // Whoever repairs it has not got it published.
+    let holder = seen.volume.record.holder.iter().filter(|_| !seen.volume.is_repaired);
     match seen.volume.readers.as_slice() {
-        [] => seen.volume.record.holder.iter().map(ToString::to_string).collect(),
+        [] => holder.map(ToString::to_string).collect(),
         readers => readers.iter().map(ToString::to_string).collect(),
     }
 }

@@ -39,6 +39,7 @@ pub(super) fn volume(id: u128, name: &str) -> Volume {
         published_read_only: false,
         readers: Vec::new(),
         settled: Epoch::NONE,
+        is_repaired: false,
         source: None,
         record: VolumeRecord {
             cluster: CLUSTER,

@@ -118,7 +118,8 @@ impl Daemon<'_> {
                 .option("--catalog", layout.catalog())
                 .option("--listen", layout.file.control.listen.to_string())
                 .option("--csi-socket", layout.control_csi_socket())
-                .option("--metrics-listen", layout.file.control.metrics.to_string()),
+                .option("--metrics-listen", layout.file.control.metrics.to_string())
+                .maybe("--rebuild-grace-ms", layout.file.rebuild_grace_ms.map(|grace| grace.to_string())),
         };
         line.option("--state-file", state_file);
         line.0

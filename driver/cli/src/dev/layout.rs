@@ -48,6 +48,8 @@ pub struct ClusterFile {
     pub cluster: String,
     pub disk_size_bytes: u64,
     pub journal_size_bytes: Option<u64>,
+    #[serde(default)]
+    pub rebuild_grace_ms: Option<u64>,
     pub control: ControlPorts,
     pub nodes: Vec<NodePorts>,
 }
@@ -90,6 +92,7 @@ pub struct Wish<'a> {
     pub nodes: Option<u16>,
     pub disk_size: Option<ByteCount>,
     pub journal_size: Option<ByteCount>,
+    pub rebuild_grace_ms: Option<u64>,
     /// Name of a node and path of its disk.
     pub disks: &'a [(String, String)],
 }
@@ -176,6 +179,7 @@ impl Layout {
             cluster: ClusterId::from_u128(uuid::Uuid::new_v4().as_u128()).to_string(),
             disk_size_bytes: wish.disk_size.unwrap_or(ByteCount(8 << 30)).0,
             journal_size_bytes: wish.journal_size.map(|size| size.0),
+            rebuild_grace_ms: wish.rebuild_grace_ms,
             control: ControlPorts { listen: next(), metrics: next() },
             nodes: names
                 .into_iter()
@@ -232,6 +236,9 @@ impl Layout {
         }
         if let Some(size) = wish.journal_size.filter(|size| Some(size.0) != self.file.journal_size_bytes) {
             bail!("the cluster in {dir} was made with another journal size than {size} bytes");
+        }
+        if let Some(grace) = wish.rebuild_grace_ms.filter(|&grace| Some(grace) != self.file.rebuild_grace_ms) {
+            bail!("the cluster in {dir} was made with another rebuild grace than {grace} ms");
         }
         let names: Vec<String> = self.file.nodes.iter().map(|node| node.name.clone()).collect();
         for (name, wanted) in given_disks(&names, wish.disks)? {

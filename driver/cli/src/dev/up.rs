@@ -25,8 +25,13 @@ pub async fn up(dir: &Path, wish: DevUp) -> anyhow::Result<()> {
     Layout::refuse_foreign(dir)?;
     fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
     let lock = Layout::lock(dir)?;
-    let shape =
-        Wish { nodes: wish.nodes, disk_size: wish.disk_size, journal_size: wish.journal_size, disks: &wish.disks };
+    let shape = Wish {
+        nodes: wish.nodes,
+        disk_size: wish.disk_size,
+        journal_size: wish.journal_size,
+        rebuild_grace_ms: wish.rebuild_grace_ms,
+        disks: &wish.disks,
+    };
     let layout = Layout::open_or_create(dir, shape)?;
     let mut interrupts = Interrupts::listen()?;
     let work = async {

@@ -143,6 +143,7 @@ impl State {
                 datapath_rpc: String::new(),
                 chunkserver_rpc: String::new(),
                 chunkserver_data: String::new(),
+                is_draining: false,
             },
         };
         // Where the disks are counts; a datapath only fills the gap.
@@ -211,6 +212,7 @@ impl State {
             path: disk.path.clone(),
             capacity_bytes: disk.capacity_bytes,
             fate,
+            is_draining: kept.is_some_and(|kept| kept.is_draining),
         };
         if kept != Some(&next) {
             news.durable = true;

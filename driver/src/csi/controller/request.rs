@@ -284,6 +284,7 @@ mod tests {
             datapath_rpc: address.clone(),
             chunkserver_rpc: address.clone(),
             chunkserver_data: address,
+            is_draining: false,
         }
     }
 

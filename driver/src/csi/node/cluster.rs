@@ -191,7 +191,8 @@ fn state(volume: control::Volume) -> Result<VolumeState> {
             return Err(Error::new(ErrorKind::Internal, format!("the control plane gave use {}", volume.r#use)));
         }
     };
-    let holder = volume.record.map(|record| record.holder).unwrap_or_default();
+    // Whoever repairs it gives it up when it is attached.
+    let holder = volume.record.filter(|_| !volume.repaired).map(|record| record.holder).unwrap_or_default();
     Ok(VolumeState {
         size_bytes: volume.size_bytes,
         recorded,

@@ -29,6 +29,7 @@ fn a_cluster_that_exists_must_agree_with_the_wish() {
         Wish { nodes: Some(3), ..Wish::default() },
         Wish { disk_size: Some(ByteCount(1 << 30)), ..Wish::default() },
         Wish { journal_size: Some(ByteCount(1 << 20)), ..Wish::default() },
+        Wish { rebuild_grace_ms: Some(5), ..Wish::default() },
     ];
     for wish in wishes {
         assert!(Layout::open_or_create(dir.path(), wish).is_err(), "{wish:?}");
