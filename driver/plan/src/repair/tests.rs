@@ -177,6 +177,33 @@ fn a_new_node_takes_its_share_and_then_nothing_moves() {
 }
 
 #[test]
+fn a_gap_is_promised_to_one_volume_only() {
+    let mut world = World::new(4, 4, 0, 10 * GIB);
+    for number in 1..3 {
+        world.add_on(volume(number), Class::Normal, 5 * GIB, Some(node(0)), &[disk(0), disk(1), disk(2)]);
+    }
+    let mut seen = world.see();
+    seen.disks.get_mut(&disk(2)).unwrap().fate = Fate::Lost;
+    for volume in seen.volumes.values_mut() {
+        volume.members[2].state = ashlar_types::MemberState::Out { commit: ashlar_types::Lsn::ZERO };
+    }
+    let plan = planner().plan(&seen);
+    assert!(matches!(plan.steps[..], [Step::Replace { .. }]), "{:?}", plan.steps);
+    assert_eq!((plan.steps[0].volume(), plan.stuck[0].volume), (volume(1), volume(2)));
+}
+
+#[test]
+fn balance_leaves_the_replica_of_a_pod_on_its_node() {
+    let mut world = World::new(4, 4, 0, 100 * GIB);
+    for number in 1..5 {
+        world.add_on(volume(number), Class::Normal, 15 * GIB, Some(node(0)), &[disk(0), disk(1), disk(2)]);
+    }
+    world.settle(&mut planner(), 2000);
+    assert!(world.counts.widens > 0);
+    assert!(world.volumes.values().all(|volume| volume.held().any(|member| member.disk == disk(0))));
+}
+
+#[test]
 fn a_restart_in_the_middle_of_a_move_ends_it_all_the_same() {
     let (mut world, mut first) = (world(), planner());
     world.nodes.get_mut(&node(1)).unwrap().is_draining = true;

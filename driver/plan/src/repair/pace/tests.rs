@@ -83,6 +83,17 @@ fn a_burst_is_made_room_for_within_seconds() {
 }
 
 #[test]
+fn above_the_band_copies_slow_down_and_within_it_they_rest() {
+    let (bounds, rate) = (bounds(), BytesPerSecond::mib(64));
+    let at = |q: u64| {
+        let latency = Latency { now: Duration::from_micros(q), quiet: Duration::from_micros(1000) };
+        next(rate, rate, Some(latency), &bounds)
+    };
+    assert_eq!((at(1600), at(1300), at(1200)), (BytesPerSecond::mib(32), BytesPerSecond::mib(56), rate));
+    assert!(at(1100) > rate);
+}
+
+#[test]
 fn a_rate_that_nobody_uses_does_not_grow() {
     let (bounds, some) = (bounds(), Latency { now: Duration::from_micros(1), quiet: Duration::from_micros(1) });
     let rate = BytesPerSecond::mib(50);

@@ -26,7 +26,7 @@ fn twelve(seed: u64) -> World {
         );
     }
     world.disks.get_mut(&disk(0)).unwrap().fate = Fate::Failed;
-    world.yield_percent = 80;
+    world.yield_percent = 60;
     world.volumes.values_mut().for_each(|volume| volume.safe_since_ms = None);
     world
 }
