@@ -2,8 +2,10 @@
 //! it, without a device, as long as a replica that can return is not in-sync, or one is given up that the record does
 //! not call out (the writer finds that out, and makes it so).
 //!
-//! Each node has so many at most ([`super::Bounds::repairs_per_node_max`]), the most urgent ones: one that is less
-//! urgent is let go of to make room. A node with a replica is preferred, then the one with the fewest attachments.
+//! Each node has so many at most ([`super::Bounds::repairs_per_node_max`]). All together are for the most urgent
+//! volumes: where every place is taken, the least urgent of those that have one are let go of, as many as there are
+//! more urgent ones without, and no other volume changes its node. A node with a replica is preferred, then the one
+//! with the fewest attachments.
 
 use super::order::Case;
 use super::{Holder, Step, VolumeSeen, Why, grace::View};
@@ -15,8 +17,10 @@ pub(super) fn attachments(view: &View, cases: &[Case]) -> Vec<Step> {
     for holder in cases.iter().filter_map(|case| repairing(case.volume)) {
         *occupied.entry(&holder.node).or_default() += 1;
     }
-    // By the more urgent ones of those that want one: where it stands in the way of nobody.
-    let mut wanted: BTreeMap<&NodeName, usize> = BTreeMap::new();
+    let max = view.bounds.repairs_per_node_max;
+    let able = |node: &NodeName| view.seen.nodes.get(node).is_some_and(|known| known.may_attach && !known.is_silent);
+    let nodes = view.seen.nodes.keys().filter(|node| able(node) || occupied.contains_key(node));
+    let mut places = nodes.count() * max;
     let mut steps = vec![];
     for case in cases {
         let (volume, held) = (case.id, repairing(case.volume));
@@ -25,24 +29,24 @@ pub(super) fn attachments(view: &View, cases: &[Case]) -> Vec<Step> {
             steps.extend(held.map(|_| Step::StopRepair { volume, why: Why::Protected }));
             continue;
         };
-        if let Some(Holder { node, .. }) = held.filter(|holder| is_silent(view, &holder.node)) {
-            steps.push(Step::StopRepair { volume, why: Why::HolderSilent { node: node.clone() } });
-            continue;
-        }
-        let node = match held {
-            Some(holder) => Some(&holder.node),
-            None => best_node(view, case.volume, &occupied, &wanted),
-        };
-        let Some(node) = node else { continue };
-        let before = wanted.entry(node).or_default();
-        *before += 1;
-        let max = view.bounds.repairs_per_node_max;
-        let now = occupied.entry(node).or_default();
-        if held.is_some() && *before > max {
-            steps.push(Step::StopRepair { volume, why: Why::MakesRoom { node: node.clone() } });
-        } else if held.is_some() || *now < max {
-            *now += usize::from(held.is_none());
-            steps.push(Step::Repair { volume, node: node.clone(), why });
+        let has_place = places > 0;
+        places = places.saturating_sub(1);
+        match held.map(|holder| &holder.node) {
+            Some(node) if is_silent(view, node) => {
+                steps.push(Step::StopRepair { volume, why: Why::HolderSilent { node: node.clone() } });
+            }
+            Some(node) if !has_place => {
+                steps.push(Step::StopRepair { volume, why: Why::MakesRoom { node: node.clone() } });
+            }
+            Some(node) => steps.push(Step::Repair { volume, node: node.clone(), why }),
+            None if has_place => {
+                let free = view.seen.nodes.keys().filter(|node| able(node));
+                let free = free.filter(|node| occupied.get(node).is_none_or(|&now| now < max));
+                let Some(node) = best_of(view, case.volume, free, &occupied) else { continue };
+                *occupied.entry(node).or_default() += 1;
+                steps.push(Step::Repair { volume, node: node.clone(), why });
+            }
+            None => {}
         }
     }
     steps
@@ -71,17 +75,12 @@ fn reason(view: &View, volume: &VolumeSeen) -> Option<Why> {
     (members > 0 && view.safe(volume) > 0).then_some(Why::Unreachable { members })
 }
 
-/// A node for a volume that has none: one with room, or one that will have it when others have made it.
-fn best_node<'a>(
-    view: &View<'a>,
+fn best_of<'a>(
+    view: &View,
     volume: &VolumeSeen,
+    free: impl Iterator<Item = &'a NodeName>,
     occupied: &BTreeMap<&NodeName, usize>,
-    wanted: &BTreeMap<&NodeName, usize>,
 ) -> Option<&'a NodeName> {
-    let max = view.bounds.repairs_per_node_max;
-    let count = |of: &BTreeMap<&NodeName, usize>, node: &NodeName| of.get(node).copied().unwrap_or(0);
-    let able = view.seen.nodes.iter().filter(|(_, known)| known.may_attach && !known.is_silent);
-    let free = able.filter(|(node, _)| count(wanted, node) < max).map(|(node, _)| node);
     let has_replica = |node: &NodeName| volume.held().any(|(_, member)| member.node == *node && view.is_safe(member));
-    free.min_by_key(|node| (count(occupied, node) >= max, !has_replica(node), count(occupied, node), *node))
+    free.min_by_key(|node| (!has_replica(node), occupied.get(node).copied().unwrap_or(0), *node))
 }

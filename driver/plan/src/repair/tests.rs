@@ -71,6 +71,32 @@ fn a_detached_volume_is_attached_for_repair_and_let_go_of() {
 }
 
 #[test]
+fn a_node_repairs_so_many_volumes_and_the_most_urgent_ones() {
+    let mut world = World::new(4, 4, 0, 100 * GIB);
+    let places = [disk(0), disk(1), disk(2)];
+    (1..7).for_each(|number| world.add_on(volume(number), Class::Low, 4 * GIB, None, &places));
+    world.disks.get_mut(&disk(2)).unwrap().fate = Fate::Failed;
+    world.nodes.get_mut(&node(2)).unwrap().down_since_ms = Some(0);
+    let mut planner = Planner::new(Bounds { repairs_per_node_max: 1, ..Bounds::default() });
+    let attached = |world: &World| world.volumes.values().filter(|volume| volume.by_repair).count();
+    for _ in 0..5 {
+        world.look(&mut planner);
+        assert!(attached(&world) <= 3, "three nodes, one each");
+    }
+    assert_eq!(attached(&world), 3);
+    let urgent = world.volumes.values_mut().find(|volume| volume.record.holder.is_none()).unwrap();
+    urgent.class = Class::Critical;
+    let urgent = urgent.record.volume;
+    let stopped = world.look(&mut planner).steps;
+    let makes_room = |step: &Step| matches!(step, Step::StopRepair { why: Why::MakesRoom { .. }, .. });
+    assert_eq!(stopped.iter().filter(|step| makes_room(step)).count(), 1);
+    world.look(&mut planner);
+    assert!(world.volumes[&urgent].by_repair && attached(&world) == 3);
+    world.settle(&mut planner, 2000);
+    assert!(attached(&world) == 0 && world.volumes.values().all(|volume| world.safe(volume) == 3));
+}
+
+#[test]
 fn a_new_disk_that_dies_while_it_is_filled_is_replaced_though_nobody_holds_the_volume() {
     let (mut world, mut planner) = (world(), planner());
     world.disks.get_mut(&disk(2)).unwrap().fate = Fate::Failed;
