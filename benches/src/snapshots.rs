@@ -1,6 +1,6 @@
 //! What snapshots cost: taking one, the first overwrite after it, reading below many of them, holding a group,
-//! exporting what changed. Everything is Ashlar beside Ashlar: with and without, in turns short enough that the machine's noise
-//! hits both.
+//! exporting what changed. Everything is Ashlar beside Ashlar: with and without, in turns short enough that the
+//! machine's noise hits both.
 
 mod changed;
 mod guest;

@@ -242,24 +242,16 @@ impl Runtime {
             Command::Unanswered { volume, epoch, proposal } => {
                 self.feed_writer(volume, epoch, Event::Unanswered { proposal });
             }
-            Command::Refresh { volume } => {
-                if let Some(hosted) = self.volumes.get_mut(&volume) {
-                    hosted.ask_record(&mut self.io);
-                }
-            }
+            Command::Refresh { volume } => self.tell(volume, |hosted, io| hosted.ask_record(io)),
             Command::Modify { volume, settings, done } => {
                 let hosted = self.volumes.get_mut(&volume);
                 answer(done, hosted.map(|hosted| hosted.modify(&mut self.io, settings)).is_some());
             }
             Command::Steer { volume, bytes_per_second, let_go } => {
-                if let Some(hosted) = self.volumes.get_mut(&volume) {
-                    hosted.steer(&mut self.io, bytes_per_second, let_go);
-                }
+                self.tell(volume, |hosted, io| hosted.steer(io, bytes_per_second, let_go));
             }
             Command::Record { volume, record, addresses } => {
-                if let Some(hosted) = self.volumes.get_mut(&volume) {
-                    hosted.adopt(&mut self.io, record, addresses);
-                }
+                self.tell(volume, |hosted, io| hosted.adopt(io, record, addresses));
             }
             Command::Grow { volume, record, addresses, done } => {
                 let size = self.volumes.get_mut(&volume).map(|hosted| hosted.grow(&mut self.io, record, addresses));
@@ -278,6 +270,13 @@ impl Runtime {
                 answer(done, self.volumes.values().map(Hosted::report).collect());
             }
             Command::Stop => unreachable!("the loop ends before"),
+        }
+    }
+
+    /// No matter if the volume is not here.
+    fn tell(&mut self, volume: VolumeId, what: impl FnOnce(&mut Hosted, &mut Io)) {
+        if let Some(hosted) = self.volumes.get_mut(&volume) {
+            what(hosted, &mut self.io);
         }
     }
 

@@ -26,7 +26,7 @@ use crate::limits::Limiter;
 use crate::metrics::{Operation, VolumeMetrics};
 use crate::settings::Settings;
 use ashlar_reactor::{LinkId, now};
-use ashlar_types::{DiskId, Duration, Epoch, Instant, VolumeId, VolumeRecord};
+use ashlar_types::{DiskId, Duration, Epoch, Instant, VolumeId};
 use ashlar_volume::{Action, Core, Ending, Event, GuestOp, Notice, Tag};
 use ashlar_wire::{FrameHeader, Reply, decode_reply};
 use bytes::Bytes;

@@ -21,13 +21,13 @@
 mod links;
 mod pieces;
 
-use crate::config::{Config, MEMBERS_MAX};
+use crate::config::Config;
 use crate::guest::{Guest, range_fault};
 use crate::layout::held_by_chunks;
 use crate::links::{connect_due, disconnect_all};
 use crate::member::Member;
 use crate::{Action, Ending, Event, GuestError, GuestOp, MemberStatus, Notice, SnapshotError, Tag, VolumeStatus};
-use ashlar_types::{ByteCount, Duration, Epoch, Geometry, Instant, Lsn, VolumeId, VolumeRecord};
+use ashlar_types::{ByteCount, Duration, Epoch, Geometry, Instant, Lsn, MEMBERS_MAX, VolumeId, VolumeRecord};
 use bytes::Bytes;
 use pieces::Pieces;
 
@@ -109,6 +109,8 @@ impl Reader {
             Event::Tick => self.check_silence(now, out),
             // Of the writer that this node was when it made the volume ready: a reader proposes nothing.
             Event::Answer { .. } | Event::Unanswered { .. } => {}
+            // A writer's matters.
+            Event::LetGo { .. } | Event::Pace { .. } => {}
         }
         self.maintain(now, out);
     }

@@ -104,6 +104,7 @@ fn volume(seen: &Seen, number: u64, claim: u64, disks: &[DiskId]) -> VolumeSeen 
         replicas: 3,
         min_replicas: 2,
         wish: Wish::default(),
+        buried: Vec::new(),
         is_flat: true,
         members: disks.iter().map(member).collect(),
         chunks: vec![ChunkRun { first: ChunkIndex(0), count: (claim / CHUNK_BYTES) as u32, members: vec![0, 1, 2] }],

@@ -102,7 +102,7 @@ impl Control {
         attached
     }
 
-    async fn attach_device(&self, id: VolumeId, node: &NodeName, show: Show) -> Result<Device> {
+    pub(super) async fn attach_device(&self, id: VolumeId, node: &NodeName, show: Show) -> Result<Device> {
         if !show.read_only && !show.keeps_use {
             self.use_raw(id).await?;
         }

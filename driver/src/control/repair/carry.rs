@@ -3,14 +3,14 @@
 
 use super::seen::{Look, Measured};
 use crate::control::attachment::{DetachMode, Show};
-use crate::control::daemons::{ATTACH_TIMEOUT, CALL_TIMEOUT, refused, timed};
+use crate::control::daemons::{CALL_TIMEOUT, refused, timed};
 use crate::control::membership::event;
 use crate::control::{COMMIT_TRIES_MAX, Control, raced};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use ashlar_catalog::{CatalogErrorKind, Event, StoredVolume};
 use ashlar_plan::membership::{self, Refusal};
 use ashlar_plan::repair::{Planner, Seen, Step, Why};
-use ashlar_rpc::control::{DatapathAttachRequest, DatapathSteerRequest, Frontend, VolumeSteer};
+use ashlar_rpc::control::{AttachRole, DatapathSteerRequest, Frontend, VolumeSteer};
 use ashlar_types::{DiskId, Member, MemberState, NodeName, VolumeId, VolumeRecord};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -217,22 +217,12 @@ impl Control {
             let told = event("repair-begun", text, &next).of_node(node);
             self.catalog.change_repair(&seen, next, true, vec![told]).await?;
         }
-        let show = Show { frontend: Frontend::None, read_only: true, keeps_use: true };
-        let attached = self.attach_for_repair(id, node, show).await;
+        let show = Show { frontend: Frontend::None, read_only: true, keeps_use: true, role: AttachRole::Writer };
+        let attached = self.attach_device(id, node, show).await.map(drop);
         if attached.is_err() {
             self.end_repair(id).await?;
         }
         attached
-    }
-
-    async fn attach_for_repair(&self, id: VolumeId, node: &NodeName, show: Show) -> Result<()> {
-        let Some((address, true)) = self.registry.datapath(node).await else {
-            return Err(Error::new(ErrorKind::Unavailable, format!("the datapath of node {node} is silent")));
-        };
-        let Show { frontend, read_only, .. } = show;
-        let request = DatapathAttachRequest { volume: id.to_string(), frontend: frontend as i32, read_only };
-        let attached = self.daemons.datapath(&address)?.attach(timed(request, ATTACH_TIMEOUT)).await;
-        attached.map(drop).map_err(|status| refused(&format!("datapath of node {node}"), status))
     }
 
     async fn stop_repair(&self, id: VolumeId) -> Result<()> {
