@@ -138,10 +138,13 @@ impl World {
         }
     }
 
-    /// On a disk that may have bad blocks, versions wait until these are repaired.
+    /// On a disk that may have bad blocks, versions wait until these are repaired; and where the last writer was replaced
+    /// by a grant that nobody heard of, it could not close, and the next one is waited for.
     fn kept_for_nobody(&self) -> Option<(Vol, Disk, u64)> {
-        let replicas =
-            self.volumes().flat_map(|volume| self.in_sync(volume).into_iter().map(move |disk| (volume, disk)));
+        let replicas = self
+            .volumes()
+            .filter(|&volume| kept_detached(self.catalog.record(volume)).is_some())
+            .flat_map(|volume| self.in_sync(volume).into_iter().map(move |disk| (volume, disk)));
         replicas.filter(|(_, disk)| *disk != self.rotten).find_map(|(volume, disk)| {
             let engine = &self.servers[disk.index()].process.as_ref()?.engine;
             let all = (ChunkIndex(0), ChunkIndex(self.chunks(volume)));
