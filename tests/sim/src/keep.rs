@@ -138,8 +138,8 @@ impl World {
         }
     }
 
-    /// On a disk that may have bad blocks, versions wait until these are repaired. Where the last writer was replaced by
-    /// a grant that nobody heard of, it could not close, and the next one is waited for.
+    /// On a disk that may have bad blocks, versions wait until these are repaired; where the last writer was replaced
+    /// by a grant that nobody heard of, it could not close, and the next one is waited for.
     fn kept_for_nobody(&self) -> Option<(Vol, Disk, u64)> {
         let replicas = self
             .volumes()
