@@ -428,7 +428,12 @@ mod tests {
         control::Volume {
             r#use: control::Use::Used as i32,
             record: Some(control::VolumeRecord {
-                members: vec![member("d1", control::MemberState::InSync), member("d2", control::MemberState::Syncing)],
+                members: vec![
+                    member("d1", control::MemberState::InSync),
+                    member("d2", control::MemberState::Syncing),
+                    member("gave its chunks away", control::MemberState::Out),
+                ],
+                chunks: vec![control::ChunkRun { first_chunk: 0, count: 1, members: vec![0, 1] }],
                 ..Default::default()
             }),
             attached: Some(control::AttachedVolume { members: vec![status], ..Default::default() }),

@@ -118,6 +118,8 @@ proptest! {
             let reading = Reading { record: &before, readers: &readers, settled };
             let was_read = readers.iter().any(|reader| reading.allow_reading(reader).is_ok());
             let serves = record.served == record.epoch && record.served > Epoch::NONE;
+            // Who closed is followed by nobody under its epoch, whoever the volume is reserved for since.
+            let is_open = record.holder.is_some() && !(record.clean && serves);
             let readers_next = match step {
                 0 => reading.add(node).unwrap_or(readers.clone()),
                 1 => reading.remove(Some(node)),
@@ -128,11 +130,11 @@ proptest! {
                     record = reserve(&record, node).unwrap_or(record);
                 }
                 3 if reading.allow_grant(node).is_ok() => record = grant(&record, node).unwrap_or(record),
-                4 if record.holder.is_some() && record.epoch > Epoch::NONE => {
+                4 if is_open && record.epoch > Epoch::NONE => {
                     record = proposed(&record, Change::OpenDirty);
                 }
                 5 => settled = reading.settle(node).unwrap_or(settled),
-                6 if serves && record.holder.is_some() => record = proposed(&record, Change::CloseClean),
+                6 if serves && is_open => record = proposed(&record, Change::CloseClean),
                 7 => record = release_by_force(&record),
                 _ => {}
             }
