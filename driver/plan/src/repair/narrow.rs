@@ -29,7 +29,7 @@ fn leaver(view: &View, id: VolumeId, volume: &VolumeSeen, moves: &Moves) -> Opti
     if let Some(gone) = spare().filter(overtaken).min_by_key(|member| member.disk) {
         return Some((gone.disk, Why::Overtaken { disk: gone.disk }));
     }
-    let planned = moves.leaving(id);
+    let planned = moves.leaving(id).filter(|&disk| spare().any(|member| member.disk == disk));
     let key = |member: &&MemberSeen| {
         let is_local = volume.holder.as_ref().is_some_and(|holder| !holder.is_repair && holder.node == member.node);
         let is_planned = planned == Some(member.disk);

@@ -298,11 +298,13 @@ impl World {
         }
     }
 
-    /// Looks until nothing is left to do, `looks_max` times at most.
+    /// Looks until nothing is left to do, `looks_max` times at most. What writers do after a look shows at the next one.
     pub(super) fn settle(&mut self, planner: &mut Planner, looks_max: usize) -> Plan {
+        let mut idle = 0;
         for _ in 0..looks_max {
             let plan = self.look(planner);
-            if plan.steps.is_empty() && !self.grace_runs(&planner.bounds) {
+            idle = if plan.steps.is_empty() && !self.grace_runs(&planner.bounds) { idle + 1 } else { 0 };
+            if idle == 2 {
                 return plan;
             }
         }
