@@ -35,7 +35,8 @@ impl Control {
         planner: &mut Planner,
         measured: &mut Measured,
     ) -> Result<bool> {
-        let look = self.look_at_everything(measured, self.repair_clock()).await?;
+        let grace = self.repair.bounds.grace;
+        let look = self.look_at_everything(measured, self.repair_clock(), grace).await?;
         let plan = planner.plan(&look.seen);
         let mut steers = Steers::default();
         for step in &plan.steps {
@@ -64,7 +65,8 @@ impl Control {
         if !news.is_empty() {
             self.catalog.append_events(news).await?;
         }
-        let is_awaited = look.seen.nodes.values().any(|node| node.is_silent || node.is_draining)
+        let is_awaited = measured.awaits_disks()
+            || look.seen.nodes.values().any(|node| node.is_silent || node.is_draining)
             || look.seen.volumes.values().any(|volume| volume.fewest_in_sync() < volume.replicas);
         Ok(is_busy || is_awaited)
     }
@@ -100,7 +102,11 @@ impl Control {
                 self.change_holders(&look.volumes[&volume], changed, ("replica-gone", text, *disk)).await
             }
             Step::Repair { node, why, .. } => {
-                self.in_background(volume, Repairing::Begin { node: node.clone(), why: why.clone() });
+                // Said again as long as it is wanted; its datapath tells that it has it.
+                let is_there = self.registry.attached(volume, Some(node)).await.is_some();
+                if !is_there || !look.volumes[&volume].volume.is_repaired {
+                    self.in_background(volume, Repairing::Begin { node: node.clone(), why: why.clone() });
+                }
                 Ok(())
             }
             Step::StopRepair { .. } => {
@@ -198,9 +204,8 @@ impl Control {
                 Repairing::End => control.stop_repair(volume).await,
             };
             control.repair.moving().remove(&volume);
-            match done {
-                Ok(()) => control.repair.news.notify_one(),
-                Err(error) => tracing::warn!(%volume, %error, "attach or detach for repair, to be decided anew"),
+            if let Err(error) = done {
+                tracing::warn!(%volume, %error, "attach or detach for repair, to be decided anew");
             }
         });
     }

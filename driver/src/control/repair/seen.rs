@@ -21,6 +21,8 @@ const SMOOTH: u64 = 4;
 pub(in crate::control) struct Measured {
     copies: BTreeMap<(VolumeId, DiskId), Copying>,
     operations: BTreeMap<VolumeId, u64>,
+    /// Disks that their chunkservers do not name though they report, and since when.
+    missing: BTreeMap<DiskId, Instant>,
     quiet: BTreeMap<NodeName, Duration>,
 }
 
@@ -38,7 +40,14 @@ pub(super) struct Look {
 }
 
 impl Control {
-    pub(super) async fn look_at_everything(&self, measured: &mut Measured, now: Instant) -> Result<Look> {
+    /// A disk that its chunkserver does not name has failed when that has been so for `grace`: a chunkserver that has
+    /// just started may not have read it yet.
+    pub(super) async fn look_at_everything(
+        &self,
+        measured: &mut Measured,
+        now: Instant,
+        grace: Duration,
+    ) -> Result<Look> {
         let claims = self.catalog.claims().await?;
         let mut buried: BTreeMap<VolumeId, Vec<DiskId>> = BTreeMap::new();
         for tombstone in self.tombstones().await? {
@@ -63,7 +72,7 @@ impl Control {
                 capacity: ByteCount(view.disk.capacity_bytes),
                 claimed: claims.of(view.disk.id),
                 used: ByteCount(view.disk.capacity_bytes.saturating_sub(view.free.0)),
-                fate: fate_of(view, is_silent),
+                fate: fate_of(view, measured.is_missing(view, is_silent, now, grace)),
                 busy_permille: 0,
             };
             seen.disks.insert(view.disk.id, disk);
@@ -101,12 +110,11 @@ impl Control {
     }
 }
 
-/// A disk that its chunkserver does not name, while it reports, is not there.
-fn fate_of(view: &DiskView, node_is_silent: bool) -> Fate {
+fn fate_of(view: &DiskView, is_missing: bool) -> Fate {
     match view.health {
         DiskHealth::Lost => Fate::Lost,
         DiskHealth::Failed => Fate::Failed,
-        DiskHealth::Silent if !node_is_silent => Fate::Failed,
+        DiskHealth::Silent if is_missing => Fate::Failed,
         DiskHealth::Online | DiskHealth::Silent if view.disk.is_draining => Fate::Draining,
         DiskHealth::Online | DiskHealth::Silent => Fate::Usable,
     }
@@ -119,6 +127,19 @@ pub(crate) fn replicas_of(volume: &Volume) -> u8 {
 }
 
 impl Measured {
+    fn is_missing(&mut self, view: &DiskView, node_is_silent: bool, now: Instant, grace: Duration) -> bool {
+        if view.health != DiskHealth::Silent || node_is_silent {
+            self.missing.remove(&view.disk.id);
+            return false;
+        }
+        now.since(*self.missing.entry(view.disk.id).or_insert(now)) >= grace
+    }
+
+    /// A disk may turn out to be gone when its time is over.
+    pub(super) fn awaits_disks(&self) -> bool {
+        !self.missing.is_empty()
+    }
+
     fn volume(&mut self, volume: &Volume, report: Option<&AttachedVolume>, now: Instant) -> VolumeSeen {
         let (class, replicas) = (volume.settings.class, replicas_of(volume));
         let mut seen = VolumeSeen::of(&volume.record, class, replicas, volume.claim(), volume.is_repaired);

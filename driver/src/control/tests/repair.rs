@@ -75,6 +75,30 @@ async fn a_member_that_is_out_on_a_silent_node_is_replaced_with_claim_and_tombst
 }
 
 #[tokio::test]
+async fn a_disk_that_its_chunkserver_does_not_name_yet_has_its_grace() {
+    let world = World::with_nodes(4).await;
+    let id = world.create("a").await.volume.id();
+    let played = world.play_datapath("n1", None).await;
+    world.control.attach(id, &node("n1"), shown(Frontend::Nbd)).await.unwrap();
+    let record = world.record(id).await;
+    let out = *holders(&record).iter().find(|&&disk| disk != super::disk(1)).unwrap();
+    let eject = Change::Eject { disks: vec![out], commit: Lsn::ZERO, reason: "silent".to_owned() };
+    world.control.propose(id, record.epoch, record.version, &eject).await.unwrap();
+    // It has just started, and has not read its disk.
+    let mut beat = chunkserver_beat(out.as_u128(), NOWHERE);
+    let Some(heartbeat_request::Daemon::Chunkserver(chunkserver)) = &mut beat.daemon else { unreachable!() };
+    chunkserver.disks.clear();
+    world.report(beat).await.unwrap();
+    world.datapath_reports_again("n1", &played).await;
+    let (mut planner, mut measured) = (Planner::new(Bounds::default()), Measured::default());
+    for _ in 0..5 {
+        assert!(world.control.look(&mut planner, &mut measured).await.unwrap(), "looked at again soon");
+    }
+    assert!(holders(&world.record(id).await).contains(&out), "it will return");
+    assert!(world.control.safe_to_stop(&node("n1")).await.unwrap().reasons.len() == 1, "and is not there now");
+}
+
+#[tokio::test]
 async fn nothing_is_done_for_a_cluster_in_good_health() {
     let world = World::with_nodes(4).await;
     let id = world.create("a").await.volume.id();
