@@ -298,7 +298,7 @@ impl World {
         }
     }
 
-    /// Looks until nothing is left to do, `looks_max` times at most. What writers do after a look shows at the next one.
+    /// Looks until nothing is left to do, `looks_max` times at most. What writers do after a look shows at the next.
     pub(super) fn settle(&mut self, planner: &mut Planner, looks_max: usize) -> Plan {
         let mut idle = 0;
         for _ in 0..looks_max {
