@@ -107,6 +107,7 @@ impl Heartbeat {
         Event {
             time_ms: event.time_ms,
             kind: event.kind.to_owned(),
+            volume: event.volume.map(|volume| volume.to_string()).unwrap_or_default(),
             disk: event.disk.map(|disk| disk.to_string()).unwrap_or_default(),
             node: self.node.to_string(),
             text: event.text.clone(),

@@ -65,6 +65,17 @@ const COUNTERS: &[DiskMetric] = &[
     counter!("filled_blocks", "Blocks copied from another replica", filled_blocks),
     counter!("duplicate_writes", "Writes that were there already", duplicates),
     counter!("replayed_records", "Journal records replayed at the start", replayed_records),
+    counter!("scrubbed", "Bytes read by scrub", bytes scrubbed_bytes),
+    counter!("scrub_retries", "Blocks that scrub read a second time", scrub_retries),
+    counter!("scrub_rounds", "Rounds of scrub that ended since the disk was formatted", None, |disk| {
+        of_status(disk, |status| status.scrub.rounds)
+    }),
+    counter!("found_bad_blocks", "Blocks found bad, by scrub or reads, since the disk was formatted", None, |disk| {
+        of_status(disk, |status| status.scrub.found_blocks)
+    }),
+    counter!("mended_blocks", "Blocks repaired since the disk was formatted", None, |disk| {
+        of_status(disk, |status| status.scrub.repaired_blocks)
+    }),
     counter!("lost_blocks", "Blocks whose content was found lost", lost_blocks),
 ];
 
@@ -88,6 +99,15 @@ const GAUGES: &[DiskMetric] = &[
     }),
     counter!("replicas", "Replicas on the disk", None, |disk| {
         of_status(disk, |status| status.replicas.iter().filter(|replica| !replica.deleted).count() as u64)
+    }),
+    counter!("bad_blocks", "Blocks that are known to be bad", None, |disk| {
+        of_status(disk, |status| status.scrub.bad_blocks)
+    }),
+    counter!("scrub_round_slots", "Slots that the present round of scrub has verified", None, |disk| {
+        of_status(disk, |status| status.scrub.slots)
+    }),
+    counter!("scrub_round_age", "Time in service since the round began", Some(Unit::Seconds), |disk| {
+        of_status(disk, |status| status.scrub.elapsed.as_secs())
     }),
     counter!("stale_slots", "Slots that await a copy", None, |disk| {
         of_status(disk, |status| status.replicas.iter().map(|replica| replica.stale_slots).sum())

@@ -54,7 +54,7 @@ pub fn run(config: &RunConfig) -> Result<(), Error> {
     let links_max = descriptors::links_max()?;
     let (disks, failed) = open_disks(config)?;
     let mut reactor = Reactor::new(ReactorConfig { links_max, ..ReactorConfig::default() })?;
-    let (mut host, handle) = Host::start(config.cluster, disks, failed, &mut reactor)?;
+    let (mut host, handle) = Host::start(config.cluster, config.scrub_period, disks, failed, &mut reactor)?;
     if host.disk_states().all(|(_, _, failure)| failure.is_some()) {
         let reasons: Vec<&str> = host.disk_states().filter_map(|(_, _, failure)| failure).collect();
         return Err(Error::NoDisk(reasons.join("; ")));

@@ -1,7 +1,7 @@
 //! The control API of a chunkserver: what the control plane and people ask it. Never on the path of an I/O.
 
 use crate::serve::{CloneError, CloneOrder, DiskSnapshot, HostGone, HostHandle, ReplicaError};
-use ashlar_engine::{CloneRefusal, Deleted, ReplicaStatus, Space};
+use ashlar_engine::{CloneRefusal, Deleted, EngineStatus, ReplicaStatus, Space};
 use ashlar_rpc::control::chunkserver_server::Chunkserver;
 use ashlar_rpc::control::{
     self, ChunkserverStatus, ChunkserverStatusRequest, CloneReplicaRequest, CloneReplicaResponse, DeleteReplicaRequest,
@@ -113,6 +113,23 @@ pub(crate) fn disk_to_proto(disk: &DiskSnapshot, node: &NodeName, address: Socke
         last_heartbeat_ms: 0,
         path: disk.path.display().to_string(),
         draining: false,
+        scrub: disk.status.as_ref().map(scrub_to_proto),
+    }
+}
+
+fn scrub_to_proto(status: &EngineStatus) -> control::DiskScrub {
+    let scrub = &status.scrub;
+    control::DiskScrub {
+        period_ms: scrub.period.map_or(0, |period| period.as_millis() as u64),
+        elapsed_ms: scrub.elapsed.as_millis() as u64,
+        slots_verified: scrub.slots,
+        slots_used: u64::from(status.slots_used),
+        rounds: scrub.rounds,
+        last_ended_ms: scrub.ended_unix_ms,
+        found_blocks: scrub.found_blocks,
+        found_lately_blocks: scrub.found_lately_blocks,
+        repaired_blocks: scrub.repaired_blocks,
+        bad_blocks: scrub.bad_blocks,
     }
 }
 

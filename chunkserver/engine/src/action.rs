@@ -1,7 +1,7 @@
 //! Everything that an engine asks its shell to do. The shell decides nothing.
 
 use crate::{LinkId, OpToken};
-use ashlar_types::{ByteCount, ByteOffset};
+use ashlar_types::{ByteCount, ByteOffset, ChunkIndex, SlotIndex, VolumeId};
 use ashlar_wire::ReplyFrame;
 use bytes::Bytes;
 
@@ -104,6 +104,18 @@ pub enum Action {
     Recovered {
         replayed_records: u64,
         lost_blocks: u64,
+    },
+    /// Scrub has found blocks bad, a bit for each, of which nobody knew. They are listed to the volume's writer.
+    ScrubFound {
+        volume: VolumeId,
+        chunk: ChunkIndex,
+        slot: SlotIndex,
+        blocks: u16,
+    },
+    /// Every block was looked at.
+    ScrubEnded {
+        slots: u64,
+        found_blocks: u64,
     },
     /// The disk's life as a replica ended. Said once.
     Failed {

@@ -61,17 +61,27 @@ impl Engine {
         idle.min(self.checkpoint.last_end + self.config.checkpoint_interval)
     }
 
+    /// When scrub wants one, if nothing else does.
+    pub(crate) fn scrub_save_due(&self) -> Instant {
+        let may_begin = self.recovery.is_none() && self.failed.is_none();
+        let is_idle = may_begin && matches!(self.checkpoint.state, State::Idle) && self.journal.is_quiet();
+        if is_idle { self.scrub.save_due() } else { Instant::FAR }
+    }
+
     pub(crate) fn checkpoint_step(&mut self, out: &mut Vec<Action>) {
         if self.recovery.is_none() && matches!(self.checkpoint.state, State::Idle) && self.is_checkpoint_due() {
             let until = self.journal.durable();
-            self.begin_checkpoint(until, self.ring.position_after(until));
+            // With nothing to cover it is for scrub, and the ring is at rest.
+            let is_clean = until == self.checkpoint.covered;
+            let position = if is_clean { self.ring.head() } else { self.ring.position_after(until) };
+            self.begin_checkpoint(until, position);
         }
         self.apply_some(out);
     }
 
     fn is_checkpoint_due(&self) -> bool {
         if self.journal.durable() == self.checkpoint.covered {
-            return false;
+            return self.now >= self.scrub_save_due();
         }
         let ring_part = self.ring.bytes() / 100 * u64::from(self.config.checkpoint_ring_percent);
         let places = &self.store.places;
@@ -84,7 +94,8 @@ impl Engine {
     /// Begins a checkpoint of the store as it is: after batch `until`, whose follower stands at `position`.
     pub(crate) fn begin_checkpoint(&mut self, until: Sequence, position: Position) {
         assert!(matches!(self.checkpoint.state, State::Idle) && until >= self.checkpoint.covered);
-        let edits = Dirty::take_edits(&mut self.store, position, self.superblock.disk);
+        let mut edits = Dirty::take_edits(&mut self.store, position, self.superblock.disk);
+        edits.extend(self.take_scrub_edit());
         let plan = Plan { until, edits };
         self.checkpoint.wanted = false;
         // What recovery found may have come from a process that died before it was durable: seen is not yet safe.

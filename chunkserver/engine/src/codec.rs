@@ -1,11 +1,16 @@
 //! Bounds-checked little-endian reading and writing of hand-laid structures. Reading past the end is an error, never
 //! a panic.
 
-use ashlar_types::{Crc32, Lsn, VolumeId};
+use ashlar_types::{CHUNKS_MAX, ChunkIndex, Crc32, Lsn, VolumeId};
 
 /// The bytes ended before the structure did, or a field has a value that it cannot have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
+
+/// An index that a chunk can have.
+pub(crate) fn checked_chunk(chunk: u32) -> Result<ChunkIndex, Malformed> {
+    if chunk < CHUNKS_MAX { Ok(ChunkIndex(chunk)) } else { Err(Malformed) }
+}
 
 pub(crate) struct Source<'a> {
     left: &'a [u8],

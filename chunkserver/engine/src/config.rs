@@ -26,6 +26,19 @@ pub(crate) const EARLY_EVENTS_MAX: usize = 8192;
 pub(crate) const EARLY_DATA_BYTES_MAX: usize = SESSION_DATA_BYTES_MAX;
 /// Slots looked at for one page of a listing: bounds the time that a listing holds up everything else.
 pub(crate) const LIST_SLOTS_MAX: usize = 1 << 16;
+/// Versions of which bad blocks are remembered; of 24 bytes each, and as much in the index.
+pub(crate) const BAD_SLOTS_MAX: usize = 1 << 16;
+/// Scrub that is late looks at so many slots, at most, in the time of one.
+pub(crate) const SCRUB_CATCH_UP_MAX: u32 = 4;
+/// Between two of its reads, whatever the period: 32 MiB/s.
+pub(crate) const SCRUB_PAUSE_MIN: Duration = Duration::from_millis(2);
+/// After a start it looks at its first slot no later than this, so that a disk that is restarted often gets on too.
+pub(crate) const SCRUB_BEGINS_AFTER: Duration = Duration::from_secs(60);
+/// How long what it has come to may wait for a checkpoint, if nothing else calls for one; and what it has found.
+pub(crate) const SCRUB_SAVED_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const SCRUB_NEWS_SAVED_WITHIN: Duration = Duration::from_secs(1);
+/// Slots of a round that are told one by one; of the others the round's end tells how many they were.
+pub(crate) const SCRUB_TOLD_MAX: u32 = 32;
 /// Fewest places kept back for copies, repairs and overwrites.
 pub(crate) const RESERVE_SLOTS_MIN: u32 = 2 * (BLOCKS_PER_FRAME_MAX / BLOCKS_PER_SLOT + 1);
 
@@ -55,6 +68,10 @@ pub struct EngineConfig {
     /// Size and number of the reads of recovery.
     pub recover_read_bytes: u64,
     pub recover_read_depth: u32,
+    /// Every block is compared with its checksum once in this time that the disk is in service; none: never.
+    pub scrub_period: Option<Duration>,
+    /// The time of day when the engine is made, in milliseconds since 1970: for people, nothing is decided by it.
+    pub started_unix_ms: u64,
 }
 
 impl Default for EngineConfig {
@@ -68,6 +85,8 @@ impl Default for EngineConfig {
             reserve_permille: 10,
             recover_read_bytes: 1 << 20,
             recover_read_depth: 4,
+            scrub_period: None,
+            started_unix_ms: 0,
         }
     }
 }
@@ -81,6 +100,7 @@ impl EngineConfig {
             _ if self.apply_depth == 0 || self.apply_depth_busy == 0 => Some("an apply depth is zero"),
             _ if reads == 0 || !reads.is_multiple_of(BLOCK_BYTES) => Some("recover_read_bytes is not whole blocks"),
             _ if self.recover_read_depth == 0 => Some("recover_read_depth is zero"),
+            _ if self.scrub_period.is_some_and(|period| period.is_zero()) => Some("scrub_period is zero"),
             _ if self.reserve_permille > 500 => Some("reserve_permille is above 500"),
             _ => None,
         }

@@ -21,11 +21,12 @@ use crate::reclaim::Reclaim;
 use crate::recover::Recovery;
 use crate::request::data_bytes;
 use crate::ring::Ring;
+use crate::scrub::Scrub;
 use crate::session::{ReplyTo, Sessions};
-use crate::status::{Counters, EngineStatus, ReplicaStatus};
+use crate::status::Counters;
 use crate::store::{Outcome, Store};
 use crate::superblock::Superblock;
-use ashlar_types::{BlockIndex, ByteCount, ByteOffset, Epoch, Instant, Lsn, Mutant, SLOT_BYTES, Slip, VolumeId};
+use ashlar_types::{BlockIndex, ByteOffset, Epoch, Instant, Lsn, Mutant, Slip, VolumeId};
 use ashlar_wire::limits::REASON_BYTES_MAX;
 use ashlar_wire::{Frame, Opened, Refusal, Reply, RequestFrame, Status};
 use bytes::Bytes;
@@ -70,6 +71,9 @@ pub(crate) enum Op {
     Flatten {
         run: Range<usize>,
     },
+    Scrub {
+        looks: Range<usize>,
+    },
     /// What recovery has read is written again.
     Secure,
 }
@@ -92,6 +96,7 @@ pub struct Engine {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) reclaim: Reclaim,
     pub(crate) flattening: Flattening,
+    pub(crate) scrub: Scrub,
     /// Until recovery has ended, with the events that came meanwhile.
     pub(crate) recovery: Option<Recovery>,
     /// Only while `recovery` is under way.
@@ -116,6 +121,7 @@ impl Engine {
         let layout = superblock.layout;
         let loaded = load(&index, superblock.disk, layout.slot_count, layout.journal.0)?;
         let (position, is_new) = (loaded.position.unwrap_or(Position::START), loaded.position.is_none());
+        let scrub = Scrub::new(loaded.round.clone(), now);
         let store = Engine::store_from(loaded, layout.slot_count);
         let last = Sequence(position.next_sequence.0 - 1);
         Ok(Engine {
@@ -134,6 +140,7 @@ impl Engine {
             checkpoint: Checkpoint::new(last, now),
             reclaim: Reclaim::default(),
             flattening: Flattening::default(),
+            scrub,
             early: VecDeque::new(),
             failed: None,
             ops: HashMap::new(),
@@ -143,7 +150,7 @@ impl Engine {
     }
 
     fn store_from(loaded: Loaded, slot_count: u32) -> Store {
-        let Loaded { volumes, damaged_chunks, damaged_slots, .. } = loaded;
+        let Loaded { volumes, damaged_chunks, damaged_slots, bad, .. } = loaded;
         let mut store = Store::new(volumes, slot_count);
         store.lost_blocks = 16 * damaged_slots.len() as u64;
         for (volume, chunk) in damaged_chunks {
@@ -151,6 +158,9 @@ impl Engine {
             store.void_return(volume);
         }
         damaged_slots.into_iter().for_each(|address| store.dirty.slot(address));
+        for (address, blocks) in bad {
+            store.note_bad(address, blocks);
+        }
         store
     }
 
@@ -179,45 +189,19 @@ impl Engine {
 
     /// When `Event::Tick` is due at the latest; `Instant::FAR` when only other events matter.
     pub fn next_deadline(&self) -> Instant {
+        self.work_due().min(self.scrub_due()).min(self.scrub_save_due())
+    }
+
+    /// Nothing is to be done but to go on with scrub.
+    pub fn is_idle(&self) -> bool {
+        self.work_due() == Instant::FAR
+    }
+
+    fn work_due(&self) -> Instant {
         match () {
             _ if self.recovery.is_some() || self.failed.is_some() => Instant::FAR,
             _ if self.may_reclaim() || self.may_flatten() => self.now,
             _ => self.checkpoint_due(),
-        }
-    }
-
-    pub fn status(&self) -> EngineStatus {
-        let replica = |(&volume, replica): (&VolumeId, &crate::replica::Replica)| ReplicaStatus {
-            volume,
-            promised: replica.promised,
-            commit: replica.commit,
-            last: replica.last(),
-            incomplete: replica.incomplete,
-            syncing: replica.syncing,
-            deleted: replica.deleted,
-            size: replica.size,
-            used_bytes: ByteCount(replica.placed_slots() * SLOT_BYTES),
-            chunks: replica.chunks.len() as u32,
-            stale_slots: replica.stale_slots,
-            base: replica.base(),
-        };
-        let places = &self.store.places;
-        EngineStatus {
-            serving: self.recovery.is_none(),
-            failed: self.failed.clone(),
-            slots_total: places.count(),
-            slots_used: places.count() - places.free() - places.waiting(),
-            slots_free: places.free(),
-            journal_bytes: ByteCount(self.ring.bytes()),
-            journal_used_bytes: ByteCount(self.ring.used()),
-            overlay_bytes: ByteCount(self.store.overlay.len() as u64 * ashlar_types::BLOCK_BYTES),
-            replicas: self.store.volumes.iter().map(replica).collect(),
-            counters: Counters {
-                lost_blocks: self.store.lost_blocks,
-                repaired_blocks: self.store.repaired_blocks,
-                filled_blocks: self.store.filled_blocks,
-                ..self.counters
-            },
         }
     }
 
@@ -279,7 +263,10 @@ impl Engine {
                     Err(error) => self.fail(&format!("commit the index: {}", error.text), out),
                 }
             }
-            Event::Tick => self.flatten_step(out),
+            Event::Tick => {
+                self.flatten_step(out);
+                self.scrub_step(out);
+            }
         }
     }
 
@@ -308,6 +295,7 @@ impl Engine {
             Op::Verify { place } => self.verify_read_done(place, result),
             Op::Reclaim { index } => self.reclaim_read_done(index, result),
             Op::Flatten { run } => self.flatten_read_done(run, result, out),
+            Op::Scrub { looks } => self.scrub_read_done(looks, result, out),
             _ => panic!("{op:?} is no read"),
         }
     }

@@ -10,6 +10,11 @@
 //!  'k' volume               version 3, 0 5, count 2, until 8, count x point 8, crc 4
 //!  's' volume, chunk, slot, version 3, 0 1, valid 2, stale 2, fresh 2, lost 2, set 2, place 4, stamp 8, 16 x crc 4,
 //!      floor                crc 4                                                                               = 92
+//!  'b' as 's'               version 3, 0 1, bad blocks 2, crc 4                                                 = 8
+//!  'r'                      version 3, flags 1, 0 6, elapsed ms 8, slots 8, found 8, found before 8, rounds 8,
+//!                           found ever 8, repaired ever 8, ended unix ms 8, after: volume 16, chunk 4, slot 2, 0 2,
+//!                           floor 8, crc 4                                                                      = 108
+//!                           flags: 1 there is an `after`
 //!  in keys, big-endian: volume 16, chunk 4, slot 2, floor 8
 //! ```
 //! The CRC covers the key, so a value under a wrong key is a damaged value. `load` reads it all back.
@@ -17,12 +22,13 @@
 pub(crate) mod load;
 
 use crate::IndexEdit;
-use crate::codec::{Malformed, Sink, Source};
+use crate::codec::{Malformed, Sink, Source, checked_chunk};
 use crate::place::{Place, Sequence};
 use crate::replica::{Chunk, Replica, Slot, SlotAddress};
+use crate::scrub::Round;
 use crate::store::Store;
 use ashlar_types::{
-    BLOCKS_PER_SLOT, Base, ByteCount, ChunkIndex, Crc32, DiskId, Epoch, Kept, Lsn, Mutant, SLOTS_PER_CHUNK,
+    BLOCKS_PER_SLOT, Base, ByteCount, ChunkIndex, Crc32, DiskId, Duration, Epoch, Kept, Lsn, Mutant, SLOTS_PER_CHUNK,
     SNAPSHOTS_MAX, SessionId, Slip, SlotIndex, VolumeId,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +43,10 @@ const COMPLETE: u8 = 1;
 
 /// In the row of what is no clone.
 const NO_ORIGIN: Base = Base { volume: VolumeId::from_u128(0), point: Lsn::ZERO };
+
+/// In the row of a round that is at its beginning.
+const NOWHERE: SlotAddress =
+    SlotAddress { volume: VolumeId::from_u128(0), chunk: ChunkIndex(0), slot: SlotIndex(0), floor: Lsn::ZERO };
 
 pub(crate) const POSITION_KEY: &[u8] = b"p";
 
@@ -62,24 +72,26 @@ pub(crate) enum Key {
     Kept(VolumeId),
     Chunk(VolumeId, ChunkIndex),
     Slot(SlotAddress),
+    Bad(SlotAddress),
+    Round,
 }
 
 impl Key {
     pub(crate) fn encode(self) -> Vec<u8> {
-        let volume_key = |tag: u8, volume: VolumeId| {
-            let mut key = vec![tag];
-            key.extend_from_slice(&volume.as_u128().to_be_bytes());
-            key
+        let volume_key = |tag: u8, volume: VolumeId| [&[tag][..], &volume.as_u128().to_be_bytes()].concat();
+        let slot_key = |tag: u8, at: SlotAddress| {
+            let (chunk, slot, floor) =
+                (at.chunk.0.to_be_bytes(), at.slot.0.to_be_bytes(), at.floor.raw().to_be_bytes());
+            [&volume_key(tag, at.volume)[..], &chunk, &slot, &floor].concat()
         };
         match self {
             Key::Position => POSITION_KEY.to_vec(),
             Key::Volume(volume) => volume_key(b'v', volume),
             Key::Kept(volume) => volume_key(b'k', volume),
             Key::Chunk(volume, chunk) => [volume_key(b'c', volume), chunk.0.to_be_bytes().to_vec()].concat(),
-            Key::Slot(SlotAddress { volume, chunk, slot, floor }) => {
-                let (chunk, slot, floor) = (chunk.0.to_be_bytes(), slot.0.to_be_bytes(), floor.raw().to_be_bytes());
-                [&volume_key(b's', volume)[..], &chunk, &slot, &floor].concat()
-            }
+            Key::Slot(address) => slot_key(b's', address),
+            Key::Bad(address) => slot_key(b'b', address),
+            Key::Round => vec![b'r'],
         }
     }
 
@@ -89,24 +101,26 @@ impl Key {
         let mut volume = || from.take().map(|bytes| VolumeId::from_u128(u128::from_be_bytes(bytes)));
         let key = match tag {
             b'p' => Key::Position,
+            b'r' => Key::Round,
             b'v' => Key::Volume(volume()?),
             b'k' => Key::Kept(volume()?),
             b'c' => {
                 let volume = volume()?;
-                Key::Chunk(volume, ChunkIndex(from.take().map(u32::from_be_bytes)?))
+                Key::Chunk(volume, checked_chunk(from.take().map(u32::from_be_bytes)?)?)
             }
-            b's' => {
+            tag @ (b's' | b'b') => {
                 let volume = volume()?;
-                let chunk = ChunkIndex(from.take().map(u32::from_be_bytes)?);
+                let chunk = checked_chunk(from.take().map(u32::from_be_bytes)?)?;
                 let slot = SlotIndex(from.take().map(u16::from_be_bytes)?);
                 let floor = Lsn::from_raw(from.take().map(u64::from_be_bytes)?);
-                Key::Slot(SlotAddress { volume, chunk, slot, floor })
+                let address = SlotAddress { volume, chunk, slot, floor };
+                if *tag == b's' { Key::Slot(address) } else { Key::Bad(address) }
             }
             _ => return Err(Malformed),
         };
         from.end()?;
         match key {
-            Key::Slot(address) if u32::from(address.slot.0) >= SLOTS_PER_CHUNK => Err(Malformed),
+            Key::Slot(address) | Key::Bad(address) if u32::from(address.slot.0) >= SLOTS_PER_CHUNK => Err(Malformed),
             key => Ok(key),
         }
     }
@@ -172,19 +186,28 @@ impl Dirty {
         for address in dirty.slots {
             edits.push(edit(Key::Slot(address), store.slot(address).map(encode_slot)));
         }
+        for address in store.bad.take_dirty() {
+            let blocks = Some(store.bad.of(address)).filter(|blocks| *blocks != 0);
+            edits.push(edit(Key::Bad(address), blocks.map(encode_bad)));
+        }
         edits.push(edit(Key::Position, Some(encode_position(position, disk))));
         edits
     }
 }
 
-fn wipe_edits(volume: VolumeId) -> [IndexEdit; 2] {
+/// The edit that brings the round of scrub up to date.
+pub(crate) fn round_edit(round: &Round) -> IndexEdit {
+    edit(Key::Round, Some(encode_round(round)))
+}
+
+fn wipe_edits(volume: VolumeId) -> [IndexEdit; 3] {
     let range = |tag: u8| {
         let from = [&[tag][..], &volume.as_u128().to_be_bytes()].concat();
         // Longer than any key of the volume, and below the next volume's first.
         let until = [&from[..], &[0xFF; 16]].concat();
         IndexEdit::DeleteRange { from, until }
     };
-    [range(b'c'), range(b's')]
+    [range(b'b'), range(b'c'), range(b's')]
 }
 
 fn edit(key: Key, value: Option<Sink>) -> IndexEdit {
@@ -245,6 +268,27 @@ fn encode_slot(slot: &Slot) -> Sink {
     to.u8(VERSION).zeros(1).u16(slot.valid).u16(stale).u16(slot.fresh).u16(slot.lost).u16(slot.set);
     let stamp = if Mutant::StampsNotDurable.is_on() { Lsn::ZERO } else { slot.stamp };
     to.u32(Place::to_raw(slot.place)).lsn(stamp).crcs(&slot.crcs);
+    to
+}
+
+fn encode_bad(blocks: u16) -> Sink {
+    let mut to = Sink::new();
+    to.u8(VERSION).zeros(1).u16(blocks);
+    to
+}
+
+fn encode_round(round: &Round) -> Sink {
+    let after = round.after.unwrap_or(NOWHERE);
+    let mut to = Sink::new();
+    to.u8(VERSION).u8(u8::from(round.after.is_some())).zeros(6).u64(round.elapsed.as_millis() as u64);
+    to.u64(round.slots).u64(round.found).u64(round.found_before).u64(round.rounds).u64(round.found_ever);
+    to.u64(round.repaired_ever)
+        .u64(round.ended_unix_ms)
+        .u128(after.volume.as_u128())
+        .u32(after.chunk.0)
+        .u16(after.slot.0)
+        .zeros(2);
+    to.lsn(after.floor);
     to
 }
 
@@ -332,6 +376,40 @@ fn decode_slot(key: &[u8], value: &[u8], slot_count: u32) -> Result<Slot, Malfor
     if placed && slot.place.is_none_or(|place| place.0 < slot_count) { Ok(slot) } else { Err(Malformed) }
 }
 
+fn decode_bad(key: &[u8], value: &[u8]) -> Result<u16, Malformed> {
+    let mut from = checked(key, value)?;
+    from.zeros::<1>()?;
+    let blocks = from.u16()?;
+    from.end()?;
+    Ok(blocks)
+}
+
+fn decode_round(key: &[u8], value: &[u8]) -> Result<Round, Malformed> {
+    let mut from = checked(key, value)?;
+    let flags = from.u8()?;
+    from.zeros::<6>()?;
+    let mut round = Round {
+        elapsed: Duration::from_millis(from.u64()?),
+        slots: from.u64()?,
+        found: from.u64()?,
+        found_before: from.u64()?,
+        rounds: from.u64()?,
+        found_ever: from.u64()?,
+        repaired_ever: from.u64()?,
+        ended_unix_ms: from.u64()?,
+        after: None,
+    };
+    let (volume, chunk, slot) = (from.volume()?, ChunkIndex(from.u32()?), SlotIndex(from.u16()?));
+    from.zeros::<2>()?;
+    let after = SlotAddress { volume, chunk, slot, floor: from.lsn()? };
+    from.end()?;
+    round.after = (flags != 0).then_some(after);
+    let counts = [round.slots, round.found, round.found_before, round.rounds, round.found_ever, round.repaired_ever];
+    let is_believed = counts.iter().chain([&round.ended_unix_ms]).all(|&count| count <= Round::COUNT_BELIEVED_MAX);
+    let sensible = flags <= 1 && (flags == 1 || after == NOWHERE) && is_believed;
+    if sensible { Ok(round) } else { Err(Malformed) }
+}
+
 /// The value that what was decoded encodes to.
 #[cfg(feature = "fuzz")]
 pub(crate) fn reencode(key: &[u8], value: &[u8], slot_count: u32) -> Option<Vec<u8>> {
@@ -343,6 +421,8 @@ pub(crate) fn reencode(key: &[u8], value: &[u8], slot_count: u32) -> Option<Vec<
         Key::Kept(_) => decode_kept(key, value).map(|kept| encode_kept(&kept)),
         Key::Chunk(..) => decode_chunk(key, value).map(|chunk| encode_chunk(&chunk)),
         Key::Slot(_) => decode_slot(key, value, slot_count).map(|slot| encode_slot(&slot)),
+        Key::Bad(_) => decode_bad(key, value).map(encode_bad),
+        Key::Round => decode_round(key, value).map(|round| encode_round(&round)),
     };
     match edit(known, Some(body.ok()?)) {
         IndexEdit::Put { value, .. } => Some(value),
@@ -351,11 +431,14 @@ pub(crate) fn reencode(key: &[u8], value: &[u8], slot_count: u32) -> Option<Vec<
 }
 
 /// What the index held, and how much of it was damaged.
+#[derive(Default)]
 pub(crate) struct Loaded {
     pub(crate) position: Option<Position>,
     pub(crate) volumes: BTreeMap<VolumeId, Replica>,
     pub(crate) damaged_chunks: Vec<(VolumeId, ChunkIndex)>,
     pub(crate) damaged_slots: Vec<SlotAddress>,
+    pub(crate) bad: Vec<(SlotAddress, u16)>,
+    pub(crate) round: Round,
 }
 
 #[cfg(test)]

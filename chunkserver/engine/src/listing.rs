@@ -4,11 +4,11 @@
 use crate::Action;
 use crate::config::LIST_SLOTS_MAX;
 use crate::engine::Engine;
-use crate::replica::{Chunk, Replica};
+use crate::replica::{Chunk, Replica, SlotAddress};
 use crate::session::ReplyTo;
-use ashlar_types::{ChunkIndex, FloorRange, Geometry, Lsn, SlotSet};
+use ashlar_types::{ChunkIndex, FloorRange, Geometry, Lsn, SlotIndex, SlotSet};
 use ashlar_wire::limits::{HELD_ENTRIES_MAX, LIST_ENTRIES_MAX};
-use ashlar_wire::{ChangedSlots, ChunkReport, Held, Reply, Status};
+use ashlar_wire::{BadBlocks, ChangedSlots, ChunkReport, Held, Reply, Status};
 
 impl Engine {
     pub(crate) fn report(&mut self, to: ReplyTo, from: ChunkIndex, out: &mut Vec<Action>) {
@@ -91,6 +91,28 @@ impl Engine {
             Some(blocks) => self.reply(to, Reply::Blocks(blocks), out),
             None => self.refuse(to, Status::Stale, "the chunk awaits copies", out),
         }
+    }
+
+    /// Every version of a slot is on one page, unless they alone are more than a page.
+    pub(crate) fn list_bad(&mut self, to: ReplyTo, from: ChunkIndex, slot: SlotIndex, out: &mut Vec<Action>) {
+        if self.listed(to, out).is_none() {
+            return;
+        }
+        let mut entries: Vec<BadBlocks> = Vec::new();
+        let mut more = false;
+        let first = SlotAddress { volume: to.volume, chunk: from, slot, floor: Lsn::ZERO };
+        for (address, blocks) in self.store.bad.from(first).take_while(|(address, _)| address.volume == to.volume) {
+            let SlotAddress { chunk, slot, .. } = address;
+            let is_next = entries.last().is_some_and(|last| (last.chunk, last.slot) != (chunk, slot));
+            if is_next && entries.len() >= LIST_ENTRIES_MAX / 2 {
+                more = true;
+                break;
+            }
+            let bad = self.store.read_below(address, blocks).into_iter();
+            entries.extend(bad.map(|(below, blocks)| BadBlocks { chunk, slot, below, blocks }));
+        }
+        entries.truncate(LIST_ENTRIES_MAX);
+        self.reply(to, Reply::Bad { entries, more }, out);
     }
 
     /// The replica to list. A writer may ask before its first promise is durable: there is nothing to list then.

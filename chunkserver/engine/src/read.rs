@@ -240,6 +240,7 @@ impl Engine {
             let is_same = bad.iter().all(|i| now(i).is_ok_and(|found| found == active.found[*i]));
             if is_same || active.retries == READ_RETRIES_MAX {
                 self.counters.bad_blocks += bad.len() as u64;
+                self.note_read_bad(&active.target, bad.iter().map(|&index| active.blocks[index]));
                 let fault = (Status::BadBlock, active.blocks[first], "content and checksum differ, or no content");
                 return self.refuse_block(to, fault, out);
             }
@@ -251,6 +252,20 @@ impl Engine {
                 self.reply(to, Reply::Data(data), out);
             }
             Form::Slot { slot } => self.finish_slot(active, slot, out),
+        }
+    }
+
+    /// Whoever reads may be nobody who repairs.
+    fn note_read_bad(&mut self, target: &Target, bad: impl Iterator<Item = BlockIndex>) {
+        for block in bad {
+            let bit = 1 << block.within_slot();
+            let holder = {
+                let mut layers = self.store.layers(target.to.volume, target.chunk, block.slot(), target.floors);
+                layers.find(|(_, version)| version.set & bit != 0).map(|(address, _)| address)
+            };
+            if let Some(address) = holder {
+                self.note_bad(address, bit);
+            }
         }
     }
 

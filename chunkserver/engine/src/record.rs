@@ -39,6 +39,7 @@ mod codec;
 
 pub(crate) use codec::KEEP_BYTES_MAX;
 
+use crate::codec::checked_chunk;
 use crate::place::Place;
 use crate::replica::SlotAddress;
 use ashlar_types::{
@@ -312,7 +313,7 @@ impl Record {
 /// A range from its numbers on disk, if it lies within one chunk.
 fn checked_range(chunk: u32, start: u32, count: u32) -> Option<ChunkRange> {
     let start = BlockIndex(u64::from(start));
-    let range = ChunkRange { chunk: ChunkIndex(chunk), start, count: BlockCount(count) };
+    let range = ChunkRange { chunk: checked_chunk(chunk).ok()?, start, count: BlockCount(count) };
     range.is_valid().then_some(range)
 }
 

@@ -61,6 +61,7 @@ impl Engine {
             Request::ListStale { from, floors } => self.list_stale(to, from, floors, out),
             Request::Usage => self.usage(to, out),
             Request::ListBlocks { chunk, floors } => self.list_blocks(to, chunk, floors, out),
+            Request::ListBad { from, slot } => self.list_bad(to, from, slot, out),
             Request::Read { range, below } => self.read(to, range, below, out),
             Request::ReadSlot { chunk, slot, floors } => self.read_slot(to, chunk, slot, floors, out),
             Request::Open(_) | Request::Observe(_) => self.refuse(to, Status::BadRequest, "the link is open", out),
@@ -245,6 +246,7 @@ impl Engine {
                 chunk_fault(*chunk).or_else(|| into_fault(*floors, *into, epoch))
             }
             Request::VoidStale { chunk } => chunk_fault(*chunk),
+            Request::ListBad { from, slot } => chunk_fault(*from).or_else(|| slot_fault(*slot)),
             Request::Keep(kept) => match kept.is_valid() {
                 false => Some(bad("these snapshots cannot be")),
                 true => (kept.until.epoch() > epoch).then_some(bad("a snapshot is in the future")),
@@ -336,7 +338,7 @@ impl Engine {
 fn is_observation(request: &Request) -> bool {
     use Request::*;
     matches!(request, Read { .. } | Report { .. } | ListChanged { .. } | ListStale { .. } | ReadSlot { .. } | Ping)
-        || matches!(request, Observe(_) | Usage | ListBlocks { .. })
+        || matches!(request, Observe(_) | Usage | ListBlocks { .. } | ListBad { .. })
 }
 
 fn lsn_fault(lsn: Lsn, floor: Lsn, epoch: Epoch) -> Option<Fault> {

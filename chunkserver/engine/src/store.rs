@@ -5,6 +5,7 @@
 //! place belongs to one slot; every change of an entry marks it dirty, and a checkpoint writes what is dirty.
 
 mod apply;
+mod bad;
 mod clone;
 mod flatten;
 mod layers;
@@ -12,6 +13,7 @@ mod merge;
 mod sync;
 
 pub(crate) use apply::Payload;
+pub(crate) use bad::BadBlocks;
 pub(crate) use flatten::{Flat, Flatness};
 pub(crate) use merge::{Move, Pair};
 
@@ -28,6 +30,7 @@ pub(crate) struct Store {
     pub(crate) places: Places,
     pub(crate) overlay: Overlay,
     pub(crate) dirty: Dirty,
+    pub(crate) bad: BadBlocks,
     /// Until replay has ended nobody keeps account of the places: `count_places` does it once, from the result.
     replaying: bool,
     /// Which clones read from a volume, and by which point; of clones that are deleted, those that others read from.
@@ -59,6 +62,7 @@ impl Store {
             places: Places::new(slot_count),
             overlay: Overlay::default(),
             dirty: Dirty::default(),
+            bad: BadBlocks::default(),
             replaying: true,
             has_new_pairs: true,
             lost_blocks: 0,
@@ -159,9 +163,16 @@ impl Store {
         }
     }
 
+    /// What was found bad on the disk, in no order with records: a repair or a write makes it good again. Says how many
+    /// blocks nobody knew of.
+    pub(crate) fn note_bad(&mut self, address: SlotAddress, blocks: u16) -> u16 {
+        let valid = self.slot(address).map_or(0, |slot| slot.valid);
+        self.bad.note(address, blocks & valid)
+    }
+
     /// Changes a slot, made when absent, removed when nothing is left to say of it.
     fn edit(&mut self, address: SlotAddress, change: impl FnOnce(&mut Slot, &mut Ground)) {
-        let Store { volumes, places, overlay, replaying, has_new_pairs, .. } = self;
+        let Store { volumes, places, overlay, bad, replaying, has_new_pairs, .. } = self;
         let replica = volumes.get_mut(&address.volume).expect("a slot is changed in a replica that exists");
         let chunk = replica.chunk_mut(address.chunk);
         let key = (address.slot, address.floor);
@@ -169,7 +180,9 @@ impl Store {
         *has_new_pairs |= versions.next().is_some_and(|(first, _)| *first != key) || versions.next().is_some();
         let slot = chunk.slots.entry(key).or_insert_with(Slot::new);
         let before = (slot.place.is_some(), slot.stale != 0);
-        change(slot, &mut Ground { places, overlay, replaying: *replaying });
+        let mut ground = Ground { places, overlay, bad: bad.of(address), replaying: *replaying };
+        change(slot, &mut ground);
+        bad.put(address, ground.bad & slot.valid);
         assert!(slot.place.is_some() || slot.valid & !slot.lost == 0, "a valid block has a place");
         assert!(slot.valid & !slot.set == 0, "what is valid is set");
         let after = (slot.place.is_some(), slot.stale != 0);
@@ -194,6 +207,8 @@ impl Store {
 struct Ground<'a> {
     places: &'a mut Places,
     overlay: &'a mut Overlay,
+    /// Of the slot, the blocks that are known to be bad.
+    bad: u16,
     replaying: bool,
 }
 

@@ -10,7 +10,7 @@ use crate::{
 };
 use ashlar_types::{
     BLOCK_BYTES, Base, BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, Crc32, DiskId, Duration,
-    Epoch, Instant, Kept, Lsn, RequestId, SessionId, VolumeId,
+    Epoch, Instant, Kept, Lsn, RequestId, SessionId, SlotIndex, VolumeId,
 };
 use ashlar_wire::{BlockData, Frame, Open, Opened, Reply, ReplyFrame, Request, Status};
 use bytes::Bytes;
@@ -58,6 +58,9 @@ pub(crate) struct Rig {
     pub(crate) deleted: Vec<Result<Deleted, String>>,
     pub(crate) cloned: Vec<Result<(), CloneRefusal>>,
     pub(crate) points_kept: Vec<Result<(), String>>,
+    /// By scrub: blocks, and rounds with their slots and blocks.
+    pub(crate) found: Vec<(VolumeId, ChunkIndex, SlotIndex, u16)>,
+    pub(crate) rounds: Vec<(u64, u64)>,
     pub(crate) recovered: Option<(u64, u64)>,
     pub(crate) failed: Option<String>,
     pub(crate) now: Instant,
@@ -120,6 +123,8 @@ impl Rig {
             deleted: vec![],
             cloned: vec![],
             points_kept: vec![],
+            found: vec![],
+            rounds: vec![],
             recovered: None,
             failed: None,
             now,
@@ -147,6 +152,8 @@ impl Rig {
                 Action::Recovered { replayed_records, lost_blocks } => {
                     self.recovered = Some((replayed_records, lost_blocks));
                 }
+                Action::ScrubFound { volume, chunk, slot, blocks } => self.found.push((volume, chunk, slot, blocks)),
+                Action::ScrubEnded { slots, found_blocks } => self.rounds.push((slots, found_blocks)),
                 Action::Failed { reason } => self.failed = Some(reason),
                 Action::Flush { op } => {
                     self.covers.insert(op, self.unflushed.len());
@@ -213,7 +220,7 @@ impl Rig {
     /// Lets time pass until nothing is left to do: the checkpoint is done.
     pub(crate) fn rest(&mut self) {
         self.settle();
-        while self.engine.next_deadline() != Instant::FAR {
+        while !self.engine.is_idle() {
             self.now = self.now.max(self.engine.next_deadline());
             self.handle(Event::Tick);
             self.settle();

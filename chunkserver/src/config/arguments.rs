@@ -1,8 +1,8 @@
 //! The command line and the configuration file, and how they become a configuration.
 
 use super::{
-    Command, DISKS_MAX, DiskPaths, FormatConfig, InspectConfig, RunConfig, Size, absolute, any_loopback_port,
-    check_address,
+    Command, DISKS_MAX, DiskPaths, FormatConfig, InspectConfig, Period, RunConfig, SCRUB_PERIOD, Size, absolute,
+    any_loopback_port, check_address,
 };
 use crate::Error;
 use ashlar_types::{NodeName, VolumeId, ZoneName};
@@ -70,6 +70,9 @@ struct RunArguments {
     /// The control plane to report to, as http://ADDRESS.
     #[arg(long, value_name = "URL", env = "ASHLAR_CONTROL")]
     control: Option<String>,
+    /// Compare every block with its checksum once in this time: a number with s, m, h or d; 0: never. [default: 14d]
+    #[arg(long, value_name = "TIME", env = "ASHLAR_CHUNKSERVER_SCRUB_PERIOD")]
+    scrub_period: Option<String>,
     /// Ports are not authenticated: this lets whoever reaches them read and destroy everything.
     #[arg(long)]
     insecure_allow_any_address: bool,
@@ -91,6 +94,7 @@ struct RunFile {
     rpc_listen: Option<SocketAddr>,
     metrics_listen: Option<SocketAddr>,
     control: Option<String>,
+    scrub_period: Option<String>,
     insecure_allow_any_address: bool,
     ready_file: Option<PathBuf>,
 }
@@ -154,6 +158,7 @@ impl RunArguments {
         let index = self.index.or(file.index);
         let disks = if self.disks.is_empty() { file.disks } else { self.disks };
         let metrics = self.metrics_listen.or(file.metrics_listen);
+        let scrub = optional("scrub-period", self.scrub_period.or(file.scrub_period))?;
         Ok(RunConfig {
             cluster: required("cluster", self.cluster.or(file.cluster))?,
             node: required("node", self.node.or(file.node))?,
@@ -163,6 +168,7 @@ impl RunArguments {
             rpc_listen: address("the port of the control API", self.rpc_listen, file.rpc_listen)?,
             metrics_listen: metrics.map(|port| check_address("the port of metrics", port, allow_any)).transpose()?,
             control: self.control.or(file.control).map(checked_control).transpose()?,
+            scrub_period: scrub.map_or(Some(SCRUB_PERIOD), |Period(period)| period),
             ready_file: self.ready_file.or(file.ready_file).as_deref().map(absolute).transpose()?,
         })
     }

@@ -52,6 +52,19 @@ fn sizes_are_powers_of_1024() {
 }
 
 #[test]
+fn scrub_takes_a_fortnight_unless_told_otherwise_and_can_be_switched_off() {
+    let day = Duration::from_secs(86_400);
+    assert_eq!(run(&[]).unwrap().scrub_period, Some(14 * day));
+    for (text, period) in [("0", None), ("1s", Some(day / 86_400)), ("90m", Some(day / 16)), ("36h", Some(day * 3 / 2))]
+    {
+        assert_eq!(run(&["--scrub-period", text]).unwrap().scrub_period, period, "{text}");
+    }
+    for text in ["", "d", "5", "-1d", "0d", "1.5h", "3651d", "99999999999999999d", "4Ä"] {
+        assert!(matches!(run(&["--scrub-period", text]), Err(Error::Config(_))), "{text}");
+    }
+}
+
+#[test]
 fn flags_win_over_the_file_and_unknown_names_in_it_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("chunkserver.toml");

@@ -192,7 +192,7 @@ impl Offline {
                     (self.replayed_records, self.lost_blocks, self.recovered) = (replayed_records, lost_blocks, true);
                     continue;
                 }
-                Action::CloseLink { .. } => continue,
+                Action::CloseLink { .. } | Action::ScrubFound { .. } | Action::ScrubEnded { .. } => continue,
                 Action::Deleted { .. } | Action::Cloned { .. } | Action::PointsKept { .. } | Action::Failed { .. } => {
                     continue;
                 }

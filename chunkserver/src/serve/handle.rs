@@ -234,5 +234,6 @@ pub struct HostEvent {
     pub time_ms: u64,
     pub kind: &'static str,
     pub disk: Option<DiskId>,
+    pub volume: Option<VolumeId>,
     pub text: String,
 }

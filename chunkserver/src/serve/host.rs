@@ -26,7 +26,9 @@ use crate::disk::OpenDisk;
 use crate::index::{IndexJob, IndexWriter};
 use ashlar_engine::{Action, CloneRefusal, Deleted, DiskError, Engine, EngineConfig, Event, OpToken};
 use ashlar_reactor::{Completion, Framing, LinkId, ListenerId, Reactor};
-use ashlar_types::{ByteCount, ClusterId, DiskId, Duration, Instant, SLOT_BYTES};
+use ashlar_types::{
+    BLOCKS_PER_SLOT, ByteCount, ChunkIndex, ClusterId, DiskId, Duration, Instant, SLOT_BYTES, SlotIndex, VolumeId,
+};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -75,6 +77,7 @@ impl Host {
     /// Takes the disks into service: their replay begins. `failed` are the disks that could not be opened.
     pub fn start(
         cluster: ClusterId,
+        scrub_period: Option<Duration>,
         disks: Vec<OpenDisk>,
         mut failed: Vec<FailedDisk>,
         reactor: &mut Reactor,
@@ -85,7 +88,8 @@ impl Host {
         for disk in disks {
             let OpenDisk { paths, medium, superblock, index, entries } = disk;
             let path = paths.disk;
-            match Engine::new(EngineConfig::default(), superblock, entries, now) {
+            let config = EngineConfig { scrub_period, started_unix_ms: unix_ms(), ..EngineConfig::default() };
+            match Engine::new(config, superblock, entries, now) {
                 Ok(engine) => {
                     hosted.push(HostedDisk {
                         id: superblock.disk,
@@ -215,7 +219,7 @@ impl Host {
             tracing::error!(path = %path.display(), reason, "disk cannot be used");
             // One with an id has its state in every beat, and the control plane tells of the change.
             if id.is_none() {
-                self.note("disk-failed", None, reason);
+                self.note("disk-failed", None, None, reason);
             }
         }
         for disk in 0..self.disks.len() {
@@ -274,6 +278,15 @@ impl Host {
             Action::Deleted { op, result } => self.deleted(disk, op, result),
             Action::Cloned { op, result } => self.cloned(disk, op, result),
             Action::PointsKept { op, result } => self.points_kept(disk, op, result),
+            Action::ScrubFound { volume, chunk, slot, blocks } => {
+                self.scrub_found(disk, volume, (chunk, slot), blocks);
+            }
+            Action::ScrubEnded { slots, found_blocks } => {
+                let id = hosted.id;
+                tracing::info!(disk = %id, slots, found_blocks, "every block of the disk was verified");
+                let text = format!("every block was verified: {slots} slots, {found_blocks} blocks found bad");
+                self.note("scrub-ended", Some(id), None, text);
+            }
             Action::Recovered { replayed_records, lost_blocks } => self.recovered(disk, replayed_records, lost_blocks),
             Action::Failed { reason } => {
                 tracing::error!(disk = %hosted.id, reason, "disk failed: it takes no more writes");
@@ -281,12 +294,22 @@ impl Host {
         }
     }
 
+    fn scrub_found(&mut self, disk: usize, volume: VolumeId, (chunk, slot): (ChunkIndex, SlotIndex), blocks: u16) {
+        let id = self.disks[disk].id;
+        let bad = (0..BLOCKS_PER_SLOT).filter(|block| blocks & (1 << block) != 0);
+        let first = slot.first_block().0;
+        let list: Vec<String> = bad.map(|block| (first + u64::from(block)).to_string()).collect();
+        let (chunk, list) = (chunk.0, list.join(", "));
+        tracing::warn!(disk = %id, %volume, chunk, blocks = list, "scrub has found bad blocks");
+        self.note("scrub-found", Some(id), Some(volume), format!("bad in chunk {chunk}: block {list}"));
+    }
+
     fn recovered(&mut self, disk: usize, replayed_records: u64, lost_blocks: u64) {
         let HostedDisk { id, path, .. } = &self.disks[disk];
         tracing::info!(disk = %id, path = %path.display(), replayed_records, lost_blocks, "disk serves");
         let text = format!("{replayed_records} records replayed, {lost_blocks} blocks lost");
         let kind = if lost_blocks == 0 { "disk-serves" } else { "disk-serves-with-lost-blocks" };
-        self.note(kind, Some(*id), text);
+        self.note(kind, Some(*id), None, text);
     }
 
     fn woken(&mut self, reactor: &mut Reactor) {
@@ -383,14 +406,18 @@ impl Host {
         }
     }
 
-    fn note(&mut self, kind: &'static str, disk: Option<DiskId>, text: String) {
-        let time_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+    fn note(&mut self, kind: &'static str, disk: Option<DiskId>, volume: Option<VolumeId>, text: String) {
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
         }
-        self.events.push_back(HostEvent { sequence: self.next_event, time_ms, kind, disk, text });
+        let (sequence, time_ms) = (self.next_event, unix_ms());
+        self.events.push_back(HostEvent { sequence, time_ms, kind, disk, volume, text });
         self.next_event += 1;
     }
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
 
 fn disk_error(error: io::Error) -> DiskError {

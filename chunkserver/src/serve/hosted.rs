@@ -12,7 +12,7 @@ use super::handle::{DiskSnapshot, Traffic};
 use crate::config::DISKS_MAX;
 use ashlar_engine::{Engine, OpToken};
 use ashlar_reactor::FileId;
-use ashlar_types::{ByteCount, DiskId, Instant, SLOT_BYTES};
+use ashlar_types::{ByteCount, DiskId, SLOT_BYTES};
 use ashlar_wire::Request;
 use std::path::PathBuf;
 
@@ -61,7 +61,7 @@ pub(crate) fn operation_of(token: u64) -> (usize, OpToken) {
 impl HostedDisk {
     /// Nothing is under way and nothing is planned.
     pub(crate) fn is_idle(&self) -> bool {
-        self.operations == 0 && self.engine.next_deadline() == Instant::FAR
+        self.operations == 0 && self.engine.is_idle()
     }
 
     pub(crate) fn snapshot(&self) -> DiskSnapshot {

@@ -33,6 +33,9 @@ pub struct Config {
     /// Most reads, and most bytes of them, being asked of replicas.
     pub reads_inflight_max: usize,
     pub read_bytes_inflight_max: usize,
+    /// Pause between two rounds of asking replicas what their scrub has found; it doubles while what they name stays.
+    pub heal_pause_min: Duration,
+    pub heal_pause_max: Duration,
     /// Most slots being copied at once, for reconcile or return.
     pub copies_inflight_max: usize,
     /// Most requests of listing and marking unanswered.
@@ -60,7 +63,9 @@ impl Config {
             write_bytes_inflight_max: 16 << 20,
             reads_inflight_max: 128,
             read_bytes_inflight_max: 32 << 20,
-            copies_inflight_max: 8,
+            heal_pause_min: Duration::from_secs(10),
+            heal_pause_max: Duration::from_secs(640),
+            copies_inflight_max: 16,
             marks_inflight_max: 64,
             io_timeout: None,
         };
@@ -68,7 +73,7 @@ impl Config {
         // that has more.
         let reads = config.reads_inflight_max + BLOCKS_PER_FRAME_MAX as usize;
         let requests =
-            config.writes_inflight_max + reads + config.copies_inflight_max * 2 + config.marks_inflight_max + 1;
+            config.writes_inflight_max + reads + config.copies_inflight_max * 2 + config.marks_inflight_max + 2;
         let bytes = config.write_bytes_inflight_max + config.read_bytes_inflight_max + 4 * DATA_BYTES_MAX;
         assert!(requests <= SESSION_REQUESTS_MAX && bytes <= SESSION_DATA_BYTES_MAX);
         config

@@ -4,6 +4,7 @@
 //! Invariant: `op.pieces_left` = pieces of the op that are queued, waiting for their turn, or in flight.
 
 use crate::overlap::{Access, TurnId};
+use crate::read::Reader;
 use crate::volume::{Phase, Volume};
 use crate::{Action, GuestError, GuestOp, Tag};
 use ashlar_types::{BLOCK_BYTES, BlockCount, BlockIndex, ChunkRange, Geometry, Lsn};
@@ -26,8 +27,7 @@ struct Op {
 /// A piece that has not begun to run.
 pub(crate) enum Piece {
     Read {
-        op: OpId,
-        part: usize,
+        reader: Reader,
         range: ChunkRange,
         below: Lsn,
     },
@@ -139,7 +139,8 @@ impl Volume {
         self.counters.reads += 1;
         self.counters.read_bytes += count.bytes().0;
         for (part, range) in ranges.into_iter().enumerate() {
-            self.take_turn(range, Access::Shared, Piece::Read { op, part, range, below });
+            let reader = Reader::Guest { op, part };
+            self.take_turn(range, Access::Shared, Piece::Read { reader, range, below });
         }
     }
 
@@ -163,7 +164,7 @@ impl Volume {
         }
     }
 
-    fn take_turn(&mut self, range: ChunkRange, access: Access, piece: Piece) {
+    pub(crate) fn take_turn(&mut self, range: ChunkRange, access: Access, piece: Piece) {
         let (turn, runs) = self.turns.arrive(range, access);
         self.guest.pieces.insert(turn, piece);
         if runs {
@@ -175,7 +176,7 @@ impl Volume {
     /// been handled.
     pub(crate) fn run_turn(&mut self, turn: TurnId) {
         match self.guest.pieces.remove(&turn).expect("a turn runs once") {
-            Piece::Read { op, part, range, below } => self.queue_read(turn, op, part, range, below),
+            Piece::Read { reader, range, below } => self.queue_read(turn, reader, range, below),
             Piece::Change { op, range, data } => self.writes.queue(turn, op, range, data),
         }
     }

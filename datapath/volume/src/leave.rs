@@ -12,7 +12,7 @@
 use crate::Action;
 use crate::member::MemberIndex;
 use crate::volume::Volume;
-use ashlar_types::{Change, DiskId, Duration, Instant};
+use ashlar_types::{Change, DiskId, Duration, Instant, Mutant};
 
 /// Whoever wants a member to go says so again within this time.
 const LASTS: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ impl Volume {
             member.unwanted_since = now;
         }
         member.unwanted_until = now + LASTS;
-        if self.resync.as_ref().is_some_and(|resync| resync.member() == index && resync.joint_member().is_none()) {
+        if self.resync.as_ref().is_some_and(|resync| resync.member() == index && !resync.finishes()) {
             self.fail_resync(now, LEAVE_REASON, out);
         }
     }
@@ -41,7 +41,7 @@ impl Volume {
         for index in 0..self.members.len() {
             let member = &self.members[index];
             let asked = self.is_unwanted(now, index) && member.in_sync() && member.has_chunks;
-            if !asked || !self.others_are_whole(index) {
+            if !asked || !self.others_are_whole(index) && !Mutant::LeavesTooEarly.is_on() {
                 continue;
             }
             let (disk, since) = (member.disk, member.unwanted_since);

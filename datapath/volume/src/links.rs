@@ -72,6 +72,7 @@ impl Volume {
             self.interrupted(now, index, purpose, out);
         }
         self.reconcile_lost_link(index);
+        self.heal_lost_link(now, index, out);
         self.resync_lost_link(now, index, reason, out);
     }
 
@@ -87,6 +88,7 @@ impl Volume {
             | Purpose::Ping
             | Purpose::Grow
             | Purpose::Keep
+            | Purpose::ListBad
             | Purpose::Report { .. }
             | Purpose::Job(_)
             | Purpose::Agree => {}
@@ -175,6 +177,7 @@ impl Volume {
                     self.refused(now, index, &refusal, out);
                 }
             }
+            (Purpose::ListBad, Reply::Bad { entries, more }) => self.bad_listed(now, index, &entries, more, out),
             (Purpose::Repair(turn), reply) => self.repair_ended(index, turn, reply == Reply::Done, out),
             (Purpose::CopyRead(copy), reply) => self.copy_read(now, copy, index, reply, out),
             (Purpose::CopyFill(copy), reply) => self.copy_filled(now, copy, reply, out),

@@ -43,6 +43,7 @@ pub(crate) enum Purpose {
     /// One question of a read.
     Read(TurnId, u32),
     Repair(TurnId),
+    ListBad,
     /// Reconcile: reports of all chunks, from this one on.
     Report {
         from: ChunkIndex,

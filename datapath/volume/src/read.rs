@@ -1,5 +1,5 @@
-//! Life of a read: asked of the nearest in-sync replica; on a bad block asked block by block of the others, and what
-//! they give is written back to the bad one; completed only while enough leases hold.
+//! Life of a read, of a guest or for a repair alone: asked of the nearest in-sync replica; on a bad block asked block
+//! by block of the others, and what they give is written back to the bad one; completed only while enough leases hold.
 //!
 //! ```text
 //!   waiting ──window──► asked(nearest) ──data──► leases hold? ──yes──► complete ──► repairs answered ──► turn left
@@ -40,9 +40,21 @@ struct Repair {
     blocks: BlockData,
 }
 
+/// Whom a read is for.
+#[derive(Clone, Copy)]
+pub(crate) enum Reader {
+    Guest {
+        op: OpId,
+        part: usize,
+    },
+    /// Nobody: this replica's content is known to be bad, and the read is for the repair.
+    Heal {
+        member: MemberIndex,
+    },
+}
+
 struct Read {
-    op: OpId,
-    part: usize,
+    reader: Reader,
     bytes: usize,
     questions: BTreeMap<u32, Question>,
     next_question: u32,
@@ -53,8 +65,7 @@ struct Read {
 
 struct Waiting {
     turn: TurnId,
-    op: OpId,
-    part: usize,
+    reader: Reader,
     range: ChunkRange,
     below: Lsn,
 }
@@ -88,8 +99,9 @@ impl Reads {
 }
 
 impl Volume {
-    pub(crate) fn queue_read(&mut self, turn: TurnId, op: OpId, part: usize, range: ChunkRange, below: Lsn) {
-        self.reads.waiting.push_back(Waiting { turn, op, part, range, below });
+    pub(crate) fn queue_read(&mut self, turn: TurnId, reader: Reader, range: ChunkRange, below: Lsn) {
+        self.heat.note(range.chunk);
+        self.reads.waiting.push_back(Waiting { turn, reader, range, below });
     }
 
     /// As many as the window takes: a chunkserver ends a session that has too much unanswered.
@@ -108,12 +120,16 @@ impl Volume {
     }
 
     fn begin_read(&mut self, now: Instant, waiting: Waiting, out: &mut Vec<Action>) {
-        let Waiting { turn, op, part, range, below } = waiting;
-        let question = Question { range, below, asked: 0, tried: 0, bad: 0, answer: None };
+        let Waiting { turn, reader, range, below } = waiting;
+        let bad = match reader {
+            Reader::Guest { .. } => 0,
+            Reader::Heal { member } => 1 << member,
+        };
+        let question = Question { range, below, asked: 0, tried: bad, bad, answer: None };
         let questions = BTreeMap::from([(0, question)]);
         let bytes = range.count.bytes().0 as usize;
         self.reads.inflight_bytes += bytes;
-        let read = Read { op, part, bytes, questions, next_question: 1, completed: false, repairs_left: 0 };
+        let read = Read { reader, bytes, questions, next_question: 1, completed: false, repairs_left: 0 };
         self.reads.reads.insert(turn, read);
         self.reads.by_age.push_back((now, turn));
         self.ask(now, turn, 0, out);
@@ -126,7 +142,7 @@ impl Volume {
         let (range, below) = (question.range, question.below);
         let holders = self.record.members_of(range.chunk).iter().map(|&index| usize::from(index));
         let spent = question.tried | question.asked;
-        let free = |index: &MemberIndex| spent & (1 << index) == 0 && self.members[*index].serves_reads();
+        let free = |index: &MemberIndex| spent & (1 << index) == 0 && self.serves(*index, range.chunk);
         let nearest = holders.clone().filter(free).min_by_key(|&index| (self.members[index].distance, index));
         if let Some(index) = nearest {
             let question = self.question(turn, number).expect("looked up above");
@@ -138,7 +154,9 @@ impl Volume {
         // Of a long question different blocks may be bad on different replicas.
         let bad = if range.count.0 == 1 { question.bad } else { 0 };
         let all_bad = holders.filter(|&index| self.members[index].in_sync()).all(|index| bad & (1 << index) != 0);
-        if nobody_asked && all_bad {
+        // What nobody waits for does not wait for anybody: its turn is in others' way.
+        let may_wait = matches!(self.reads.reads[&turn].reader, Reader::Guest { .. });
+        if nobody_asked && (all_bad || !may_wait) {
             self.give_up(turn, out);
         } else if nobody_asked {
             self.reads.unasked.insert((turn, number));
@@ -158,7 +176,8 @@ impl Volume {
         answer: Result<BlockData, bool>,
         out: &mut Vec<Action>,
     ) {
-        let usable = self.members[index].serves_reads();
+        let Some(chunk) = self.question(turn, number).map(|question| question.range.chunk) else { return };
+        let (usable, is_whole) = (self.serves(index, chunk), self.members[index].in_sync());
         // The guest may have its bytes already, and a repair is waited for.
         let Some(read) = self.reads.reads.get_mut(&turn).filter(|read| !read.completed) else { return };
         let Some(question) = read.questions.get_mut(&number) else { return };
@@ -172,8 +191,8 @@ impl Volume {
                 question.answer = Some((index, blocks));
                 self.finish_read_if_answered(now, turn, out);
             }
-            Ok(_) | Err(true) => self.found_bad(now, index, turn, number, out),
-            Err(false) => {
+            Ok(_) | Err(true) if is_whole => self.found_bad(now, index, turn, number, out),
+            _ => {
                 question.tried |= 1 << index;
                 self.ask(now, turn, number, out);
             }
@@ -282,7 +301,7 @@ impl Volume {
     fn complete_read(&mut self, now: Instant, turn: TurnId, out: &mut Vec<Action>) {
         let read = self.reads.reads.get_mut(&turn).expect("a read lives until its turn is left");
         read.completed = true;
-        let (op, part) = (read.op, read.part);
+        let reader = read.reader;
         let mut repairs = Vec::new();
         let mut parts = Vec::with_capacity(read.questions.len());
         for question in read.questions.values_mut() {
@@ -292,7 +311,9 @@ impl Volume {
                 repairs.push((question.bad, Repair { range: question.range, below: question.below, blocks }));
             }
         }
-        self.guest.piece_done(op, Ok(Some((part, join(parts)))), out);
+        if let Reader::Guest { op, part } = reader {
+            self.guest.piece_done(op, Ok(Some((part, join(parts)))), out);
+        }
         for (bad, repair) in repairs {
             self.repair(now, turn, bad, &repair, out);
         }
@@ -329,6 +350,9 @@ impl Volume {
     fn end_read(&mut self, turn: TurnId) {
         let read = self.reads.reads.remove(&turn).expect("a read ends once");
         self.reads.inflight_bytes -= read.bytes;
+        if let Reader::Heal { .. } = read.reader {
+            self.heal_ended();
+        }
         self.reads.to_split.retain(|(of, _)| *of != turn);
         while self.reads.by_age.front().is_some_and(|(_, turn)| !self.reads.reads.contains_key(turn)) {
             self.reads.by_age.pop_front();
@@ -338,8 +362,9 @@ impl Volume {
 
     /// No replica has good bytes: an error, never bad bytes.
     fn give_up(&mut self, turn: TurnId, out: &mut Vec<Action>) {
-        let read = &self.reads.reads[&turn];
-        self.guest.piece_done(read.op, Err(GuestError::Lost), out);
+        if let Reader::Guest { op, .. } = self.reads.reads[&turn].reader {
+            self.guest.piece_done(op, Err(GuestError::Lost), out);
+        }
         self.reads.lapsed.remove(&turn);
         self.end_read(turn);
     }

@@ -12,9 +12,12 @@
 //! - the joint phase begins before `FinishSync` is sent and lasts until the answer to `Join` is known;
 //! - a failure ends this attempt only; the commit point stays, so the next one begins where this one did.
 
+mod fill;
+
 use crate::copy::Owner;
 use crate::links::PAGE_STANDS_STILL;
-use crate::member::{CopyWhat, Member, MemberIndex, Purpose};
+use crate::member::{Member, MemberIndex, Purpose};
+use crate::near::Near;
 use crate::tail::Tail;
 use crate::volume::Volume;
 use crate::{Action, Notice};
@@ -46,6 +49,7 @@ pub(crate) struct Resync {
     member: MemberIndex,
     pub(crate) after: Lsn,
     pub(crate) tail: Tail,
+    pub(crate) near: Option<Near>,
     pub(crate) stage: Stage,
     pub(crate) marks: VecDeque<Request>,
     marks_inflight: usize,
@@ -82,8 +86,24 @@ impl Resync {
 
     /// The member that acknowledgements wait for besides those in-sync.
     pub(crate) fn joint_member(&self) -> Option<MemberIndex> {
-        let joint = matches!(self.stage, Stage::Finishing | Stage::Joining) && !Mutant::JoinWithoutJointPhase.is_on();
-        joint.then_some(self.member)
+        let joint = self.finishes() && !Mutant::JoinWithoutJointPhase.is_on();
+        let near = self.near.as_ref().is_some_and(Near::is_joint);
+        (joint || near).then_some(self.member)
+    }
+
+    /// Everything is copied.
+    pub(crate) fn finishes(&self) -> bool {
+        matches!(self.stage, Stage::Finishing | Stage::Joining)
+    }
+
+    /// What is copied is the present; older versions are there.
+    pub(crate) fn is_in_last_band(&self) -> bool {
+        self.stale_bands.len() == 1
+    }
+
+    pub(crate) fn take_stale(&mut self, entry: &ChangedSlots, next: Option<ChunkIndex>) {
+        self.slots.extend(entry.slots.iter().map(|slot| (entry.chunk, slot)));
+        self.stage = Stage::Copying { next };
     }
 
     pub(crate) fn member(&self) -> MemberIndex {
@@ -139,6 +159,7 @@ impl Volume {
             member: index,
             after: commit,
             tail: Tail::default(),
+            near: None,
             stage: Stage::Proposing,
             marks: VecDeque::new(),
             marks_inflight: 0,
@@ -246,8 +267,10 @@ impl Volume {
     fn begin_listing(&mut self, now: Instant, out: &mut Vec<Action>) {
         let after = self.resync_mut().after;
         let (to_list, to_copy) = (self.bands(after), self.bands(Lsn::ZERO));
+        let index = self.resync_mut().member;
+        let near = self.near(index, after);
         let resync = self.resync_mut();
-        let index = resync.member;
+        resync.near = near;
         (resync.bands, resync.stale_bands) = (to_list, to_copy);
         resync.stage = Stage::Marking { next: ChunkIndex(0) };
         self.forget_answers(index);
@@ -338,80 +361,6 @@ impl Volume {
         self.list_changed(now, next, out);
     }
 
-    /// The target's own durable marks are what is copied: they hold its unacknowledged tail too, and what an earlier
-    /// attempt left. Band by band, the oldest first; a band is done when a whole pass finds nothing.
-    fn find_stale(&mut self, now: Instant, from: ChunkIndex, out: &mut Vec<Action>) {
-        let resync = self.resync_mut();
-        let Some(&floors) = resync.stale_bands.front() else {
-            self.finish_sync(now, out);
-            return;
-        };
-        resync.stage = Stage::Finding { from };
-        self.ask_target(now, Request::ListStale { from, floors }, out);
-    }
-
-    fn found_stale(
-        &mut self,
-        now: Instant,
-        from: ChunkIndex,
-        entries: &[ChangedSlots],
-        next: Option<ChunkIndex>,
-        out: &mut Vec<Action>,
-    ) {
-        if next.is_some_and(|next| next <= from) {
-            self.fail_resync(now, PAGE_STANDS_STILL, out);
-            return;
-        }
-        let resync = self.resync_mut();
-        resync.slots.extend(entries.iter().flat_map(|entry| entry.slots.iter().map(|slot| (entry.chunk, slot))));
-        match (resync.slots.is_empty(), next) {
-            (false, next) => resync.stage = Stage::Copying { next },
-            (true, Some(next)) => self.find_stale(now, next, out),
-            (true, None) => {
-                resync.stale_bands.pop_front();
-                self.find_stale(now, ChunkIndex(0), out);
-            }
-        }
-    }
-
-    fn copy(&mut self, now: Instant, next: Option<ChunkIndex>, out: &mut Vec<Action>) {
-        loop {
-            let Some(resync) = self.resync.as_mut() else { return };
-            if resync.copies_inflight >= self.config.copies_inflight_max {
-                return;
-            }
-            if resync.slots.is_empty() {
-                break;
-            }
-            if !self.may_copy_slot(now) {
-                return;
-            }
-            let resync = self.resync_mut();
-            let (chunk, slot) = resync.slots.pop_front().expect("looked at above");
-            resync.copies_inflight += 1;
-            let floors = *resync.stale_bands.front().expect("one is being copied");
-            let what = CopyWhat { chunk, slot, floors, target: resync.member };
-            self.start_copy(now, Owner::Resync, what, out);
-        }
-        if self.resync_mut().copies_inflight == 0 {
-            // After the last page, from the start again.
-            self.find_stale(now, next.unwrap_or(ChunkIndex(0)), out);
-        }
-    }
-
-    pub(crate) fn resync_copied(&mut self, blocks: u32) {
-        let resync = self.resync_mut();
-        resync.copies_inflight -= 1;
-        resync.copied_blocks += u64::from(blocks);
-    }
-
-    /// The joint phase begins: from here on no write is acknowledged without it.
-    fn finish_sync(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let early = Mutant::JoinBeforeFinishDurable.is_on();
-        self.resync_mut().stage = if early { Stage::Joining } else { Stage::Finishing };
-        self.ask_target(now, Request::FinishSync, out);
-    }
-
     pub(crate) fn joined(&mut self, now: Instant, disk: DiskId, out: &mut Vec<Action>) {
         let Some(resync) = self.resync.take_if(|resync| self.members[resync.member].disk == disk) else { return };
         let (copied_blocks, changed_blocks) = (resync.copied_blocks, resync.changed_blocks);
@@ -449,6 +398,7 @@ impl Volume {
         let disk = self.members[resync.member].disk;
         out.push(Action::Notice(Notice::ReturnAbandoned { disk, reason: reason.to_owned() }));
         self.cancel_copies(|owner| owner == Owner::Resync);
+        self.withdraw_reads(now, resync.member, out);
         let (min, max) = (self.config.reconnect_max, self.config.return_pause_max);
         let member = &mut self.members[resync.member];
         member.backoff = self.config.reconnect_max;

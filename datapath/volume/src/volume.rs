@@ -12,6 +12,8 @@
 use crate::config::Config;
 use crate::copy::Copies;
 use crate::guest::Guest;
+use crate::heal::Healing;
+use crate::heat::Heat;
 use crate::links::disconnect_all;
 use crate::member::{Member, MemberIndex};
 use crate::membership::Proposals;
@@ -49,6 +51,8 @@ pub struct Volume {
     pub(crate) guest: Guest,
     pub(crate) writes: Writes,
     pub(crate) reads: Reads,
+    pub(crate) heat: Heat,
+    pub(crate) healing: Healing,
     pub(crate) copies: Copies,
     pub(crate) proposals: Proposals,
     pub(crate) resync: Option<Resync>,
@@ -87,6 +91,8 @@ impl Volume {
             guest: Guest::default(),
             writes: Writes::default(),
             reads: Reads::default(),
+            heat: Heat::default(),
+            healing: Healing::default(),
             copies: Copies::default(),
             proposals: Proposals::default(),
             resync: None,
@@ -164,6 +170,7 @@ impl Volume {
         // Before proposals, so that what a return needs of the catalog is asked at once.
         if matches!(self.phase, Phase::Serving) {
             self.resync_step(now, out);
+            self.heal_step(now, out);
             self.snapshot_step();
             self.keep_step(now, out);
         }
@@ -187,6 +194,7 @@ impl Volume {
             .min(self.fence_deadline())
             .min(self.reads.hedge_deadline(self.hedge_after()))
             .min(self.writes.timeout_deadline(self.config.io_timeout))
+            .min(self.heal_deadline())
             .min(self.hold_deadline())
             .min(self.pace_deadline())
     }

@@ -10,6 +10,8 @@ pub const SLOT_BYTES: u64 = 64 << 10;
 pub const CHUNK_BYTES: u64 = 64 << 20;
 /// 64 TiB: keeps the chunk table of one volume at 2^20 entries.
 pub const VOLUME_BYTES_MAX: u64 = 64 << 40;
+/// Chunks of the largest volume: no chunk's index reaches it.
+pub const CHUNKS_MAX: u32 = (VOLUME_BYTES_MAX / CHUNK_BYTES) as u32;
 
 pub const BLOCKS_PER_SLOT: u32 = (SLOT_BYTES / BLOCK_BYTES) as u32;
 pub const BLOCKS_PER_CHUNK: u32 = (CHUNK_BYTES / BLOCK_BYTES) as u32;
@@ -17,7 +19,7 @@ pub const SLOTS_PER_CHUNK: u32 = (CHUNK_BYTES / SLOT_BYTES) as u32;
 
 const _: () = assert!(BLOCKS_PER_SLOT == 16, "a slot's block bitmap is a u16");
 const _: () = assert!(SLOTS_PER_CHUNK == 1024, "a chunk's slot bitmap has 128 bytes");
-const _: () = assert!(VOLUME_BYTES_MAX / CHUNK_BYTES == 1 << 20);
+const _: () = assert!(CHUNKS_MAX == 1 << 20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GeometryError {

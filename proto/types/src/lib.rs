@@ -33,8 +33,8 @@ pub use class::Class;
 pub use epoch::Epoch;
 pub use floors::{FloorRange, Kept, SNAPSHOTS_MAX};
 pub use geometry::{
-    BLOCK_BYTES, BLOCKS_PER_CHUNK, BLOCKS_PER_SLOT, CHUNK_BYTES, ChunkRange, Geometry, GeometryError, SLOT_BYTES,
-    SLOTS_PER_CHUNK, VOLUME_BYTES_MAX,
+    BLOCK_BYTES, BLOCKS_PER_CHUNK, BLOCKS_PER_SLOT, CHUNK_BYTES, CHUNKS_MAX, ChunkRange, Geometry, GeometryError,
+    SLOT_BYTES, SLOTS_PER_CHUNK, VOLUME_BYTES_MAX,
 };
 pub use ids::{
     ClusterId, DiskId, GroupId, IdError, NodeName, RequestId, SessionId, SnapshotId, VolumeId, VolumeName, ZoneName,

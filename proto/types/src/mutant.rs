@@ -159,8 +159,18 @@ mutants! {
         "a listing of what changed names no block that reads as zeros now",
     /// Of any range of floors a clone says what it will say when it is flat.
     ListingForgetsBase "listing-forgets-base" "a listing of a clone's snapshot leaves out what its base shows",
+    /// Who moves away goes when nobody is missing afterwards.
+    LeavesTooEarly "leaves-too-early"
+        "a replica that moves away goes before the one that takes its place is in-sync",
+    /// P4: a replica is read only if no write is acknowledged without it.
+    NearNotAwaited "near-not-awaited"
+        "a replica that returns is read while writes are acknowledged without it",
     /// Zeros are content.
     DiscardShowsBase "discard-shows-base" "a discard of a clone leaves nothing that hides its base",
+    /// Scrub: every block is verified.
+    ScrubSkipsOldVersions "scrub-skips-old-versions" "scrub looks at the newest version of each slot only",
+    /// Scrub: what is found is healed.
+    ScrubNotHealed "scrub-not-healed" "a writer does not ask what scrub has found",
 }
 
 #[cfg(feature = "mutants")]

@@ -22,7 +22,7 @@ pub use codec::{EncodedFrame, decode_reply, decode_request, encode_reply, encode
 pub use error::WireError;
 pub use header::{FrameHeader, MAGIC, VERSION};
 pub use message::{
-    BlockData, ChangedSlots, ChunkReport, Frame, Held, Open, Opened, Refusal, Reply, ReplyFrame, Request, RequestFrame,
-    SlotBlocks, SlotContent, Status,
+    BadBlocks, BlockData, ChangedSlots, ChunkReport, Frame, Held, Open, Opened, Refusal, Reply, ReplyFrame, Request,
+    RequestFrame, SlotBlocks, SlotContent, Status,
 };
 pub use opcode::Opcode;

@@ -105,6 +105,9 @@ pub enum Request {
     /// Which blocks of a chunk the versions among `floors` say something of. Answered by `Blocks`, or refused as
     /// `Stale` if a copy is awaited there.
     ListBlocks { chunk: ChunkIndex, floors: FloorRange },
+    /// Which blocks, from this slot on, the replica was found to have lost or spoiled, and from which reads they are
+    /// taken: for their repair. Answered by `Bad`.
+    ListBad { from: ChunkIndex, slot: SlotIndex },
     /// Renews the lease like every answer.
     Ping,
 }
@@ -149,6 +152,11 @@ pub enum Reply {
     Held(Vec<Held>),
     /// Ascending by slot; slots of which nothing is said are left out.
     Blocks(Vec<SlotBlocks>),
+    /// Ascending by chunk and slot, all of a slot together. With `more`, others come after the last one's slot.
+    Bad {
+        entries: Vec<BadBlocks>,
+        more: bool,
+    },
     Done,
     Refused(Refusal),
 }
@@ -193,6 +201,15 @@ pub struct SlotBlocks {
     pub slot: SlotIndex,
     pub set: u16,
     pub valid: u16,
+}
+
+/// Blocks of a slot, a bit for each, that a read below `below` would take from a version in which they are bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadBlocks {
+    pub chunk: ChunkIndex,
+    pub slot: SlotIndex,
+    pub below: Lsn,
+    pub blocks: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -45,6 +45,7 @@ opcodes! {
     Keep = 20,
     Usage = 21,
     ListBlocks = 22,
+    ListBad = 23,
     Opened = 128,
     Reported = 129,
     Data = 130,
@@ -54,4 +55,5 @@ opcodes! {
     Refused = 134,
     Held = 135,
     Blocks = 136,
+    Bad = 137,
 }

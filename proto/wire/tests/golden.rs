@@ -7,8 +7,8 @@ use ashlar_types::{
     RequestId, SessionId, SlotIndex, SlotSet, VolumeId,
 };
 use ashlar_wire::{
-    BlockData, ChangedSlots, ChunkReport, EncodedFrame, Frame, FrameHeader, Held, Open, Opened, Refusal, Reply,
-    Request, SlotBlocks, SlotContent, Status, decode_reply, decode_request, encode_reply, encode_request,
+    BadBlocks, BlockData, ChangedSlots, ChunkReport, EncodedFrame, Frame, FrameHeader, Held, Open, Opened, Refusal,
+    Reply, Request, SlotBlocks, SlotContent, Status, decode_reply, decode_request, encode_reply, encode_request,
 };
 use bytes::Bytes;
 use std::{env, fs, path::PathBuf};
@@ -62,6 +62,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("keep", Request::Keep(Kept { live: vec![Lsn::from_raw(7), lsn], until: lsn.next() })),
         ("usage", Request::Usage),
         ("list_blocks", Request::ListBlocks { chunk, floors }),
+        ("list_bad", Request::ListBad { from: chunk, slot }),
         ("ping", Request::Ping),
     ]
 }
@@ -95,6 +96,10 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("slot", Reply::Slot(SlotContent { stamp: prefix, set: 0b111, valid: 0b11, blocks: blocks(2) })),
         ("held", Reply::Held(vec![Held { floor: Lsn::ZERO, slots: 12 }, Held { floor: prefix, slots: 3 }])),
         ("blocks", Reply::Blocks(vec![SlotBlocks { slot: SlotIndex(7), set: 0b1011, valid: 0b1001 }])),
+        (
+            "bad",
+            Reply::Bad { entries: vec![BadBlocks { chunk, slot: SlotIndex(7), below: prefix, blocks: 5 }], more: true },
+        ),
         ("done", Reply::Done),
         ("refused", Reply::Refused(refusal)),
     ]

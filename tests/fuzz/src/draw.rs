@@ -2,18 +2,18 @@
 //! times from anywhere. Everything drawn keeps to what the wire's decoder lets pass; within that, nothing is honest.
 
 use ashlar_types::{
-    BLOCK_BYTES, BLOCKS_PER_CHUNK, BlockCount, BlockIndex, ByteCount, CHUNK_BYTES, ChunkIndex, ChunkRange, ClusterId,
-    Crc32, DiskId, Epoch, FloorRange, Kept, Lsn, SLOTS_PER_CHUNK, SessionId, SlotIndex, SlotSet, VolumeId,
+    BLOCK_BYTES, BLOCKS_PER_CHUNK, BlockCount, BlockIndex, ByteCount, CHUNK_BYTES, CHUNKS_MAX, ChunkIndex, ChunkRange,
+    ClusterId, Crc32, DiskId, Epoch, FloorRange, Kept, Lsn, SLOTS_PER_CHUNK, SessionId, SlotIndex, SlotSet, VolumeId,
 };
 use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, LIST_ENTRIES_MAX};
 use ashlar_wire::{
-    BlockData, ChangedSlots, ChunkReport, Held, Open, Opened, Refusal, Reply, Request, SlotBlocks, SlotContent, Status,
+    BadBlocks, BlockData, ChangedSlots, ChunkReport, Held, Open, Opened, Refusal, Reply, Request, SlotBlocks,
+    SlotContent, Status,
 };
 use bytes::Bytes;
 
 /// Chunks of the volumes that are drawn.
 pub(crate) const CHUNKS: u32 = 3;
-const CHUNKS_MAX: u64 = ashlar_types::VOLUME_BYTES_MAX / CHUNK_BYTES;
 /// Blocks of one piece of drawn data: more of them only cost time.
 const BLOCKS_MAX: u32 = 40;
 
@@ -74,7 +74,7 @@ impl<'a> Draw<'a> {
 
     pub(crate) fn chunk(&mut self) -> ChunkIndex {
         let far = self.once_in(32);
-        ChunkIndex(if far { (self.wide() % CHUNKS_MAX) as u32 } else { u32::from(self.byte()) % CHUNKS })
+        ChunkIndex(if far { (self.wide() % u64::from(CHUNKS_MAX)) as u32 } else { u32::from(self.byte()) % CHUNKS })
     }
 
     pub(crate) fn slot(&mut self) -> SlotIndex {
@@ -203,7 +203,8 @@ impl<'a> Draw<'a> {
             16 => Request::BeginSync { after: self.lsn() },
             17 => Request::AdoptPrefix { chunk: self.chunk(), prefix: self.lsn() },
             18 => Request::FinishSync,
-            19 | 20 => Request::Keep(self.kept()),
+            19 => Request::Keep(self.kept()),
+            20 => Request::ListBad { from: self.chunk(), slot: self.slot() },
             21 => Request::Usage,
             22 => Request::ListBlocks { chunk: self.chunk(), floors: self.floors() },
             _ => Request::Ping,
@@ -228,6 +229,16 @@ impl<'a> Draw<'a> {
             agreed: if self.once_in(4) { self.epoch() } else { Epoch::new(4).expect("small") },
             session_before: SessionId(u64::from(self.byte() % 4)),
         }
+    }
+
+    pub(crate) fn bad_blocks(&mut self) -> Vec<BadBlocks> {
+        let bad = |draw: &mut Draw| BadBlocks {
+            chunk: draw.chunk(),
+            slot: draw.slot(),
+            below: draw.view(),
+            blocks: u16::from(draw.byte()),
+        };
+        (0..self.below(4)).map(|_| bad(self)).collect()
     }
 
     /// Any reply, to any request or none.
@@ -267,6 +278,7 @@ impl<'a> Draw<'a> {
             8 => Reply::Held(
                 (0..self.byte() % 4).map(|slots| Held { floor: self.floor(), slots: slots.into() }).collect(),
             ),
+            7 => Reply::Bad { entries: self.bad_blocks(), more: self.once_in(2) },
             5 => {
                 let status = Status::ALL[self.below(Status::ALL.len())];
                 let block = BlockIndex(u64::from(self.byte()) % u64::from(BLOCKS_PER_CHUNK));

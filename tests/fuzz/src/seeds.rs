@@ -160,7 +160,7 @@ impl Peer {
 
     /// Time passes until the checkpoint is done.
     fn rest(&mut self) {
-        while self.site.engine.next_deadline() != Instant::FAR {
+        while !self.site.engine.is_idle() {
             self.site.now = self.site.now.max(self.site.engine.next_deadline());
             self.site.event(Event::Tick);
             self.site.settle();

@@ -44,7 +44,11 @@ pub(crate) struct Site {
 impl Site {
     /// `None` if the engine refuses the index. Recovery is under way.
     pub(crate) fn start(disk: SparseDisk, now: Instant) -> Option<Site> {
-        let config = EngineConfig { idle_delay: Duration::from_millis(50), ..EngineConfig::default() };
+        let config = EngineConfig {
+            idle_delay: Duration::from_millis(50),
+            scrub_period: Some(Duration::from_secs(20)),
+            ..EngineConfig::default()
+        };
         let rows = disk.index.clone().into_iter().collect();
         let engine = Engine::new(config, superblock(), rows, now).ok()?;
         let mut site = Site {
@@ -102,6 +106,7 @@ impl Site {
                 Action::Recovered { .. } => self.recovered = true,
                 Action::CloseLink { link } => drop(self.asked.remove(&link)),
                 Action::Reply { .. } | Action::Deleted { .. } | Action::Cloned { .. } | Action::PointsKept { .. } => {}
+                Action::ScrubFound { .. } | Action::ScrubEnded { .. } => {}
             }
         }
         assert!(self.under_way.len() <= OPS_MAX, "operations are bounded");
@@ -138,6 +143,8 @@ impl Site {
             Action::Deleted { op, .. } => assert!(self.deletions.remove(op), "a deletion is answered once"),
             Action::Cloned { op, .. } => assert!(self.clonings.remove(op), "a clone is answered once"),
             Action::PointsKept { op, .. } => assert!(self.keepings.remove(op), "what is to be kept is answered once"),
+            Action::ScrubFound { blocks, .. } => assert_ne!(*blocks, 0),
+            Action::ScrubEnded { .. } => {}
             Action::Failed { .. } => assert!(!self.failed, "said once"),
             Action::Recovered { .. } => assert!(!self.recovered, "said once"),
             Action::CloseLink { link } => assert!(self.asked.contains_key(link), "a link ends once"),

@@ -14,7 +14,7 @@ const REACHED: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("journal_batch", &[("page", "sealed"), ("record", "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17")]),
-    ("index_row", &[("row", "p v c k s")]),
+    ("index_row", &[("row", "p v c k s r b")]),
     (
         "engine_recover",
         &[

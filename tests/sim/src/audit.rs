@@ -75,6 +75,18 @@ impl World {
 
     /// Everything that a replica holds.
     fn inspect(&mut self, volume: Vol, disk: Disk) -> Slots {
+        let mut slots = Slots::new();
+        let Some(link) = self.observe_replica(volume, disk) else { return slots };
+        for floors in self.bands(volume) {
+            if self.inspect_band(volume, link, floors, &mut slots).is_none() {
+                break;
+            }
+        }
+        slots
+    }
+
+    /// An inspector's link to the replica.
+    pub fn observe_replica(&mut self, volume: Vol, disk: Disk) -> Option<Link> {
         let link = self.inspector_link(disk);
         let open = Open {
             cluster: format::cluster_id(),
@@ -83,16 +95,12 @@ impl World {
             size: self.catalog.record(volume).size,
             served: Epoch::NONE,
         };
-        let mut slots = Slots::new();
-        if !matches!(self.ask(link, Request::Observe(open)), Some(Reply::Opened(_))) {
-            return slots;
-        }
-        for floors in self.bands(volume) {
-            if self.inspect_band(volume, link, floors, &mut slots).is_none() {
-                break;
-            }
-        }
-        slots
+        matches!(self.ask(link, Request::Observe(open)), Some(Reply::Opened(_))).then_some(link)
+    }
+
+    /// The replica cannot read something that it shows.
+    pub fn has_unreadable(&mut self, volume: Vol, disk: Disk) -> bool {
+        self.inspect(volume, disk).values().any(Option::is_none)
     }
 
     /// `None` when it did not answer.

@@ -12,7 +12,7 @@ use crate::stamp::Stamp;
 use crate::trace::Touch;
 use crate::world::{Happening, World, disk_of};
 use ashlar_engine::{CloneRefusal, Deleted, Event, OpToken};
-use ashlar_plan::clone;
+use ashlar_plan::{clone, membership};
 use ashlar_types::{BLOCK_BYTES, Base, Epoch, SnapshotId, VolumeRecord};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -122,6 +122,7 @@ impl World {
 
     fn make_replicas(&mut self, volume: Vol) {
         let origin = self.clones.origins[&volume].clone();
+        self.lay_anew(volume, origin.source);
         let wanted = self.in_sync(volume);
         let open: Vec<Disk> =
             wanted.into_iter().filter(|disk| !origin.made.contains(disk) && !origin.refused.contains(disk)).collect();
@@ -145,6 +146,20 @@ impl World {
         self.trace.count("state: too few replicas of a clone");
         let begun = self.now;
         self.clones.origins.insert(volume, Origin { begun, refused: BTreeSet::new(), ..origin });
+    }
+
+    fn lay_anew(&mut self, volume: Vol, source: Vol) {
+        let before: BTreeSet<Disk> = self.catalog.record(volume).holders().map(|member| disk_of(member.disk)).collect();
+        let source = self.catalog.record(source).clone();
+        if !self.catalog.change(volume, |clone| clone::laid_anew(clone, &source)) {
+            return;
+        }
+        self.trace.count("event: clone laid anew");
+        let record = self.catalog.record(volume);
+        let after: BTreeSet<Disk> = record.holders().map(|member| disk_of(member.disk)).collect();
+        let epoch = record.epoch;
+        self.clones.tombstones.extend(before.difference(&after).map(|&disk| ((volume, disk), epoch)));
+        self.agenda.add(self.now, Happening::Reap { volume });
     }
 
     fn ask_for_clone(&mut self, volume: Vol, disk: Disk) {
@@ -253,8 +268,10 @@ impl World {
         if left.is_empty() {
             return;
         }
+        let is_needed = !self.clones.gone.contains(&volume)
+            && !membership::may_forget(self.catalog.record(volume), |_| true, false);
         let id = format::volume_id(volume);
-        for (disk, epoch) in left {
+        for (disk, epoch) in left.into_iter().filter(|_| !is_needed) {
             self.ask_server(disk, Asked::Delete(volume), |op| Event::Delete { op, volume: id, epoch });
         }
         self.agenda.add(self.now + ASK_AGAIN, Happening::Reap { volume });
@@ -314,13 +331,16 @@ impl World {
         blocks
     }
 
-    /// Clones that are not flat yet and replicas that are not deleted, for people.
+    /// Clones that are not flat yet, replicas that are not deleted or are to be elsewhere, for people.
     pub fn unfinished(&self) -> Option<String> {
         if let Some((volume, disk)) = self.clones.tombstones.keys().next() {
             return Some(format!("{disk} still has something of {volume}, which it should not"));
         }
         if let Some((volume, relocation)) = self.relocations.first_key_value() {
             return Some(format!("{volume} is still being moved: {relocation:?}"));
+        }
+        if !self.is_healed() {
+            return Some("the planner has something to do".to_owned());
         }
         let mut volumes = self.volumes();
         let clone = volumes.find(|&volume| self.catalog.record(volume).origin.is_some())?;

@@ -101,15 +101,26 @@ const DIRECTED: [&str; 10] = [
     "directed: zombie",
 ];
 
-const LAYOUT: [&str; 9] = [
+const LAYOUT: [&str; 20] = [
     "event: a disk may be replaced",
     "event: a volume may grow",
     "event: copies get another rate",
     "event: disk replaced",
+    "event: node drained",
+    "event: clone laid anew",
+    "event: planner ends a move",
+    "event: planner ends a temporary replica",
+    "event: planner lets another one take the place",
+    "event: planner makes a temporary replica",
+    "event: planner moves a replica",
+    "event: planner replaces a replica",
+    "event: planner restarted",
+    "event: planner takes a move back",
     "event: relocation begun",
     "event: relocation given up",
     "event: volume grown",
     "state: relocation done",
+    "state: returning replica read",
     "state: replica let go of",
 ];
 
@@ -151,7 +162,7 @@ const CLONES: [&str; 8] = [
     "state: too few replicas of a clone",
 ];
 
-const STATES: [&str; 30] = [
+const STATES: [&str; 33] = [
     "state: attach blocked",
     "state: below minReplicas",
     "state: block repaired",
@@ -165,6 +176,7 @@ const STATES: [&str; 30] = [
     "state: ended clean",
     "state: ended fenced",
     "state: epoch granted",
+    "state: everything scrubbed",
     "state: fenced",
     "state: guest hears fenced",
     "state: link ended by chunkserver",
@@ -177,6 +189,8 @@ const STATES: [&str; 30] = [
     "state: return abandoned",
     "state: returned in-sync",
     "state: returning",
+    "state: round of scrub ended",
+    "state: scrub has found bad blocks",
     "state: serving",
     "state: writer started",
     "refused: bad block",

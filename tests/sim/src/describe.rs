@@ -231,5 +231,6 @@ pub fn numbers(now: Nanos, happening: &Happening) -> [u64; 6] {
         Happening::ChangesSeen { link } => pair(32, u64::from(link.0), 0),
         Happening::RelocationActs { .. } => pair(35, 0, 0),
         Happening::RelocationStep { volume } => pair(36, u64::from(volume.0), 0),
+        Happening::Heal => pair(37, 0, 0),
     }
 }

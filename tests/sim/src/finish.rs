@@ -56,6 +56,7 @@ impl World {
             let sickness = self.sickness().unwrap_or_default();
             self.violated(format!("not healthy {} s after the last fault: {sickness}", HEALTHY_WITHIN / SECONDS), None);
         }
+        self.scrub_everything();
         self.read_everything();
         self.check_histories();
         self.close_everything();

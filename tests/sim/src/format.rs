@@ -26,6 +26,10 @@ pub fn volume_id(volume: Vol) -> VolumeId {
     VolumeId::from_u128(u128::from(volume.0) + 1)
 }
 
+pub fn volume_of(id: VolumeId) -> Vol {
+    Vol(id.as_u128() as u16 - 1)
+}
+
 /// Chunks of every volume in the beginning.
 pub const CHUNKS: u32 = 3;
 /// Chunks of a volume that does not grow any more.

@@ -4,12 +4,13 @@
 
 use crate::catalog::node_name;
 use crate::format;
-use crate::names::{Disk, MILLIS, Nanos, Node, Vol};
+use crate::names::{Disk, MILLIS, Nanos, Node, Vol, Writer};
 use crate::trace::Touch;
 use crate::world::{Happening, World, disk_of};
 use ashlar_plan::membership;
 use ashlar_types::{Change, DiskId, Member, MemberState, SLOT_BYTES, VolumeRecord};
 use ashlar_volume::{Event, LEAVE_REASON};
+use ashlar_wire::Request;
 
 const AGAIN: Nanos = 300 * MILLIS;
 /// Words of the control plane that get lost, of a million.
@@ -116,6 +117,15 @@ impl World {
             self.tell_writer(writer, Event::LetGo { disk: id });
         }
         self.agenda.add(self.now + AGAIN, Happening::RelocationStep { volume });
+    }
+
+    /// What has been copied to a replica that returns is read there.
+    pub fn count_near_read(&mut self, writer: Writer, disk: Disk, request: &Request) {
+        let record = self.catalog.record(self.writers[writer.index()].volume);
+        let state = record.member(format::disk_id(disk)).map(|member| member.state);
+        if matches!((request, state), (Request::Read { .. }, Some(MemberState::Syncing { .. }))) {
+            self.trace.count("state: returning replica read");
+        }
     }
 
     /// Whoever lets go of a replica for another's sake has that other one.

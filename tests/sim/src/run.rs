@@ -101,6 +101,9 @@ fn begin(world: &mut World, seed: u64) {
     if let Some(every) = world.scenario.relocations {
         world.agenda.add(SECONDS + world.relocation_rng.below(every), Happening::RelocationActs { every });
     }
+    if world.scenario.healing {
+        world.agenda.add(SECONDS, Happening::Heal);
+    }
     if world.scenario.directed.is_some() {
         world.agenda.add(SECONDS + rng.below(2 * SECONDS), Happening::DirectedStep { step: 0 });
     }

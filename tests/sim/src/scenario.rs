@@ -187,6 +187,10 @@ pub struct Scenario {
     pub clones: Option<Nanos>,
     /// Replicas are moved, moves given up, and copies slowed down, about as often.
     pub relocations: Option<Nanos>,
+    /// The planner looks after the volumes.
+    pub healing: bool,
+    /// Disks verify everything that they have in this time.
+    pub scrub_period: Option<Nanos>,
     /// Nodes are at different distances, farther than a link that was lost takes to be made again.
     pub far: bool,
 }
@@ -211,9 +215,14 @@ impl Scenario {
         if small {
             classes.retain(|(class, _)| !matches!(class, Class::Grow | Class::Snapshot));
         }
+        let healing = !small && !full && draw_healing(seed);
         let snapshots = classes.iter().any(|(class, _)| *class == Class::Snapshot);
         Scenario {
-            nodes: if full { 3 } else { rng.range(3, 5) as u16 },
+            nodes: match full {
+                true => 3,
+                // With disks on which volumes could be healed.
+                false => rng.range(3, 5).max(if healing { 6 } else { 0 }) as u16,
+            },
             volumes: if small || full { 1 } else { rng.range(1, 2) as u16 },
             min_replicas: 2,
             faults_until: rng.range(6, 30) * SECONDS,
@@ -248,6 +257,8 @@ impl Scenario {
             clocks_leap: if quiet { None } else { draw_leaps(seed) },
             clones: if small || full { None } else { draw_clones(seed) },
             relocations: if small || full { None } else { draw_relocations(seed) },
+            healing,
+            scrub_period: draw_scrub(seed),
             far: rng.below(16) == 0,
         }
     }
@@ -267,6 +278,7 @@ impl Scenario {
             clocks_leap: None,
             clones: None,
             relocations: None,
+            healing: false,
             calls_lost_ppm: 0,
             answers_lost_ppm: 0,
             faults_until,
@@ -291,6 +303,17 @@ fn draw_clones(seed: u64) -> Option<Nanos> {
 fn draw_relocations(seed: u64) -> Option<Nanos> {
     let mut rng = Rng::named(seed, "relocations");
     (rng.below(3) == 0).then(|| rng.range(300, 2500) * MILLIS)
+}
+
+/// Likewise. Nobody else moves replicas then.
+fn draw_healing(seed: u64) -> bool {
+    draw_relocations(seed).is_none() && Rng::named(seed, "healing scenario").coin()
+}
+
+/// Likewise.
+fn draw_scrub(seed: u64) -> Option<Nanos> {
+    let mut rng = Rng::named(seed, "scrub");
+    (rng.below(4) == 0).then(|| rng.range(3, 20) * SECONDS)
 }
 
 fn draw_directed(rng: &mut Rng) -> Option<Directed> {

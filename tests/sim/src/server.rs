@@ -224,6 +224,13 @@ impl World {
                     format!("{disk} has recovered: {replayed_records} records replayed, {lost_blocks} blocks lost")
                 });
             }
+            Action::ScrubFound { volume, chunk, slot, blocks } => {
+                self.trace.count("state: scrub has found bad blocks");
+                self.trace.line(self.now, None, || {
+                    format!("{disk} finds bad blocks {blocks:016b} in {volume} {chunk:?} {slot:?}")
+                });
+            }
+            Action::ScrubEnded { .. } => self.trace.count("state: round of scrub ended"),
             Action::Failed { reason } => self.server_failed(disk, &reason),
         }
     }

@@ -9,6 +9,7 @@ use crate::directed::Move;
 use crate::durable::Promises;
 use crate::format;
 use crate::groups::Group;
+use crate::healing::Healing;
 use crate::history::History;
 use crate::keep::Keep;
 use crate::names::{Disk, Link, Nanos, Node, SECONDS, Vol, Writer};
@@ -61,6 +62,7 @@ pub enum Happening {
     CloneStep { volume: Vol },
     RelocationActs { every: Nanos },
     RelocationStep { volume: Vol },
+    Heal,
     DeleteVolume { volume: Vol },
     Reap { volume: Vol },
     LookAtChanges { every: Nanos },
@@ -95,6 +97,7 @@ pub struct World {
     pub changes: Changes,
     pub keep: Keep,
     pub relocations: BTreeMap<Vol, Relocation>,
+    pub healing: Option<Healing>,
     pub trace: Trace,
     pub violation: Option<Violation>,
     pub promises: Promises,
@@ -162,6 +165,7 @@ impl World {
             changes: Changes::default(),
             keep: Keep::default(),
             relocations: BTreeMap::new(),
+            healing: scenario.healing.then(|| Healing::new(seed)),
             trace: Trace::new(with_lines),
             violation: None,
             promises: Promises::default(),
@@ -250,6 +254,7 @@ impl World {
             checkpoint_ring_percent: 5,
             // Recovery looks at little more than what is there, and batches lie across its reads.
             recover_read_bytes: 256 << 10,
+            scrub_period: self.scenario.scrub_period.map(Duration::from_nanos),
             ..EngineConfig::default()
         }
     }
@@ -308,6 +313,7 @@ impl World {
             Happening::CloneStep { volume } => self.clone_step(volume),
             Happening::RelocationActs { every } => self.relocation_acts(every),
             Happening::RelocationStep { volume } => self.relocation_step(volume),
+            Happening::Heal => self.heal(),
             Happening::DeleteVolume { volume } => self.delete_volume(volume),
             Happening::Reap { volume } => self.reap(volume),
             Happening::LookAtChanges { every } => self.look_at_changes(every),

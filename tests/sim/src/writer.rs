@@ -78,7 +78,10 @@ impl World {
             self.trace.count("state: replaced writer still lives");
         }
         let dies_after = self.death_of_next_writer();
-        let mut core = Volume::new(Config::new(node_name(node), None), record, now);
+        // Often enough for a run to see it.
+        let (heal_pause_min, heal_pause_max) = (Duration::from_secs(1), Duration::from_secs(8));
+        let config = Config { heal_pause_min, heal_pause_max, ..Config::new(node_name(node), None) };
+        let mut core = Volume::new(config, record, now);
         let mut actions = Vec::new();
         core.start(now, &mut actions);
         self.writers.push(WriterState {
@@ -226,6 +229,7 @@ impl World {
                 if self.net.link(link).session != session {
                     return;
                 }
+                self.count_near_read(writer, disk, &frame.message);
                 let touch = self.touch_of_request(link, &frame.message);
                 self.trace.asked(link, frame.request, touch);
                 self.trace.line(self.now, touch, || {

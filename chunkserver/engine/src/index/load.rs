@@ -1,17 +1,18 @@
 //! Reading the index back. A damaged slot loses its blocks, a damaged chunk its completeness; a damaged volume row
 //! loses the promise, without which the disk must not serve at all.
 
-use super::{Key, Loaded, decode_chunk, decode_kept, decode_position, decode_replica, decode_slot};
+use super::{
+    Key, Loaded, decode_bad, decode_chunk, decode_kept, decode_position, decode_replica, decode_round, decode_slot,
+};
 use crate::RecoverError;
 use crate::place::Sequence;
 use crate::replica::{Chunk, Slot, SlotAddress};
 use ashlar_types::{DiskId, Lsn, VolumeId};
-use std::collections::BTreeMap;
 
 type Rows = [(Vec<u8>, Vec<u8>)];
 
 pub(crate) fn load(rows: &Rows, disk: DiskId, slot_count: u32, journal_bytes: u64) -> Result<Loaded, RecoverError> {
-    let mut loaded = Loaded { position: None, volumes: BTreeMap::new(), damaged_chunks: vec![], damaged_slots: vec![] };
+    let mut loaded = Loaded::default();
     let mut keys = Vec::with_capacity(rows.len());
     for (key, _) in rows {
         keys.push(Key::decode(key).map_err(|_| RecoverError::DamagedIndex(format!("unknown key {key:02x?}")))?);
@@ -23,6 +24,9 @@ pub(crate) fn load(rows: &Rows, disk: DiskId, slot_count: u32, journal_bytes: u6
                 let damaged = |_| RecoverError::DamagedIndex(format!("the row of volume {volume}"));
                 loaded.volumes.insert(volume, decode_replica(raw, value).map_err(damaged)?);
             }
+            // What scrub has noted and is damaged is found again.
+            Key::Bad(address) => loaded.bad.extend(decode_bad(raw, value).map(|blocks| (address, blocks))),
+            Key::Round => loaded.round = decode_round(raw, value).unwrap_or_default(),
             Key::Kept(_) | Key::Chunk(..) | Key::Slot(_) => {}
         }
     }
@@ -50,7 +54,7 @@ pub(crate) fn load(rows: &Rows, disk: DiskId, slot_count: u32, journal_bytes: u6
                 let kept = decode_kept(raw, value).unwrap_or_default();
                 loaded.owner(volume)?.kept = kept;
             }
-            Key::Position | Key::Volume(_) => {}
+            Key::Position | Key::Volume(_) | Key::Bad(_) | Key::Round => {}
         }
     }
     Ok(loaded)

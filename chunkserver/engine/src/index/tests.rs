@@ -3,6 +3,7 @@
 use super::load::load;
 use super::*;
 use crate::RecoverError;
+use ashlar_types::CHUNKS_MAX;
 use proptest::prelude::*;
 
 const RING: u64 = 8 << 20;
@@ -86,11 +87,42 @@ fn a_wiped_volume_takes_its_rows_and_no_neighbours() {
     for edit in wipe_edits(volume) {
         let IndexEdit::DeleteRange { from, until } = edit else { panic!() };
         let covers = |key: Vec<u8>| key >= from && key < until;
-        let tag_is_slot = from[0] == b's';
-        assert_eq!(covers(Key::Slot(address(9)).encode()), tag_is_slot);
-        assert_eq!(covers(Key::Chunk(volume, ChunkIndex(u32::MAX)).encode()), !tag_is_slot);
+        assert_eq!(covers(Key::Slot(address(9)).encode()), from[0] == b's');
+        assert_eq!(covers(Key::Bad(address(9)).encode()), from[0] == b'b');
+        assert_eq!(covers(Key::Chunk(volume, ChunkIndex(u32::MAX)).encode()), from[0] == b'c');
+        assert!(!covers(Key::Bad(address(8)).encode()) && !covers(Key::Bad(address(10)).encode()));
         assert!(!covers(Key::Slot(address(8)).encode()) && !covers(Key::Slot(address(10)).encode()));
         assert!(!covers(Key::Volume(volume).encode()) && !covers(Key::Position.encode()));
+    }
+}
+
+#[test]
+fn what_scrub_has_come_to_and_found_is_read_back_and_is_no_matter_when_damaged() {
+    let after = SlotAddress {
+        volume: VolumeId::from_u128(9),
+        chunk: ChunkIndex(u32::MAX),
+        slot: SlotIndex(u16::MAX),
+        floor: Lsn::MAX,
+    };
+    let round = |after| Round { after, elapsed: Duration::from_millis(5), found_ever: 2, ..Round::default() };
+    for round in [round(Some(after)), round(None)] {
+        let rows = rows(&mut store());
+        let put = |edit: IndexEdit| match edit {
+            IndexEdit::Put { key, value } => (key, value),
+            other => panic!("{other:?}"),
+        };
+        let address = SlotAddress { chunk: ChunkIndex(3), slot: SlotIndex(4), ..after };
+        let bad = put(edit(Key::Bad(address), Some(encode_bad(0b101))));
+        let told = put(round_edit(&round));
+        assert_eq!((bad.0.len(), bad.1.len(), told.1.len()), (31, 8, 108));
+        let all = [rows.clone(), vec![bad.clone(), told.clone()]].concat();
+        let loaded = load(&all, disk(), 100, RING).unwrap();
+        assert_eq!((loaded.bad, loaded.round), (vec![(address, 0b101)], round.clone()));
+        let beyond = with_byte(&told, 23, 0x7F);
+        assert_eq!(load(&[rows.clone(), vec![beyond]].concat(), disk(), 100, RING).unwrap().round, Round::default());
+        let damaged = [rows, vec![with_byte(&bad, 1, 1), with_byte(&told, 1, 2)]].concat();
+        let loaded = load(&damaged, disk(), 100, RING).unwrap();
+        assert_eq!((loaded.bad, loaded.round), (vec![], Round::default()));
     }
 }
 
@@ -112,6 +144,17 @@ fn with_byte(row: &(Vec<u8>, Vec<u8>), at: usize, value: u8) -> (Vec<u8>, Vec<u8
     let crc = Crc32::of_parts(&[&key, &value_bytes[..end]]);
     value_bytes[end..].copy_from_slice(&crc.0.to_le_bytes());
     (key, value_bytes)
+}
+
+#[test]
+fn a_chunk_that_no_volume_can_have_is_damage() {
+    let volume = VolumeId::from_u128(9);
+    let address = |chunk| SlotAddress { volume, chunk, slot: SlotIndex(0), floor: Lsn::ZERO };
+    for (index, is_possible) in [(CHUNKS_MAX - 1, true), (CHUNKS_MAX, false), (u32::MAX, false)] {
+        let chunk = ChunkIndex(index);
+        assert_eq!(Key::decode(&Key::Chunk(volume, chunk).encode()).is_ok(), is_possible);
+        assert_eq!(Key::decode(&Key::Slot(address(chunk)).encode()).is_ok(), is_possible);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Bytes of a record; the table of offsets is in `record`.
 
 use super::{Body, Mark, Piece, Record, checked_range, slot_parts};
-use crate::codec::{Malformed, Sink, Source};
+use crate::codec::{Malformed, Sink, Source, checked_chunk};
 use crate::place::Place;
 use ashlar_types::{
     Base, ByteCount, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Kept, Lsn, SLOTS_PER_CHUNK, SNAPSHOTS_MAX,
@@ -231,7 +231,7 @@ fn decode_body(kind: u8, flags: u8, from: &mut Source, places: u32) -> Result<(a
 }
 
 fn decode_fill(from: &mut Source, places: u32) -> Result<(ashlar_types::Lsn, Body), Malformed> {
-    let chunk = ChunkIndex(from.u32()?);
+    let chunk = checked_chunk(from.u32()?)?;
     let (slot, valid) = (SlotIndex(from.u16()?), from.u16()?);
     let place = Place::from_raw(from.u32()?);
     let direct = take_flag(from.u32()?)?;
@@ -262,7 +262,7 @@ fn decode_keep(from: &mut Source) -> Result<(ashlar_types::Lsn, Body), Malformed
 }
 
 fn decode_merge(from: &mut Source, places: u32) -> Result<(ashlar_types::Lsn, Body), Malformed> {
-    let chunk = ChunkIndex(from.u32()?);
+    let chunk = checked_chunk(from.u32()?)?;
     let (slot, moved) = (SlotIndex(from.u16()?), from.u16()?);
     let place = Place::from_raw(from.u32()?);
     from.zeros::<4>()?;
@@ -279,7 +279,7 @@ fn decode_merge(from: &mut Source, places: u32) -> Result<(ashlar_types::Lsn, Bo
 }
 
 fn decode_flatten(from: &mut Source, places: u32) -> Result<(ashlar_types::Lsn, Body), Malformed> {
-    let chunk = ChunkIndex(from.u32()?);
+    let chunk = checked_chunk(from.u32()?)?;
     let (slot, zeros, copied, lost) = (SlotIndex(from.u16()?), from.u16()?, from.u16()?, from.u16()?);
     let place = Place::from_raw(from.u32()?);
     let (stamp, commit) = (from.lsn()?, from.lsn()?);
@@ -353,7 +353,7 @@ fn take_pieces(
 }
 
 fn take_chunk(from: &mut Source) -> Result<ChunkIndex, Malformed> {
-    let chunk = ChunkIndex(from.u32()?);
+    let chunk = checked_chunk(from.u32()?)?;
     from.zeros::<4>()?;
     Ok(chunk)
 }

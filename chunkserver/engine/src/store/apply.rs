@@ -285,6 +285,7 @@ impl Ground<'_> {
             slot.stale &= !bit;
             slot.lost &= !bit;
             slot.crcs[block as usize] = crc;
+            self.bad &= !bit;
             match data {
                 None => {}
                 Some(Some(bytes)) => self.overlay.put(place.block(block), bytes, by),
@@ -311,6 +312,7 @@ impl Ground<'_> {
         slot.set &= !bits;
         slot.valid &= !bits;
         slot.lost &= !bits;
+        self.bad &= !bits;
         if let Some(place) = slot.place {
             bits_of(bits).for_each(|block| self.overlay.remove(place.block(block)));
         }

@@ -132,7 +132,9 @@ impl Store {
         let tombstone = Replica { deleted: true, ..Replica::new(promised, ByteCount(0)) };
         let old = self.volumes.insert(volume, tombstone).expect("the replica exists");
         self.dirty.wipe(volume);
-        let mut ground = Ground { places: &mut self.places, overlay: &mut self.overlay, replaying: self.replaying };
+        self.bad.wipe(volume);
+        let Store { places, overlay, replaying, .. } = self;
+        let mut ground = Ground { places, overlay, bad: 0, replaying: *replaying };
         let slots = old.chunks.into_values().flat_map(|chunk| chunk.slots.into_values());
         for place in slots.filter_map(|slot| slot.place) {
             ground.release(place, by);

@@ -95,7 +95,7 @@ impl Store {
         let (Some(old), Some(new)) = (self.slot(pair.older()).cloned(), self.slot(pair.newer()).cloned()) else {
             return Outcome::Done;
         };
-        let falls_through = old.set & !new.set;
+        let (falls_through, old_bad) = (old.set & !new.set, self.bad.of(pair.older()));
         // The older one goes. Its place goes with it, or on to the newer one.
         self.edit(pair.older(), |slot, ground| {
             let keeps = slot.place == *place;
@@ -112,6 +112,8 @@ impl Store {
                     ground.release(place, by);
                 }
                 slot.place = *place;
+                // What stays where it is stays bad; what is moved was read, and is good.
+                ground.bad = old_bad & falls_through;
                 let hidden = bits_of(old.valid & !falls_through).filter_map(|block| Some(place.as_ref()?.block(block)));
                 hidden.for_each(|at| ground.overlay.remove(at));
             }

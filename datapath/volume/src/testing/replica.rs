@@ -40,6 +40,8 @@ pub(crate) struct Replica {
     pub(crate) kept: Option<Kept>,
     /// Content and checksum differ.
     pub(crate) bad: BTreeSet<Block>,
+    /// Of these, the ones that its scrub has found.
+    pub(crate) found: BTreeSet<Block>,
     /// Refuses the next request of this kind, by the name in its `Debug`.
     pub(crate) refuse: Option<(&'static str, Status)>,
     /// Refuses every write and every copy.
@@ -122,6 +124,7 @@ impl Replica {
             }
             Request::Ping | Request::Grow { .. } => Reply::Done,
             Request::Usage => Reply::Held(vec![]),
+            Request::ListBad { from, slot } => self.list_bad(from, slot),
             Request::Observe(_) | Request::ListBlocks { .. } => unreachable!("a writer does not observe"),
         }
     }
@@ -205,6 +208,19 @@ impl Replica {
     /// Awaits a copy: nothing newer among the floors stands before the stale one.
     fn is_stale(&self, block: Block, floors: FloorRange) -> bool {
         self.versions(block, floors).last().is_some_and(|version| self.stale.contains(version))
+    }
+
+    /// Two slots a page.
+    fn list_bad(&self, from: ChunkIndex, slot: SlotIndex) -> Reply {
+        let slot_of = |block: &Block| (block.0, BlockIndex(block.1).slot());
+        let slots: BTreeSet<_> =
+            self.found.intersection(&self.bad).map(slot_of).filter(|at| *at >= (from, slot)).collect();
+        let entry = |&(chunk, slot): &(ChunkIndex, SlotIndex)| {
+            let among = self.found.intersection(&self.bad).filter(|block| slot_of(block) == (chunk, slot));
+            let blocks = among.fold(0, |bits, block| bits | 1 << BlockIndex(block.1).within_slot());
+            BadBlocks { chunk, slot, below: Lsn::MAX, blocks }
+        };
+        Reply::Bad { entries: slots.iter().take(2).map(entry).collect(), more: slots.len() > 2 }
     }
 
     fn read(&self, range: ChunkRange, below: Lsn) -> Reply {

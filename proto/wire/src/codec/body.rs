@@ -4,13 +4,10 @@ use crate::error::WireError;
 use crate::limits::{BLOCKS_PER_FRAME_MAX, HEADER_BYTES, LIST_ENTRIES_MAX};
 use crate::message::BlockData;
 use ashlar_types::{
-    BLOCK_BYTES, BlockCount, BlockIndex, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Lsn, SLOTS_PER_CHUNK, Slip,
-    SlotIndex, SlotSet, VOLUME_BYTES_MAX,
+    BLOCK_BYTES, BlockCount, BlockIndex, CHUNKS_MAX, ChunkIndex, ChunkRange, Crc32, Epoch, FloorRange, Lsn,
+    SLOTS_PER_CHUNK, Slip, SlotIndex, SlotSet,
 };
 use bytes::Bytes;
-
-/// Chunks of the largest volume: no chunk index reaches it.
-const CHUNKS_MAX: u32 = (VOLUME_BYTES_MAX / ashlar_types::CHUNK_BYTES) as u32;
 
 pub(super) struct Writer(Vec<u8>);
 

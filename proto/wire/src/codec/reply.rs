@@ -5,7 +5,7 @@ use super::request::{decode_slot, encode_slot};
 use super::wrong_direction;
 use crate::error::WireError;
 use crate::limits::{HELD_ENTRIES_MAX, LIST_ENTRIES_MAX, REASON_BYTES_MAX};
-use crate::message::{ChangedSlots, ChunkReport, Held, Opened, Refusal, Reply, SlotBlocks, Status};
+use crate::message::{BadBlocks, ChangedSlots, ChunkReport, Held, Opened, Refusal, Reply, SlotBlocks, Status};
 use crate::opcode::Opcode;
 use ashlar_types::{BLOCKS_PER_CHUNK, BlockIndex, SLOTS_PER_CHUNK, SessionId};
 use bytes::Bytes;
@@ -65,11 +65,28 @@ pub(super) fn encode(reply: &Reply, body: &mut Writer) -> (Opcode, Bytes) {
             }
             (Opcode::Blocks, none)
         }
+        Reply::Bad { entries, more } => {
+            encode_bad(entries, *more, body);
+            (Opcode::Bad, none)
+        }
         Reply::Done => (Opcode::Done, none),
         Reply::Refused(refusal) => {
             encode_refusal(refusal, body);
             (Opcode::Refused, none)
         }
+    }
+}
+
+/// more u8 · number u32 · each chunk u32, slot u16, below u64, blocks u16
+fn encode_bad(entries: &[BadBlocks], more: bool, body: &mut Writer) {
+    assert!(entries.len() <= LIST_ENTRIES_MAX);
+    body.flag(more);
+    body.u32(entries.len() as u32);
+    for entry in entries {
+        body.u32(entry.chunk.0);
+        body.u16(entry.slot.0);
+        body.lsn(entry.below);
+        body.u16(entry.blocks);
     }
 }
 
@@ -128,6 +145,11 @@ pub(super) fn decode(opcode: Opcode, body: &mut Reader<'_>) -> Result<Reply, Wir
             }
             Reply::Blocks((0..count).map(|_| decode_blocks(body)).collect::<Result<_, _>>()?)
         }
+        Opcode::Bad => {
+            let more = body.flag()?;
+            let length = body.list_length()?;
+            Reply::Bad { entries: (0..length).map(|_| decode_bad(body)).collect::<Result<_, _>>()?, more }
+        }
         Opcode::Done => Reply::Done,
         Opcode::Refused => Reply::Refused(decode_refusal(body)?),
         request => return Err(wrong_direction(request)),
@@ -137,6 +159,10 @@ pub(super) fn decode(opcode: Opcode, body: &mut Reader<'_>) -> Result<Reply, Wir
 fn decode_blocks(body: &mut Reader<'_>) -> Result<SlotBlocks, WireError> {
     let blocks = SlotBlocks { slot: body.slot()?, set: body.u16()?, valid: body.u16()? };
     if blocks.valid & !blocks.set == 0 { Ok(blocks) } else { Err(WireError::Field("valid")) }
+}
+
+fn decode_bad(body: &mut Reader<'_>) -> Result<BadBlocks, WireError> {
+    Ok(BadBlocks { chunk: body.chunk()?, slot: body.slot()?, below: body.lsn()?, blocks: body.u16()? })
 }
 
 fn decode_refusal(body: &mut Reader<'_>) -> Result<Refusal, WireError> {

@@ -112,11 +112,24 @@ fn encode_copying(request: &Request, body: &mut Writer) -> (Opcode, Bytes) {
             encode_kept(kept, body);
             (Opcode::Keep, none)
         }
+        other => encode_question(other, body),
+    }
+}
+
+/// What is asked of a replica beside reads and returns.
+fn encode_question(request: &Request, body: &mut Writer) -> (Opcode, Bytes) {
+    let none = Bytes::new();
+    match request {
         Request::Usage => (Opcode::Usage, none),
         Request::ListBlocks { chunk, floors } => {
             body.u32(chunk.0);
             body.floors(*floors);
             (Opcode::ListBlocks, none)
+        }
+        Request::ListBad { from, slot } => {
+            body.u32(from.0);
+            body.u16(slot.0);
+            (Opcode::ListBad, none)
         }
         Request::Ping => (Opcode::Ping, none),
         _ => unreachable!("encode handles the others"),
@@ -199,6 +212,7 @@ pub(super) fn decode(opcode: Opcode, body: &mut Reader<'_>) -> Result<Request, W
         Opcode::Keep => Request::Keep(decode_kept(body)?),
         Opcode::Usage => Request::Usage,
         Opcode::ListBlocks => Request::ListBlocks { chunk: body.chunk()?, floors: body.floors()? },
+        Opcode::ListBad => Request::ListBad { from: body.chunk()?, slot: body.slot()? },
         Opcode::Ping => Request::Ping,
         reply => return Err(wrong_direction(reply)),
     })

@@ -153,11 +153,10 @@ fn disturb(draw: &mut Draw, mut site: Site) -> Site {
 fn rest(site: &mut Site) {
     site.settle();
     for _ in 0..64 {
-        let due = site.engine.next_deadline();
-        if due == Instant::FAR {
+        if site.engine.is_idle() {
             break;
         }
-        site.now = site.now.max(due);
+        site.now = site.now.max(site.engine.next_deadline());
         site.event(Event::Tick);
         site.settle();
     }

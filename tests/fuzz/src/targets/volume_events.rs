@@ -48,7 +48,17 @@ fn step(draw: &mut Draw, volume: &mut Attachment) {
         15 if draw.once_in(8) => volume.event(Event::Detach),
         15 if draw.once_in(2) => volume.snapshot(snapshot_id(draw), draw.once_in(4)),
         15 if draw.once_in(4) => volume.hold(snapshot_id(draw), Duration::from_millis(u64::from(draw.byte()) * 10)),
+        15 if draw.once_in(2) => volume.event(steer(draw)),
         _ => stray_link(draw, volume),
+    }
+}
+
+/// A word of the control plane: who shall go, and how fast copies are.
+fn steer(draw: &mut Draw) -> Event {
+    match draw.byte() % 4 {
+        0 => Event::Pace { bytes_per_second: None },
+        1 => Event::Pace { bytes_per_second: Some(if draw.once_in(2) { 0 } else { draw.wide() }) },
+        _ => Event::LetGo { disk: disk(draw.below(MEMBERS_MAX)) },
     }
 }
 
@@ -137,6 +147,7 @@ fn fitting_reply(draw: &mut Draw, frame: &RequestFrame) -> Reply {
             let entries = (0..chunks).map(ChunkIndex).map(changed).collect();
             Reply::Changed { entries, next: None }
         }
+        Request::ListBad { .. } => Reply::Bad { entries: draw.bad_blocks(), more: draw.once_in(2) },
         Request::ReadSlot { .. } => Reply::Slot(SlotContent {
             stamp: draw.lsn(),
             set: u16::MAX,

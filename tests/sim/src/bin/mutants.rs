@@ -25,6 +25,7 @@ const RARE: &[Mutant] = &[
     Mutant::CatalogComparesNoVersion,
     Mutant::ListingForgetsBase,
     Mutant::MergeIgnoresClones,
+    Mutant::NearNotAwaited,
     Mutant::OldReportsReused,
     Mutant::OpenFromVolatileState,
     Mutant::WriteNotHeldBehindRead,
