@@ -3,9 +3,9 @@
 //! Until ports are authenticated a daemon listens on loopback only; another address needs a flag whose name says what
 //! it is.
 
-use ashlar_plan::repair::Bounds;
+use ashlar_plan::repair::{Bounds, BytesPerSecond, Order};
 use ashlar_types::{ClusterId, NodeName, ZoneName};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -58,9 +58,30 @@ pub struct ControlConfig {
     #[arg(long, env = "ASHLAR_FOLLOW_AFTER_MS", default_value_t = 600_000)]
     #[arg(value_parser = clap::value_parser!(u64).range(0..=86_400_000))]
     pub follow_after_ms: u64,
+    /// What all copies of the cluster together may take, in MiB per second.
+    #[arg(long, env = "ASHLAR_COPY_LIMIT_MIB", default_value_t = 8192)]
+    #[arg(value_parser = clap::value_parser!(u64).range(8..=1_048_576))]
+    pub copy_limit_mib: u64,
+    /// Disks whose fill differs by more of their capacity are balanced, in percent; 100: none.
+    #[arg(long, env = "ASHLAR_BALANCE_GAP_PERCENT", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub balance_gap_percent: u16,
+    /// Who is repaired first; anything but `urgency` is there to be compared with.
+    #[arg(long, hide = true, value_enum, default_value_t)]
+    pub repair_order: RepairOrder,
+    /// A disk is drained when more of its blocks than this went bad within two rounds of scrub; 0: none is.
+    #[arg(long, env = "ASHLAR_BAD_BLOCKS_MAX", default_value_t = 64)]
+    pub bad_blocks_max: u64,
     /// Listen on an address that is not loopback although nobody who connects is authenticated.
     #[arg(long, env = "ASHLAR_INSECURE_ALLOW_ANY_ADDRESS")]
     pub insecure_allow_any_address: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RepairOrder {
+    #[default]
+    Urgency,
+    FirstCome,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -115,7 +136,13 @@ impl ControlConfig {
     /// Of self-healing.
     pub fn bounds(&self) -> Bounds {
         let [grace, follow_after] = [self.rebuild_grace_ms, self.follow_after_ms].map(Duration::from_millis);
-        Bounds { grace, follow_after, ..Bounds::default() }
+        let order = match self.repair_order {
+            RepairOrder::Urgency => Order::Urgency,
+            RepairOrder::FirstCome => Order::FirstCome,
+        };
+        let cluster_ceiling = BytesPerSecond::mib(self.copy_limit_mib);
+        let balance_gap_permille = self.balance_gap_percent * 10;
+        Bounds { grace, follow_after, order, cluster_ceiling, balance_gap_permille, ..Bounds::default() }
     }
 }
 

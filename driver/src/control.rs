@@ -18,10 +18,12 @@ pub(crate) mod forgotten;
 pub(crate) mod groups;
 pub(crate) mod health;
 pub(crate) mod membership;
+pub(crate) mod placement;
 pub(crate) mod present;
 pub(crate) mod publication;
 pub(crate) mod reaper;
 pub(crate) mod registry;
+pub(crate) mod removal;
 pub(crate) mod repair;
 pub mod server;
 pub(crate) mod service;
@@ -78,6 +80,11 @@ impl Control {
         let (reap, clones, forgotten) = (Notify::new(), Notify::new(), Notify::new());
         let (repair, started) = (Repair::new(bounds), Instant::now());
         Ok(Control { catalog, registry, daemons, in_flight, metrics, reap, clones, forgotten, repair, started })
+    }
+
+    /// Disks of which more blocks went bad lately are drained.
+    pub fn drain_beyond(&mut self, bad_blocks_max: u64) {
+        self.registry.drain_beyond(bad_blocks_max);
     }
 
     pub(crate) async fn volume(&self, id: VolumeId) -> Result<StoredVolume> {

@@ -2,7 +2,6 @@
 
 use ashlar_catalog::{CatalogError, CatalogErrorKind};
 use ashlar_plan::membership::Refusal;
-use ashlar_plan::placement::PlacementError;
 use ashlar_rpc::convert::ConvertError;
 use std::fmt;
 
@@ -95,11 +94,5 @@ impl From<Refusal> for Error {
             return Error::new(ErrorKind::Busy, refusal.to_string());
         }
         Error::precondition(refusal.to_string())
-    }
-}
-
-impl From<PlacementError> for Error {
-    fn from(error: PlacementError) -> Error {
-        Error::new(ErrorKind::Exhausted, error.to_string())
     }
 }

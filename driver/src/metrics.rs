@@ -2,14 +2,18 @@
 //! page is asked for, so an idle driver does nothing.
 
 mod page;
+mod repair;
 
 use crate::control::health::Health;
 use crate::control::registry::DiskHealth;
+use crate::control::repair::figures::Figures;
+use ashlar_plan::placement::loss::Loss;
 use ashlar_types::ChangeAnswer;
 pub use page::Page;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use prometheus_client::registry::Registry;
+pub(crate) use repair::ReplicaChange;
 use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Code;
 
@@ -24,6 +28,8 @@ pub struct Metrics {
     nodes: Gauge,
     nodes_alive: Gauge,
     disks: Family<StateLabel, Gauge>,
+    loss: Family<PlacementLabel, Gauge>,
+    repair: repair::RepairMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -42,6 +48,11 @@ struct StateLabel {
     state: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PlacementLabel {
+    placement: &'static str,
+}
+
 impl Default for Metrics {
     fn default() -> Metrics {
         let mut registry = Registry::with_prefix("ashlar_driver");
@@ -55,6 +66,8 @@ impl Default for Metrics {
             nodes: Gauge::default(),
             nodes_alive: Gauge::default(),
             disks: Family::default(),
+            loss: Family::default(),
+            repair: repair::RepairMetrics::default(),
         };
         registry.register(
             "csi_requests",
@@ -70,6 +83,9 @@ impl Default for Metrics {
         registry.register("nodes", "Nodes that ever reported", metrics.nodes.clone());
         registry.register("nodes_alive", "Nodes all of whose daemons report", metrics.nodes_alive.clone());
         registry.register("disks", "Disks by state", metrics.disks.clone());
+        let help = "Of all combinations of three disks, in parts per billion, those whose loss loses something";
+        registry.register("three_failures_losing_ppb", help, metrics.loss.clone());
+        metrics.repair.register(&mut registry);
         Metrics { registry: Arc::new(Mutex::new(registry)), ..metrics }
     }
 }
@@ -89,6 +105,19 @@ impl Metrics {
         self.proposals.get_or_create(&ResultLabel { result }).inc();
     }
 
+    /// A step of repair was carried out.
+    pub(crate) fn count_step(&self, kind: &'static str) {
+        self.repair.count_step(kind);
+    }
+
+    pub(crate) fn count_replica(&self, change: ReplicaChange) {
+        self.repair.count_change(change);
+    }
+
+    pub(crate) fn set_repair(&self, figures: &Figures) {
+        self.repair.set(figures);
+    }
+
     pub(crate) fn set_health(&self, health: &Health) {
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.volumes.set(count(health.volumes));
@@ -105,6 +134,16 @@ impl Metrics {
         for (health_state, state) in states {
             let disks = health.disks.get(&health_state).copied().unwrap_or(0);
             self.disks.get_or_create(&StateLabel { state }).set(count(disks));
+        }
+        let losses = health.three_failures();
+        let placements = [
+            ("actual", losses.losing),
+            ("random volumes", losses.losing_random_volumes),
+            ("random chunks", losses.losing_random_chunks),
+        ];
+        for (placement, losing) in placements {
+            let loss = Loss { losing, of: losses.combinations }.per_billion();
+            self.loss.get_or_create(&PlacementLabel { placement }).set(i64::try_from(loss).unwrap_or(i64::MAX));
         }
     }
 

@@ -15,6 +15,8 @@
 //! | `group-name/<name>` | the id of the group that has this name |
 //! | `node/<name>`, `disk/<id>` | the registry |
 //! | `claim/<disk>` | bytes promised to volumes |
+//! | `choice/<volume>` | why its replicas lie where they lie |
+//! | `removed/<disk>` | a disk that was taken out for good |
 //! | `tombstone/<disk>/<volume>` | a replica that is still to be deleted |
 //! | `forgotten/<volume>` | points of this volume were given up, and its replicas are still to hear of it |
 //! | `event/<sequence>` and `event-tail` | the newest events, and the sequence of the last |
@@ -34,6 +36,7 @@ pub(crate) const GROUPS: &str = "group/";
 pub(crate) const NODES: &str = "node/";
 pub(crate) const DISKS: &str = "disk/";
 pub(crate) const CLAIMS: &str = "claim/";
+pub(crate) const REMOVED: &str = "removed/";
 pub(crate) const TOMBSTONES: &str = "tombstone/";
 pub(crate) const FORGOTTEN: &str = "forgotten/";
 pub(crate) const EVENTS: &str = "event/";
@@ -94,6 +97,14 @@ pub(crate) fn disk(id: DiskId) -> String {
 
 pub(crate) fn claim(id: DiskId) -> String {
     format!("{CLAIMS}{id}")
+}
+
+pub(crate) fn choices(id: VolumeId) -> String {
+    format!("choice/{id}")
+}
+
+pub(crate) fn removed(id: DiskId) -> String {
+    format!("{REMOVED}{id}")
 }
 
 pub(crate) fn tombstone(disk: DiskId, volume: VolumeId) -> String {

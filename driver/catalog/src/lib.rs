@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod catalog;
+mod choices;
 mod document;
 mod error;
 mod events;
@@ -18,6 +19,7 @@ mod forgotten;
 mod groups;
 mod keys;
 mod registry;
+mod removal;
 mod rocks;
 mod settings;
 mod snapshots;
@@ -26,11 +28,13 @@ mod tombstones;
 mod volumes;
 
 pub use catalog::Catalog;
+pub use choices::{Choice, LEFT_OUT_MAX, LeftOut};
 pub use error::{CatalogError, CatalogErrorKind};
 pub use events::{EVENTS_KEPT, Event, EventFeed};
 pub use forgotten::Forgotten;
 pub use groups::{GROUP_VOLUMES_MAX, GroupInfo, GroupPage, StoredGroup};
 pub use registry::{Claims, Disk, DiskFate, Node};
+pub use removal::{GIVEN_UP_MAX, RemovedDisk};
 pub use rocks::RocksStore;
 pub use settings::{Class, Limit, Settings};
 pub use snapshots::{Content, SnapshotInfo, SnapshotPage, StoredSnapshot};
@@ -39,4 +43,4 @@ pub use store::{
     Transaction, Watch, WatchEvent,
 };
 pub use tombstones::Tombstone;
-pub use volumes::{ContentSource, Source, StoredVolume, UseState, Volume, VolumePage};
+pub use volumes::{ContentSource, DataLoss, Source, StoredVolume, UseState, Volume, VolumePage};

@@ -7,8 +7,8 @@ use ashlar_types::{ByteCount, DiskId, NodeName, ZoneName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Of nodes and disks: 2 has `is_draining`.
-const REGISTRY_FORMAT: u32 = 2;
+/// Of nodes and disks: 2 has `is_draining`, 3 `judged_blocks`.
+const REGISTRY_FORMAT: u32 = 3;
 
 /// A node and the addresses of its daemons, as last reported; empty if never.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,9 +52,12 @@ pub struct Disk {
     pub path: String,
     pub capacity_bytes: u64,
     pub fate: DiskFate,
-    /// An operator wants every replica elsewhere.
+    /// An operator wants every replica elsewhere, or too many of its blocks went bad.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_draining: bool,
+    /// Blocks that had gone bad when it was last drained for that.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub judged_blocks: u64,
 }
 
 /// Bytes promised to volumes on each disk, as read at one moment.
@@ -69,6 +72,10 @@ struct ClaimDocument {
     bytes: u64,
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl Claims {
     pub fn of(&self, disk: DiskId) -> ByteCount {
         self.0.get(&disk).map_or(ByteCount(0), |(bytes, _)| *bytes)
@@ -81,6 +88,10 @@ impl Claims {
 
     pub(crate) fn subtract(&self, transaction: Transaction, disk: DiskId, less: ByteCount) -> Transaction {
         self.set(transaction, disk, self.of(disk).0.saturating_sub(less.0))
+    }
+
+    pub(crate) fn clear(&self, transaction: Transaction, disk: DiskId) -> Transaction {
+        self.set(transaction, disk, 0)
     }
 
     fn set(&self, transaction: Transaction, disk: DiskId, bytes: u64) -> Transaction {

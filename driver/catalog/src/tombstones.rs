@@ -3,7 +3,7 @@
 
 use crate::document::{decode, text};
 use crate::registry::read_claims;
-use crate::{Catalog, CatalogError, CatalogErrorKind, KeyRange, KeyValue, Transaction, keys};
+use crate::{Catalog, CatalogError, CatalogErrorKind, Event, KeyRange, KeyValue, Transaction, keys};
 use ashlar_types::{ByteCount, DiskId, Epoch, VolumeId};
 use serde::{Deserialize, Serialize};
 
@@ -61,14 +61,14 @@ impl Catalog {
     }
 
     /// The replica is gone: its space may be promised again. Repeating it changes nothing.
-    pub async fn drop_tombstone(&self, tombstone: &Tombstone) -> Result<(), CatalogError> {
+    pub async fn drop_tombstone(&self, tombstone: &Tombstone, events: Vec<Event>) -> Result<(), CatalogError> {
         let key = keys::tombstone(tombstone.disk, tombstone.volume);
         loop {
             let Some(stored) = self.read_one(key.clone()).await? else { return Ok(()) };
             let claims = read_claims(self.store()).await?;
             let transaction = Transaction::default().expect(&key, stored.mod_revision).delete(&key);
             let transaction = claims.subtract(transaction, tombstone.disk, tombstone.claim);
-            match self.commit(transaction, Vec::new()).await {
+            match self.commit(transaction, events.clone()).await {
                 // Another volume was placed on the disk meanwhile.
                 Err(error) if error.kind() == CatalogErrorKind::Conflict => {}
                 other => return other.map(|_| ()),

@@ -11,8 +11,8 @@ use crate::forgotten;
 use crate::registry::{Claims, read_claims};
 use crate::tombstones::{Tombstone, TombstoneDocument};
 use crate::{
-    Catalog, CatalogError, CatalogErrorKind, Event, KeyRange, KeyValue, Revision, Settings, TRANSACTION_OPS_MAX,
-    Transaction, keys,
+    Catalog, CatalogError, CatalogErrorKind, Choice, Event, KeyRange, KeyValue, Revision, Settings,
+    TRANSACTION_OPS_MAX, Transaction, choices, keys,
 };
 use ashlar_types::{Base, ByteCount, DiskId, Epoch, NodeName, SLOT_BYTES, VolumeId, VolumeName, VolumeRecord};
 use clones::SourceDocument;
@@ -53,7 +53,20 @@ pub struct Volume {
     pub is_repaired: bool,
     /// What it began with; `None`: with nothing.
     pub source: Option<ContentSource>,
+    /// Its last replica was given up with a disk that was removed: there is nothing to attach.
+    pub data_lost: Option<DataLoss>,
     pub record: VolumeRecord,
+}
+
+/// How a volume lost its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataLoss {
+    /// That had the last replica.
+    #[serde(with = "text")]
+    pub disk: DiskId,
+    /// Milliseconds since 1970, UTC.
+    pub at_ms: u64,
 }
 
 /// A volume as it was read: a change compares with these revisions.
@@ -76,8 +89,8 @@ pub struct VolumePage {
     pub more: bool,
 }
 
-/// 2 has `settings`, 3 has `source`, 4 has `readers`, `settled` and `is_repaired`.
-const VOLUME_FORMAT: u32 = 4;
+/// 2 has `settings`, 3 has `source`, 4 has `readers`, `settled` and `is_repaired`, 5 has `data_lost`.
+const VOLUME_FORMAT: u32 = 5;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -103,6 +116,8 @@ struct VolumeDocument {
     is_repaired: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<SourceDocument>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data_lost: Option<DataLoss>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -136,6 +151,7 @@ impl Volume {
             settled: self.settled.number(),
             is_repaired: self.is_repaired,
             source: self.source.map(ContentSource::document),
+            data_lost: self.data_lost,
         };
         encode_as(VOLUME_FORMAT, &document)
     }
@@ -180,14 +196,16 @@ impl StoredVolume {
 impl Catalog {
     /// Keeps a new volume, takes its name and claims its space, in one transaction. `claimed` is what the placement
     /// was decided on: a disk that was promised to someone else meanwhile makes a [`CatalogErrorKind::Conflict`]; a
-    /// name that is taken, [`CatalogErrorKind::Exists`].
+    /// name that is taken, [`CatalogErrorKind::Exists`]. `chosen`: why its disks were.
     pub async fn create_volume(
         &self,
         volume: &Volume,
         claimed: &Claims,
+        chosen: &[Choice],
         event: Event,
     ) -> Result<StoredVolume, CatalogError> {
-        self.commit_created(volume, volume.created(claimed), event).await
+        let transaction = choices::put(volume.created(claimed), volume.id(), chosen);
+        self.commit_created(volume, transaction, event).await
     }
 
     async fn commit_created(
@@ -395,7 +413,8 @@ impl Catalog {
             .delete(keys::name(&volume.name))
             .delete(keys::volume(id))
             .delete(keys::record(id))
-            .delete(keys::forgotten(id));
+            .delete(keys::forgotten(id))
+            .delete(keys::choices(id));
         for page in 0..volume.record.chunks.chunks(RUNS_PER_PAGE).count() {
             transaction = transaction.delete(keys::chunk_page(id, page));
         }
@@ -450,6 +469,7 @@ fn assemble(volume: &KeyValue, record: &KeyValue, pages: &[KeyValue]) -> Result<
             settled: Epoch::new(document.settled).ok_or_else(|| epoch_fault(volume))?,
             is_repaired: document.is_repaired,
             source: document.source.map(SourceDocument::into_source),
+            data_lost: document.data_lost,
             record: membership,
         },
         volume_revision: volume.mod_revision,
@@ -458,4 +478,4 @@ fn assemble(volume: &KeyValue, record: &KeyValue, pages: &[KeyValue]) -> Result<
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

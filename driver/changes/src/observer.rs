@@ -232,6 +232,7 @@ fn name_of(reply: &Reply) -> &'static str {
         Reply::Slot(_) => "Slot",
         Reply::Held(_) => "Held",
         Reply::Blocks(_) => "Blocks",
+        Reply::Bad { .. } => "Bad",
         Reply::Done => "Done",
         Reply::Refused(_) => "Refused",
     }

@@ -1,8 +1,11 @@
 //! The grammar of the command line.
 
+mod dev;
+
 use crate::size::parse_size;
 use ashlar_types::ByteCount;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use dev::{DevDown, DevUp};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -34,7 +37,7 @@ pub enum Command {
     /// Look at nodes.
     #[command(subcommand)]
     Node(NodeCommand),
-    /// Look at disks, or give one up.
+    /// Look at disks, drain, remove, or give one up.
     #[command(subcommand)]
     Disk(DiskCommand),
     /// Look at the cluster as a whole.
@@ -72,43 +75,6 @@ pub enum DevCommand {
         /// Daemon as `dev status` names it.
         name: String,
     },
-}
-
-#[derive(Debug, Args)]
-pub struct DevUp {
-    /// Number of nodes; each has a disk, a chunkserver, a datapath and a CSI node service. [default: 3]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub nodes: Option<u16>,
-    /// Size of each node's disk file, written in full. [default: 8G]
-    #[arg(long, value_parser = parse_size)]
-    pub disk_size: Option<ByteCount>,
-    /// Size of each disk's journal; otherwise the chunkserver's own default.
-    #[arg(long, value_parser = parse_size)]
-    pub journal_size: Option<ByteCount>,
-    /// How long a node may be silent before its replicas are made elsewhere, in milliseconds; otherwise the control
-    /// plane's own default.
-    #[arg(long, value_name = "MILLISECONDS")]
-    pub rebuild_grace_ms: Option<u64>,
-    /// A block device, or a file to be made, as the disk of one node (n1, n2, ...), for example n2=/dev/sdb; may be
-    /// repeated. It must hold nothing but zeros, it keeps its own size if it has one, and no command deletes it.
-    #[arg(long = "disk", value_name = "NODE=PATH", value_parser = parse_parameter)]
-    pub disks: Vec<(String, String)>,
-    /// Leave the daemons running and return, instead of staying until Ctrl-C.
-    #[arg(long)]
-    pub detach: bool,
-    /// How long to wait until every node and disk is online.
-    #[arg(long, default_value = "120s", value_parser = humantime::parse_duration)]
-    pub timeout: std::time::Duration,
-}
-
-#[derive(Debug, Args)]
-pub struct DevDown {
-    /// Also delete the directory with all its data.
-    #[arg(long)]
-    pub purge: bool,
-    /// Kill the datapaths first, so that nothing can wait for a volume that does not answer; unwritten data is lost.
-    #[arg(long)]
-    pub force: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -246,6 +212,9 @@ pub enum VolumeCommand {
     Show {
         /// Name or id.
         volume: String,
+        /// Only why each replica lies where it lies, and not on another disk.
+        #[arg(long)]
+        why: bool,
         #[command(flatten)]
         format: Format,
     },
@@ -374,6 +343,13 @@ pub enum NodeCommand {
 pub enum DiskCommand {
     /// All disks.
     List(Format),
+    /// One disk, with what the verification of its blocks has come to.
+    Show {
+        /// Id of the disk.
+        disk: String,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Have every replica elsewhere; data keeps all its copies meanwhile.
     Drain {
         /// Id of the disk.
@@ -387,6 +363,14 @@ pub enum DiskCommand {
         disk: String,
         #[command(flatten)]
         format: Format,
+    },
+    /// Take a disk out of the cluster; it holds nothing, and comes back only formatted anew.
+    Remove {
+        /// Id of the disk.
+        disk: String,
+        /// Name of a volume whose last replica it has, and whose data is given up; may be repeated.
+        #[arg(long, value_name = "VOLUME")]
+        accept_data_loss: Vec<String>,
     },
     /// Give a disk up for good: its replicas never count again.
     DeclareLost {

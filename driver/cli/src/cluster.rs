@@ -75,8 +75,22 @@ pub async fn disks(command: DiskCommand, endpoint: &Endpoint) -> anyhow::Result<
             let disks: Vec<view::Disk> = disks.into_iter().map(view::Disk::of).collect();
             print(format, &disks, |disks| list_disks(disks))
         }
+        DiskCommand::Show { disk, format } => {
+            let mut client = endpoint.connect().await?;
+            let disks = client.list_disks(control::ListDisksRequest {}).await.map_err(explain)?.into_inner().disks;
+            let found = disks.into_iter().find(|other| other.id == disk);
+            let found = found.with_context(|| format!("there is no disk {disk}"))?;
+            print(format, &view::Disk::of(found), show_disk)
+        }
         DiskCommand::Drain { disk, format } => drain_disk(endpoint, disk, true, format).await,
         DiskCommand::Undrain { disk, format } => drain_disk(endpoint, disk, false, format).await,
+        DiskCommand::Remove { disk, accept_data_loss } => {
+            let mut client = endpoint.connect().await?;
+            let request = control::RemoveDiskRequest { disk, accept_data_loss };
+            let answer = client.remove_disk(request).await.map_err(explain)?.into_inner();
+            answer.lost_volumes.iter().for_each(|volume| line(volume));
+            Ok(())
+        }
         DiskCommand::DeclareLost { disk, proof_that_it_is_off, yes } => {
             if !yes {
                 confirm(&disk)?;
@@ -111,16 +125,79 @@ fn confirm(disk: &str) -> anyhow::Result<()> {
     if answer.trim() == disk { Ok(()) } else { bail!("not confirmed; nothing was changed") }
 }
 
+fn state_of(disk: &view::Disk) -> String {
+    if disk.draining { format!("{}, draining", disk.state) } else { disk.state.to_owned() }
+}
+
+fn show_disk(disk: &view::Disk) {
+    let mut sheet = Sheet::default();
+    sheet.line("id", &disk.id);
+    sheet.line("node", &disk.node);
+    sheet.line("state", state_of(disk));
+    sheet.line("capacity", format_size(ByteCount(disk.capacity_bytes)));
+    sheet.line("free", format_size(ByteCount(disk.free_bytes)));
+    sheet.line("promised", format_size(ByteCount(disk.provisioned_bytes)));
+    sheet.line("address", or_dash(disk.address.as_deref().unwrap_or_default()));
+    sheet.line("path", or_dash(disk.path.as_deref().unwrap_or_default()));
+    sheet.line("failure", or_dash(disk.failure.as_deref().unwrap_or_default()));
+    sheet.line("heard of", since(disk.last_heartbeat_ms));
+    match &disk.scrub {
+        None => sheet.line("scrub", "not told yet"),
+        Some(scrub) => show_scrub(&mut sheet, scrub),
+    }
+    sheet.print();
+}
+
+fn show_scrub(sheet: &mut Sheet, scrub: &view::Scrub) {
+    let time = |ms: u64| humantime::format_duration(Duration::from_secs(ms / 1000)).to_string();
+    match scrub.period_ms {
+        0 => sheet.line("scrub", "off"),
+        period => sheet.line("scrub", format!("each block within {}", time(period))),
+    }
+    let (verified, slots, elapsed) = (scrub.slots_verified, scrub.slots_used, time(scrub.elapsed_ms));
+    sheet.line("", format!("this round: {} %, {verified} of {slots} slots in {elapsed}", scrub.percent()));
+    sheet.line("", format!("rounds: {}, the last one ended {}", scrub.rounds, since(scrub.last_ended_ms.unwrap_or(0))));
+    let (found, lately, repaired) = (scrub.found_blocks, scrub.found_lately_blocks, scrub.repaired_blocks);
+    sheet.line(
+        "bad blocks",
+        format!("{} now; {found} found ever, {lately} lately, {repaired} repaired", scrub.bad_blocks),
+    );
+}
+
+/// How much of the present round is done, and the blocks that were found bad.
+fn scrub_columns(disk: &view::Disk) -> [String; 2] {
+    match &disk.scrub {
+        Some(scrub) if scrub.period_ms > 0 => [format!("{} %", scrub.percent()), scrub.found_blocks.to_string()],
+        Some(scrub) => ["off".to_owned(), scrub.found_blocks.to_string()],
+        None => ["-", "-"].map(str::to_owned),
+    }
+}
+
 fn list_disks(disks: &[view::Disk]) {
-    let mut table = Table::new(["ID", "NODE", "STATE", "CAPACITY", "FREE", "PROMISED", "ADDRESS", "PATH", "FAILURE"]);
+    let mut table = Table::new([
+        "ID",
+        "NODE",
+        "STATE",
+        "CAPACITY",
+        "FREE",
+        "PROMISED",
+        "SCRUB",
+        "BAD BLOCKS",
+        "ADDRESS",
+        "PATH",
+        "FAILURE",
+    ]);
     for disk in disks {
+        let [scrub, bad] = scrub_columns(disk);
         table.row([
             disk.id.clone(),
             disk.node.clone(),
-            if disk.draining { format!("{}, draining", disk.state) } else { disk.state.to_owned() },
+            state_of(disk),
             format_size(ByteCount(disk.capacity_bytes)),
             format_size(ByteCount(disk.free_bytes)),
             format_size(ByteCount(disk.provisioned_bytes)),
+            scrub,
+            bad,
             or_dash(disk.address.as_deref().unwrap_or_default()),
             or_dash(disk.path.as_deref().unwrap_or_default()),
             or_dash(disk.failure.as_deref().unwrap_or_default()),
@@ -145,6 +222,9 @@ pub async fn status(command: ClusterCommand, endpoint: &Endpoint) -> anyhow::Res
         sheet.line("volumes", format!("{}, {} degraded", status.volumes, status.volumes_degraded));
         let free = format_size(ByteCount(status.free_bytes));
         sheet.line("space", format!("{free} free of {}", format_size(ByteCount(status.capacity_bytes))));
+        if let Some(three) = status.three_failures.as_ref().filter(|three| three.combinations > 0) {
+            sheet.line("three disks fail", three.text());
+        }
         sheet.print();
     })
 }

@@ -1,10 +1,12 @@
 //! What the CLI's JSON looks like: stable names, states as words, unknown values as null. Made from the control API's
 //! messages.
 
+mod choices;
 mod nodes;
 mod space;
 
-pub use nodes::{Disk, Node, SafeToStop};
+pub use choices::Choices;
+pub use nodes::{Disk, Node, SafeToStop, Scrub, Status};
 pub use space::{SnapshotSpace, Space};
 
 use ashlar_rpc::control::{self, content_source::Of};
@@ -48,6 +50,8 @@ pub struct Volume {
     pub forecast: Option<Forecast>,
     /// What should be done for it and cannot, and why.
     pub stuck: Vec<String>,
+    /// How it lost its data.
+    pub data_lost: Option<String>,
     /// With `volume show` alone.
     pub space: Option<Space>,
 }
@@ -174,6 +178,7 @@ impl Volume {
                 protected_in_ms: forecast.protected_in_ms,
             }),
             stuck: volume.stuck,
+            data_lost: filled(volume.data_lost),
             space: volume.space.map(|space| Space::of(space, replicas)),
         }
     }
@@ -341,39 +346,6 @@ impl Snapshot {
 
     pub fn state(&self) -> &'static str {
         if self.ready { "ready" } else { "taking" }
-    }
-}
-
-#[derive(Debug, Serialize)]
-pub struct Status {
-    pub cluster: String,
-    pub health: String,
-    pub reasons: Vec<String>,
-    pub nodes_alive: u32,
-    pub nodes: u32,
-    pub disks_online: u32,
-    pub disks: u32,
-    pub volumes: u32,
-    pub volumes_degraded: u32,
-    pub capacity_bytes: u64,
-    pub free_bytes: u64,
-}
-
-impl Status {
-    pub fn of(status: control::ClusterStatus) -> Status {
-        Status {
-            cluster: status.cluster,
-            health: status.health,
-            reasons: status.reasons,
-            nodes_alive: status.nodes_alive,
-            nodes: status.nodes,
-            disks_online: status.disks_online,
-            disks: status.disks,
-            volumes: status.volumes,
-            volumes_degraded: status.volumes_degraded,
-            capacity_bytes: status.capacity_bytes,
-            free_bytes: status.free_bytes,
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `ashlar volume ...`
 
 mod space;
+mod why;
 
 use crate::args::{FrontendName, VolumeCommand};
 use crate::client::{Endpoint, explain};
@@ -34,7 +35,11 @@ pub async fn run(command: VolumeCommand, endpoint: &Endpoint) -> anyhow::Result<
             print(format, &view::Volume::of(volume), |volume| line(&volume.id))
         }
         VolumeCommand::List(format) => print(format, &all(&mut client).await?, |volumes| list(volumes)),
-        VolumeCommand::Show { volume, format } => {
+        VolumeCommand::Show { volume, why: true, format } => {
+            let asked = client.get_volume_choices(control::VolumeRef { volume }).await;
+            print(format, &view::Choices::of(asked.map_err(explain)?.into_inner()), why::show)
+        }
+        VolumeCommand::Show { volume, why: false, format } => {
             let asked = client.get_volume_space(control::VolumeRef { volume }).await;
             print(format, &view::Volume::of(asked.map_err(explain)?.into_inner()), show)
         }

@@ -34,8 +34,9 @@ fn main() -> ExitCode {
         }
         println!(
             "{NODES} nodes, {CHUNKS} chunks, {} volumes: a quiet look {quiet:?}, the longest of 70 after the loss \
-             {longest:?} (bar {BAR:?}), {replaced} replicas replaced",
-            seen.volumes.len()
+             {:.1} ms (bar {BAR:?}), {replaced} replicas replaced",
+            seen.volumes.len(),
+            longest.as_micros() as f64 / 1e3
         );
         holds &= longest <= BAR && replaced > 0;
     }
@@ -104,6 +105,7 @@ fn volume(seen: &Seen, number: u64, claim: u64, disks: &[DiskId]) -> VolumeSeen 
         replicas: 3,
         min_replicas: 2,
         wish: Wish::default(),
+        is_read: false,
         buried: Vec::new(),
         is_flat: true,
         members: disks.iter().map(member).collect(),

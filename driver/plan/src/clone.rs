@@ -9,6 +9,7 @@
 //!   source is gone and its replicas keep what their clones read;
 //! - a clone's replicas lie where the source's in-sync replicas lie; whoever was not in-sync there, or could not make
 //!   one, is out with commit point zero, and gets everything when it returns;
+//! - until they are made they follow the source's (`laid_anew`);
 //! - every lsn that the clone's writers give is above the point: it goes on with the source's epochs;
 //! - the clone goes on with the source's history (`served`, not clean): its first writer compares the replicas, so a
 //!   disk that lacks something of the source is noticed as it would be there.
@@ -100,6 +101,23 @@ fn runs_for(runs: &[ChunkRun], chunks: u32) -> Vec<ChunkRun> {
     let last = kept.last_mut().expect("a volume has a chunk");
     last.count = chunks - last.first.0;
     kept
+}
+
+/// A clone that is not made yet, laid where its source lies now: some disk that was to make a replica holds the source
+/// no more, and never can. `None`: it lies where its source does, or the source has too few replicas now.
+pub fn laid_anew(clone: &VolumeRecord, source: &VolumeRecord) -> Option<VolumeRecord> {
+    clone.origin.filter(|origin| !origin.is_made)?;
+    let lies_there = |disk: DiskId| source.holders().any(|member| member.disk == disk);
+    if clone.holders().all(|member| lies_there(member.disk)) {
+        return None;
+    }
+    let mut next = changed(clone, |clone| {
+        let chunks = clone.chunks.iter().map(|run| run.count).sum();
+        clone.members = source.members.iter().map(member_of_clone).collect();
+        clone.chunks = runs_for(&source.chunks, chunks);
+    });
+    forget_replaced(&mut next);
+    (next.fewest_in_sync_without(&[]) >= next.min_replicas).then_some(next)
 }
 
 /// These disks have made their replicas; the others in-sync have not, and are out. Repeating it changes nothing.

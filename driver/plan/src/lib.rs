@@ -7,3 +7,4 @@ pub mod placement;
 pub mod readers;
 pub mod repair;
 pub mod snapshot;
+pub mod wear;

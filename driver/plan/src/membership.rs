@@ -34,8 +34,6 @@ pub enum Refusal {
     BelowMinReplicas { in_sync: u8, min: u8 },
     #[error("disk {disk} is a member of the volume already")]
     AlreadyAMember { disk: DiskId },
-    #[error("disk {disk} is not out: only a disk that is out is replaced")]
-    NotOut { disk: DiskId },
     #[error("disk {disk} is in-sync: its writer lets go of it first")]
     InSync { disk: DiskId },
     #[error("disk {disk} holds no chunk of the volume")]
@@ -139,15 +137,16 @@ pub fn grow(record: &VolumeRecord, size: ByteCount) -> Result<VolumeRecord, Refu
     Ok(changed(record, more))
 }
 
-/// Gives the chunks of a disk that is out to another disk, which has nothing yet and returns like one that was out
-/// from the beginning. The writer, if there is one, hears of it in the record and keeps its members' indexes.
+/// Gives the chunks of a disk that is not in-sync to another disk, which has nothing yet and returns like one that was
+/// out from the beginning. One that is syncing may have died on its way: nobody else would end its return. The writer,
+/// if there is one, hears of it in the record and keeps its members' indexes.
 pub fn replace(record: &VolumeRecord, gone: DiskId, with: Member) -> Result<VolumeRecord, Refusal> {
     let from = index_of(record, gone).ok_or(Refusal::NotAMember { disk: gone })?;
     if record.member(with.disk).is_some() {
         return Err(Refusal::AlreadyAMember { disk: with.disk });
     }
-    if !matches!(record.members[usize::from(from)].state, MemberState::Out { .. }) {
-        return Err(Refusal::NotOut { disk: gone });
+    if record.members[usize::from(from)].state.is_in_sync() {
+        return Err(Refusal::InSync { disk: gone });
     }
     room_for_a_member(record)?;
     Ok(changed(record, |record| {
@@ -203,6 +202,15 @@ pub fn narrow(record: &VolumeRecord, disk: DiskId) -> Result<VolumeRecord, Refus
         return Err(Refusal::BelowMinReplicas { in_sync: left, min: record.min_replicas });
     }
     Ok(changed(record, |record| record.chunks.iter_mut().for_each(|run| run.members.retain(|&index| index != gone))))
+}
+
+/// Whether what a disk has that holds no chunk any more may be deleted: `min_replicas` of each chunk are in-sync and
+/// can be counted on; or one is, where repair is stuck for want of a disk. Until then it may be all that is left one
+/// day, old as it is.
+pub fn may_forget(record: &VolumeRecord, counts: impl Fn(DiskId) -> bool, is_stuck: bool) -> bool {
+    let lost: Vec<DiskId> = record.in_sync().map(|member| member.disk).filter(|&disk| !counts(disk)).collect();
+    let safe = record.fewest_in_sync_without(&lost);
+    safe >= record.min_replicas || is_stuck && safe > 0
 }
 
 /// As `narrow`, of a disk that is in-sync, while nobody holds the volume and its last writer closed: no writer has

@@ -64,9 +64,10 @@ pub enum PlacementError {
     )]
     TooFewNodes { size: ByteCount, replicas: u8, usable: usize, closed: Vec<(NodeName, String)> },
     #[error(
-        "{replicas} replicas in {replicas} zones need as many with a disk that has {size} bytes to promise: {usable}"
+        "{replicas} replicas in as many zones need {replicas} zones with a disk that has {size} bytes to promise, {} \
+         have one: {}", .usable.len(), Zones(.usable)
     )]
-    TooFewZones { size: ByteCount, replicas: u8, usable: usize },
+    TooFewZones { size: ByteCount, replicas: u8, usable: Vec<Option<ZoneName>> },
 }
 
 /// Room for volumes of some number of replicas.
@@ -78,12 +79,6 @@ pub struct Capacity {
     pub largest: ByteCount,
 }
 
-/// The disks for the replicas, the first one first, in a cluster of which nothing else is known.
-pub fn place<'a>(ask: &Ask, candidates: &'a [Candidate]) -> Result<Vec<&'a Candidate>, PlacementError> {
-    let placed = place_among(ask, &Need { size: ask.size, ..Need::default() }, candidates, &Surroundings::default())?;
-    Ok(placed.into_iter().map(|(candidate, _)| candidate).collect())
-}
-
 /// The disks for the replicas, the first one first, and why each. The size is the ask's.
 pub fn place_among<'a>(
     ask: &Ask,
@@ -93,11 +88,8 @@ pub fn place_among<'a>(
 ) -> Result<Vec<(&'a Candidate, Explanation)>, PlacementError> {
     assert!(ask.replicas > 0);
     let need = Need { size: ask.size, ..need.clone() };
-    let is_asked = |candidate: &&Candidate| {
-        need.zones.is_empty() || candidate.zone.as_ref().is_some_and(|zone| need.zones.contains(zone))
-    };
-    let fitting: Vec<&Candidate> =
-        candidates.iter().filter(|candidate| room(candidate) >= ask.size.0.max(1)).filter(is_asked).collect();
+    let fitting = candidates.iter().filter(|candidate| room(candidate) >= ask.size.0.max(1));
+    let fitting: Vec<&Candidate> = fitting.filter(|candidate| need.is_asked(candidate.zone.as_ref())).collect();
     check_enough(ask, &need, candidates, &fitting)?;
     let mut chosen = vec![first(ask, &need, candidates, surroundings)?];
     while chosen.len() < usize::from(ask.replicas) {
@@ -118,32 +110,57 @@ fn check_enough(
     let (size, replicas) = (ask.size, ask.replicas);
     let nodes: BTreeSet<&NodeName> = fitting.iter().map(|candidate| &candidate.node).collect();
     if nodes.len() < usize::from(replicas) {
-        let closed = why_not(ask, candidates, |node| !nodes.contains(node));
+        let closed = why_not(need, candidates, |node| !nodes.contains(node));
         return Err(PlacementError::TooFewNodes { size, replicas, usable: nodes.len(), closed });
     }
     let zones: BTreeSet<Option<&ZoneName>> = fitting.iter().map(|candidate| candidate.zone.as_ref()).collect();
     match need.spread_zones && zones.len() < usize::from(replicas) {
-        true => Err(PlacementError::TooFewZones { size, replicas, usable: zones.len() }),
+        true => {
+            let usable = zones.into_iter().map(|zone| zone.cloned()).collect();
+            Err(PlacementError::TooFewZones { size, replicas, usable })
+        }
         false => Ok(()),
     }
 }
 
-/// What could be placed, with the first replica on one of `first_nodes` (any if empty). A volume of `largest` bytes
-/// can be placed, one of more cannot.
-pub fn capacity(replicas: u8, first_nodes: &[NodeName], candidates: &[Candidate]) -> Capacity {
+/// What could be placed, in the zones and spread as `need` says, with the first replica on one of `first_nodes` (any if
+/// empty). A volume of `largest` bytes can be placed, one of more cannot.
+pub fn capacity(replicas: u8, first_nodes: &[NodeName], need: &Need, candidates: &[Candidate]) -> Capacity {
     assert!(replicas > 0);
-    let allowed = |node: &NodeName| first_nodes.is_empty() || first_nodes.contains(node);
-    let mut largest_disk: BTreeMap<&NodeName, u64> = BTreeMap::new();
-    let mut sum: BTreeMap<&NodeName, u64> = BTreeMap::new();
-    for candidate in candidates {
-        let largest = largest_disk.entry(&candidate.node).or_default();
-        *largest = room(candidate).max(*largest);
-        let sum = sum.entry(&candidate.node).or_default();
-        *sum = sum.saturating_add(room(candidate));
+    let mut domains: BTreeMap<(Option<&NodeName>, Option<&ZoneName>), Domain> = BTreeMap::new();
+    for candidate in candidates.iter().filter(|candidate| need.is_asked(candidate.zone.as_ref())) {
+        let key = match need.spread_zones {
+            true => (None, candidate.zone.as_ref()),
+            false => (Some(&candidate.node), None),
+        };
+        let may_be_first = first_nodes.is_empty() || first_nodes.contains(&candidate.node);
+        domains.entry(key).or_default().add(room(candidate), may_be_first);
     }
+    let domains: Vec<Domain> = domains.into_values().collect();
     Capacity {
-        total: highest(|bytes| spreads(&sum, &allowed, replicas, bytes)),
-        largest: highest(|bytes| fits(&largest_disk, &allowed, replicas, bytes)),
+        total: highest(|bytes| spreads(&domains, replicas, bytes)),
+        largest: highest(|bytes| fits(&domains, replicas, bytes)),
+    }
+}
+
+/// What the disks of a node, or of a zone, have room for: at most one replica of each volume.
+#[derive(Clone, Copy, Default)]
+struct Domain {
+    largest: u64,
+    sum: u64,
+    /// The same of those disks that may have the first replica.
+    first_largest: u64,
+    first_sum: u64,
+}
+
+impl Domain {
+    fn add(&mut self, room: u64, may_be_first: bool) {
+        self.largest = self.largest.max(room);
+        self.sum = self.sum.saturating_add(room);
+        if may_be_first {
+            self.first_largest = self.first_largest.max(room);
+            self.first_sum = self.first_sum.saturating_add(room);
+        }
     }
 }
 
@@ -162,33 +179,36 @@ fn first<'a>(
 ) -> Result<(&'a Candidate, Explanation), PlacementError> {
     let of_node = |node: &NodeName| {
         let local = all.iter().filter(|candidate| candidate.node == *node);
-        let (found, explanation) = choose(need, &[], local, surroundings);
+        let (found, mut explanation) = choose(need, &[], local, surroundings);
+        explanation.leave_out(all.iter().filter(|other| other.node != *node).map(|other| LeftOut {
+            disk: other.disk,
+            node: other.node.clone(),
+            reason: choice::against(need, &[], other).unwrap_or(Reason::AskedLater),
+        }));
         found.map(|found| (found, explanation))
     };
     if let Some(found) = ask.first_nodes.iter().find_map(of_node) {
         return Ok(found);
     }
     if ask.strict && !ask.first_nodes.is_empty() {
-        let closed = why_not(ask, all, |node| ask.first_nodes.contains(node));
+        let closed = why_not(need, all, |node| ask.first_nodes.contains(node));
         return Err(PlacementError::NoFirstNode { size: ask.size, closed });
     }
     let (found, explanation) = choose(need, &[], all.iter(), surroundings);
     Ok((found.expect("the caller counted the nodes that fit"), explanation))
 }
 
-/// One volume: the first replica on an allowed node, the others on any other nodes.
-fn fits(largest: &BTreeMap<&NodeName, u64>, allowed: &dyn Fn(&NodeName) -> bool, replicas: u8, bytes: u64) -> bool {
-    let fitting = largest.values().filter(|&&room| room >= bytes).count();
-    let first = largest.iter().any(|(node, &room)| room >= bytes && allowed(node));
-    first && fitting >= usize::from(replicas)
+/// One volume: the first replica where it may be, the others in any other domains.
+fn fits(domains: &[Domain], replicas: u8, bytes: u64) -> bool {
+    let fitting = domains.iter().filter(|domain| domain.largest >= bytes).count();
+    domains.iter().any(|domain| domain.first_largest >= bytes) && fitting >= usize::from(replicas)
 }
 
-/// Volumes of `bytes` together: each node holds a volume once at most, so it helps with `bytes` at most; the allowed
-/// ones hold each volume.
-fn spreads(sum: &BTreeMap<&NodeName, u64>, allowed: &dyn Fn(&NodeName) -> bool, replicas: u8, bytes: u64) -> bool {
-    let capped = |room: &u64| u128::from((*room).min(bytes));
-    let all: u128 = sum.values().map(capped).sum();
-    let first: u128 = sum.iter().filter(|(node, _)| allowed(node)).map(|(_, room)| capped(room)).sum();
+/// Volumes of `bytes` together: each domain holds a volume once at most, so it helps with `bytes` at most; those that
+/// may be first hold each volume.
+fn spreads(domains: &[Domain], replicas: u8, bytes: u64) -> bool {
+    let all: u128 = domains.iter().map(|domain| u128::from(domain.sum.min(bytes))).sum();
+    let first: u128 = domains.iter().map(|domain| u128::from(domain.first_sum.min(bytes))).sum();
     first >= u128::from(bytes) && all >= u128::from(bytes) * u128::from(replicas)
 }
 
@@ -202,13 +222,28 @@ fn highest(holds: impl Fn(u64) -> bool) -> ByteCount {
     ByteCount(yes)
 }
 
-fn why_not(ask: &Ask, candidates: &[Candidate], concerned: impl Fn(&NodeName) -> bool) -> Vec<(NodeName, String)> {
+fn why_not(need: &Need, candidates: &[Candidate], concerned: impl Fn(&NodeName) -> bool) -> Vec<(NodeName, String)> {
     let reason = |candidate: &Candidate| match &candidate.offer {
-        Offer::Room(room) => format!("disk {} has {room} of {} bytes", candidate.disk, ask.size),
         Offer::Closed(why) => format!("disk {} is {why}", candidate.disk),
+        Offer::Room(_) if !need.is_asked(candidate.zone.as_ref()) => {
+            format!("disk {} is in zone {}, which is not asked for", candidate.disk, name_of(&candidate.zone))
+        }
+        Offer::Room(room) => format!("disk {} has {room} of {} bytes", candidate.disk, need.size),
     };
     let concerned = candidates.iter().filter(|candidate| concerned(&candidate.node));
     concerned.map(|candidate| (candidate.node.clone(), reason(candidate))).collect()
+}
+
+fn name_of(zone: &Option<ZoneName>) -> &str {
+    zone.as_ref().map_or("none", ZoneName::as_str)
+}
+
+struct Zones<'a>(&'a [Option<ZoneName>]);
+
+impl fmt::Display for Zones<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.iter().map(name_of).collect::<Vec<_>>().join(", "))
+    }
 }
 
 struct Reasons<'a>(&'a [(NodeName, String)]);

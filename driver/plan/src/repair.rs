@@ -38,9 +38,10 @@ mod seen;
 mod share;
 mod step;
 mod stop;
+mod temporary;
 
 use ashlar_types::{DiskId, VolumeId};
-pub use bounds::{Bounds, BytesPerSecond};
+pub use bounds::{Bounds, BytesPerSecond, Order};
 use clock::{Clock, Lasting};
 use grace::View;
 use order::Case;
@@ -60,8 +61,14 @@ pub struct Planner {
     unreachable: Lasting<DiskId>,
     /// Volumes that have something to copy and are given nothing by their rank.
     waiting: Lasting<VolumeId>,
+    /// Volumes that were given something to copy by look after look.
+    running: Lasting<VolumeId>,
+    /// Volumes that wait for a replica in place of a lost one; kept for [`Order::FirstCome`] alone.
+    queued: Lasting<VolumeId>,
     moves: moves::Moves,
     pace: pace::Pace,
+    /// Of the last look: something that was to be placed found no room.
+    room_is_wanted: bool,
 }
 
 impl Planner {
@@ -74,40 +81,46 @@ impl Planner {
             clock: Clock::default(),
             unreachable: Lasting::default(),
             waiting: Lasting::default(),
+            running: Lasting::default(),
+            queued: Lasting::default(),
             moves: moves::Moves::default(),
             pace: pace::Pace::default(),
+            room_is_wanted: false,
         }
     }
 
     /// What is to be done now.
     pub fn plan(&mut self, seen: &Seen) -> Plan {
-        self.plan_in_order(seen, |_| {})
-    }
-
-    /// `reorder` is for comparing the order with others.
-    fn plan_in_order(&mut self, seen: &Seen, reorder: impl Fn(&mut Vec<Case>)) -> Plan {
         self.clock.tick(seen.now, self.bounds.tick_max);
         let now = self.clock.now();
         self.unreachable.observe(now, grace::unreachable_disks(seen));
         self.moves.observe(seen, now);
         self.pace.observe(seen, &self.bounds, now);
-        let view = View { seen, bounds: &self.bounds, unreachable: &self.unreachable, now };
-        let mut cases = order::ordered(&view, &self.moves);
-        reorder(&mut cases);
+        let room_is_wanted = self.room_is_wanted;
+        let view = View { seen, bounds: &self.bounds, unreachable: &self.unreachable, now, room_is_wanted };
+        if self.bounds.order == Order::FirstCome {
+            self.queued.observe(now, order::queue(&view, &self.moves));
+        }
+        let cases = order::ordered(&view, &self.moves, &self.queued);
         let mut plan = Plan::default();
         let mut places = place::Places::of(&view);
         plan.steps.extend(narrow::narrow(&view, &cases, &self.moves));
         replace::replace(&view, &cases, &mut places, &mut plan);
         self.moves.begin(&view, &cases, &mut places, &mut plan);
-        plan.steps.extend(attach::attachments(&view, &cases));
+        temporary::begin(&view, &cases, &mut places, &mut plan);
+        plan.steps.extend(attach::attachments(&view, &cases, &self.moves));
         let waited = |id| self.waiting.lasted(id, now).unwrap_or_default();
         let copying: Vec<Copying> =
-            cases.iter().filter_map(|case| Copying::of(&view, case, waited(&case.id))).collect();
+            cases.iter().filter_map(|case| Copying::of(&view, case, &self.moves, waited(&case.id))).collect();
         let shares = share::shares(&view, &copying, &self.pace);
         plan.steps.extend(copy_steps(&cases, &shares));
-        plan.forecasts = estimate::forecasts(&view, &cases, &copying, &shares, &self.pace);
+        plan.steps.extend(temporary::copies_nothing(&view, &cases, &self.moves));
+        let running = shares.given.iter().filter(|(_, share)| share.rate.0 > 0);
+        self.running.observe(now, running.map(|(&id, _)| id));
+        plan.forecasts = estimate::forecasts(&view, &cases, &copying, &shares, &self.pace, &self.running);
         self.waiting.observe(now, shares.given.iter().filter(|(_, share)| !share.by_rank).map(|(&id, _)| id));
         self.pace.gave(&shares.of_nodes);
+        self.room_is_wanted = !plan.stuck.is_empty();
         plan
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod watch;
 
 use super::daemons::timed;
 use super::membership::event;
+use super::placement::check_clone_wish;
 use super::registry::DiskHealth;
 use super::volumes::{NewVolume, same_volume};
 use super::{COMMIT_TRIES_MAX, Control, Decision, raced, wall_clock_ms};
@@ -110,9 +111,10 @@ impl Control {
     /// nothing.
     pub(super) async fn make_clone(&self, id: VolumeId) -> Result<StoredVolume> {
         let seen = self.volume(id).await?;
-        let record = &seen.volume.record;
-        let Some(origin) = record.origin.filter(|origin| !origin.is_made) else { return Ok(seen) };
+        let Some(origin) = seen.volume.record.origin.filter(|origin| !origin.is_made) else { return Ok(seen) };
         let _permit = self.in_flight.begin(id)?;
+        let seen = self.lay_anew(seen, origin).await?;
+        let record = &seen.volume.record;
         let (made, failures) = self.clone_replicas(record, origin).await?;
         self.change_record(id, |seen| {
             let record = &seen.volume.record;
@@ -126,6 +128,18 @@ impl Control {
             Ok(Decision::Change(Box::new(next), vec![event]))
         })
         .await
+    }
+
+    /// The source's replicas may have moved since the clone was begun.
+    async fn lay_anew(&self, seen: StoredVolume, origin: Origin) -> Result<StoredVolume> {
+        let Some(source) = self.catalog.volume(origin.base.volume).await? else { return Ok(seen) };
+        let Some(next) = clone::laid_anew(&seen.volume.record, &source.volume.record) else { return Ok(seen) };
+        let claims = self.catalog.claims().await?;
+        let text = format!("clone {} follows its source, whose replicas lie elsewhere now", seen.volume.name);
+        let told = event("clone-laid-anew", text, &next);
+        let laid = self.catalog.change_holders(&seen, next, &claims, None, vec![told]).await?;
+        self.reap.notify_one();
+        Ok(laid)
     }
 
     /// The disks that have made theirs; and why the others have not.
@@ -173,6 +187,7 @@ fn check(new: &NewVolume, source: &Volume) -> Result<()> {
         let text = format!("parameter replicas is {asked}{given} and a clone has its source's: set it to {has}");
         return Err(Error::invalid(text));
     }
+    check_clone_wish(&new.params, &source.record)?;
     let allowed = &new.allowed_nodes;
     if !allowed.is_empty() && source.record.in_sync().all(|member| !allowed.contains(&member.node)) {
         let text = "a clone lies where its source lies, and none of its nodes is among those that are allowed";
@@ -201,6 +216,7 @@ fn volume_of(new: &NewVolume, asked: ContentSource, content: Content, record: Vo
         settled: Epoch::NONE,
         is_repaired: false,
         source: Some(asked),
+        data_lost: None,
         record,
     }
 }

@@ -3,9 +3,10 @@
 
 use super::Control;
 use super::registry::{DiskHealth, DiskView};
-use ashlar_catalog::{ContentSource, StoredVolume, Volume};
+use crate::csi::params::{self, Spread};
+use ashlar_catalog::{ContentSource, DataLoss, StoredVolume, Volume};
 use ashlar_rpc::control::AttachedVolume;
-use ashlar_types::{DiskId, Member, MemberState, Origin};
+use ashlar_types::{DiskId, Member, MemberState, Origin, ZoneName};
 use std::collections::BTreeMap;
 use std::iter;
 
@@ -35,7 +36,19 @@ impl Control {
     }
 }
 
+/// How a volume lost its data, and the next step.
+pub(super) fn lost_text(loss: DataLoss) -> String {
+    format!(
+        "its last replica was on disk {}, which was removed: delete the volume, and restore what it held from \
+         elsewhere",
+        loss.disk
+    )
+}
+
 fn judge(volume: &Volume, disks: &Disks, attached: Option<&AttachedVolume>) -> Condition {
+    if let Some(loss) = volume.data_lost {
+        return Condition { abnormal: true, message: format!("its data is lost: {}", lost_text(loss)) };
+    }
     let record = &volume.record;
     let is_online = |disk: &DiskId| disks.get(disk).is_some_and(|view| view.health == DiskHealth::Online);
     let dead: Vec<DiskId> = record.in_sync().map(|member| member.disk).filter(|disk| !is_online(disk)).collect();
@@ -44,7 +57,9 @@ fn judge(volume: &Volume, disks: &Disks, attached: Option<&AttachedVolume>) -> C
     // One whose chunks another disk has got is of no concern any more.
     let holds = |index: usize| record.chunks.iter().any(|run| run.members.contains(&(index as u16)));
     let members = record.members.iter().enumerate().filter(|&(index, _)| holds(index));
-    let faults: Vec<String> = members.filter_map(|(_, member)| fault_of(member, disks)).collect();
+    let members: Vec<&Member> = members.map(|(_, member)| member).collect();
+    let faults = members.iter().filter_map(|member| fault_of(member, disks));
+    let faults: Vec<String> = faults.chain(fault_of_spread(volume, &members, disks)).collect();
     let writer = attached.and_then(|attached| fault_of_writer(volume, attached));
     let clone = record.origin.map(|origin| text_of_clone(volume.source, origin));
     let is_made = record.origin.is_none_or(|origin| origin.is_made);
@@ -93,6 +108,28 @@ fn fault_of_writer(volume: &Volume, attached: &AttachedVolume) -> Option<String>
         )),
         _ => None,
     }
+}
+
+/// Replicas that share a zone although the volume was to have them apart.
+fn fault_of_spread(volume: &Volume, members: &[&Member], disks: &Disks) -> Option<String> {
+    // Parameters were checked when the volume was made.
+    let params = params::parse(&volume.parameters).ok()?;
+    // One that moves has an extra replica for a while.
+    if params.spread == Spread::Node || members.len() > usize::from(params.replicas) {
+        return None;
+    }
+    let mut by_zone: BTreeMap<Option<ZoneName>, Vec<String>> = BTreeMap::new();
+    for member in members {
+        let zone = disks.get(&member.disk).map_or(&member.zone, |view| &view.zone);
+        by_zone.entry(zone.clone()).or_default().push(member.disk.to_string());
+    }
+    let (zone, shared) = by_zone.into_iter().find(|(_, disks)| disks.len() > 1)?;
+    let zone = zone.map_or("none".to_owned(), |zone| zone.to_string());
+    Some(format!(
+        "disks {} are all in zone {zone}, and parameter spread asks for a zone each: when another zone has room, \
+         `ashlar disk drain` one of them",
+        shared.join(" and ")
+    ))
 }
 
 /// What is wrong with one replica, and the next step.

@@ -67,7 +67,7 @@ impl Control {
     /// Each disk of the volume must be able to promise so much more.
     pub(super) async fn check_room(&self, volume: &Volume, more: ByteCount, claims: &Claims) -> Result<()> {
         let mut short = Vec::new();
-        for member in &volume.record.members {
+        for member in volume.record.holders() {
             match self.registry.room(member.disk, claims).await {
                 Some(room) if room < more => {
                     short.push(format!("disk {} of node {} has {room}", member.disk, member.node));

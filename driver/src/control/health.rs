@@ -7,7 +7,8 @@ use super::Control;
 use super::registry::{DiskHealth, DiskView, NodeView};
 use crate::error::Result;
 use ashlar_catalog::StoredVolume;
-use ashlar_rpc::control::ClusterStatus;
+use ashlar_plan::placement::loss;
+use ashlar_rpc::control::{ClusterStatus, ThreeFailures};
 use ashlar_types::{DiskId, MemberState};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,9 @@ pub(crate) struct Health {
     pub(crate) capacity_bytes: u64,
     pub(crate) free_bytes: u64,
     pub(crate) reasons: Vec<String>,
+    /// Disks that hold a chunk together, in the order of their ids.
+    sets: BTreeSet<Vec<DiskId>>,
+    chunks: u64,
 }
 
 impl Control {
@@ -37,6 +41,7 @@ impl Control {
         disks.iter().for_each(|disk| health.add_disk(disk));
         let online: BTreeSet<DiskId> =
             disks.iter().filter(|view| view.health == DiskHealth::Online).map(|view| view.disk.id).collect();
+        health.reasons.extend(self.registry.refused().await);
         let mut after = None;
         loop {
             let page = self.catalog.volumes(after, PAGE_MAX).await?;
@@ -86,6 +91,18 @@ impl Health {
         self.volumes += 1;
         let record = &seen.volume.record;
         let name = &seen.volume.name;
+        if seen.volume.data_lost.is_some() {
+            self.volumes_unavailable += 1;
+            self.reasons.push(format!("volume {name} has lost its data with a disk that was removed: delete it"));
+            return;
+        }
+        for run in &record.chunks {
+            let mut disks: Vec<DiskId> =
+                run.members.iter().map(|&index| record.members[usize::from(index)].disk).collect();
+            disks.sort();
+            self.sets.insert(disks);
+            self.chunks += u64::from(run.count);
+        }
         let dead: Vec<DiskId> =
             record.in_sync().map(|member| member.disk).filter(|disk| !online.contains(disk)).collect();
         let live = record.fewest_in_sync_without(&dead);
@@ -116,6 +133,18 @@ impl Health {
         }
     }
 
+    /// How many of all combinations of three disks take every replica of something, as it is and were it at random.
+    pub(crate) fn three_failures(&self) -> ThreeFailures {
+        let disks = self.disks.values().sum::<usize>() as u64;
+        let actual = loss::on_three_failures(self.sets.iter().map(Vec::as_slice), disks);
+        ThreeFailures {
+            combinations: actual.of,
+            losing: actual.losing,
+            losing_random_volumes: loss::at_random(self.volumes as u64, disks).losing,
+            losing_random_chunks: loss::at_random(self.chunks, disks).losing,
+        }
+    }
+
     pub(crate) fn into_status(mut self, cluster: String) -> ClusterStatus {
         let health = self.word().to_owned();
         let more = self.reasons.len().saturating_sub(REASONS_MAX);
@@ -123,6 +152,7 @@ impl Health {
         if more > 0 {
             self.reasons.push(format!("and {more} more"));
         }
+        let three_failures = self.three_failures();
         ClusterStatus {
             cluster,
             health,
@@ -135,6 +165,7 @@ impl Health {
             volumes_degraded: (self.volumes_degraded + self.volumes_unavailable) as u32,
             capacity_bytes: self.capacity_bytes,
             free_bytes: self.free_bytes,
+            three_failures: Some(three_failures),
         }
     }
 }

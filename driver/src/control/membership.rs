@@ -1,9 +1,11 @@
 //! Membership under the writer's epoch: grants, proposals, and disks declared lost. The rules are
 //! `ashlar_plan::membership`; here each decision is committed by compare-and-swap and told as an event.
 
+use super::condition::lost_text;
 use super::publication::{about, reading};
 use super::{Control, Decision, wall_clock_ms};
 use crate::error::{Error, Result};
+use crate::metrics::ReplicaChange;
 use ashlar_catalog::{Event, StoredVolume};
 use ashlar_plan::membership;
 use ashlar_types::{Change, ChangeAnswer, DiskId, Epoch, Lsn, MemberState, NodeName, VolumeId, VolumeRecord};
@@ -56,6 +58,10 @@ impl Control {
         self.metrics.count_proposal(&answer);
         if matches!(answer, ChangeAnswer::Applied { .. }) {
             self.repair.news.notify_one();
+            if matches!(change, Change::Join { .. }) {
+                // What a replaced disk still has may have waited for it.
+                self.reap.notify_one();
+            }
         }
         Ok(answer)
     }
@@ -67,12 +73,14 @@ impl Control {
         version: u64,
         change: &Change,
     ) -> Result<ChangeAnswer> {
-        let mut answer = None;
+        let (mut answer, mut replicas) = (None, Vec::new());
         self.change_record(id, |seen| {
             let record = &seen.volume.record;
             let decided = membership::apply(record, epoch, version, change);
+            replicas.clear();
             let decision = match &decided {
                 ChangeAnswer::Applied { record: next } if next != record => {
+                    replicas = replica_changes(record, change);
                     Decision::Change(Box::new(next.clone()), events_of(seen, change, next))
                 }
                 _ => Decision::Keep,
@@ -81,6 +89,7 @@ impl Control {
             Ok(decision)
         })
         .await?;
+        replicas.into_iter().for_each(|change| self.metrics.count_replica(change));
         Ok(answer.expect("a change is decided at least once before it is committed"))
     }
 
@@ -131,7 +140,7 @@ impl Control {
         Ok(newer)
     }
 
-    async fn volumes_with(&self, disk: DiskId) -> Result<Vec<StoredVolume>> {
+    pub(super) async fn volumes_with(&self, disk: DiskId) -> Result<Vec<StoredVolume>> {
         let mut found = Vec::new();
         let mut after = None;
         loop {
@@ -150,8 +159,12 @@ impl Control {
     }
 }
 
-/// Refuses a node that the volume must not be used on.
+/// Refuses a node that the volume must not be used on; all of them where there is nothing to use.
 pub(super) fn seen_allows(seen: &StoredVolume, node: &NodeName) -> Result<()> {
+    if let Some(loss) = seen.volume.data_lost {
+        let text = format!("the data of volume {} is lost: {}", seen.volume.name, lost_text(loss));
+        return Err(Error::precondition(text));
+    }
     let allowed = &seen.volume.allowed_nodes;
     if allowed.is_empty() || allowed.contains(node) {
         return Ok(());
@@ -170,6 +183,18 @@ pub(super) fn event(kind: &str, text: String, next: &VolumeRecord) -> Event {
         .figure("epoch", next.epoch)
         .figure("version", next.version)
         .figure("in_sync", next.in_sync().count())
+}
+
+/// `record`: as it was before.
+fn replica_changes(record: &VolumeRecord, change: &Change) -> Vec<ReplicaChange> {
+    match change {
+        Change::Eject { disks, .. } => vec![ReplicaChange::Ejected; disks.len()],
+        Change::Join { disk } => match record.member(*disk).map(|member| member.state) {
+            Some(MemberState::Syncing { commit: Lsn::ZERO }) => vec![ReplicaChange::Rebuilt],
+            _ => vec![ReplicaChange::Returned],
+        },
+        _ => vec![],
+    }
 }
 
 fn events_of(seen: &StoredVolume, change: &Change, next: &VolumeRecord) -> Vec<Event> {

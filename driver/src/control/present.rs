@@ -1,7 +1,7 @@
 //! From the catalog's and the registry's types to the messages of the control API.
 
 use super::Control;
-use super::condition::Disks;
+use super::condition::{Disks, lost_text};
 use super::publication::reading;
 use super::registry::{DiskHealth, DiskView, NodeView};
 use super::settings::settings_to_proto;
@@ -108,6 +108,7 @@ impl Control {
             repaired: volume.is_repaired && record.holder.is_some(),
             forecast: self.forecast(volume.id()),
             stuck: self.stuck(volume.id()),
+            data_lost: volume.data_lost.map(lost_text).unwrap_or_default(),
         }
     }
 }
@@ -166,6 +167,7 @@ pub(crate) fn disk_to_proto(view: DiskView, claims: &Claims) -> control::Disk {
         last_heartbeat_ms: view.heard_ms,
         path: view.disk.path,
         draining: view.disk.is_draining,
+        scrub: view.scrub,
     }
 }
 

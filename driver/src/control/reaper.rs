@@ -1,6 +1,6 @@
-//! The reaper: has chunkservers delete the replicas of deleted volumes, and those that a volume no longer holds, until
-//! each has confirmed. A tombstone in the
-//! catalog stands for each replica that is left, so a restart on any side loses none.
+//! The reaper: has chunkservers delete the replicas of deleted volumes, and what disks still have of a volume whose
+//! chunks others hold, until each has confirmed. A tombstone in the catalog stands for each replica that is left, so a
+//! restart on any side loses none. While too little of a volume can be counted on nothing of it is deleted anywhere.
 //!
 //! It sleeps until there is a tombstone; one whose chunkserver is silent waits for that chunkserver to come back. What
 //! clones on the disk still read stays there, and so do its tombstone and its claim: it is asked for again when a clone
@@ -8,10 +8,13 @@
 
 use super::Control;
 use super::daemons::{CALL_TIMEOUT, refused, timed};
-use super::registry::DiskHealth;
+use super::registry::{DiskHealth, DiskView};
 use crate::error::Result;
 use ashlar_catalog::Tombstone;
+use ashlar_plan::membership;
 use ashlar_rpc::control::DeleteReplicaRequest;
+use ashlar_types::{DiskId, VolumeId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,12 +76,22 @@ impl Control {
     async fn reap_all(&self) -> Result<Reaped> {
         let tombstones = self.tombstones().await?;
         let disks = self.registry.disks().await;
-        let mut reaped = Reaped::default();
+        let (mut reaped, mut needed) = (Reaped::default(), BTreeMap::new());
         for tombstone in &tombstones {
+            if self.registry.is_removed(tombstone.disk).await {
+                // Whatever it has never comes back.
+                self.catalog.drop_tombstone(tombstone, Vec::new()).await?;
+                reaped.gone += 1;
+                continue;
+            }
             let reachable = disks.iter().find(|view| view.disk.id == tombstone.disk);
             let reachable = reachable.filter(|view| matches!(view.health, DiskHealth::Online | DiskHealth::Failed));
             let Some(view) = reachable else { continue };
             let (volume, disk) = (tombstone.volume, tombstone.disk);
+            if self.is_needed(volume, &disks, &mut needed).await {
+                // What makes up for it wakes the reaper: one that comes to be in-sync, a disk that is back.
+                continue;
+            }
             match self.delete_replica(tombstone, &view.chunkserver_rpc).await {
                 Ok(false) => reaped.gone += 1,
                 Ok(true) => {
@@ -92,6 +105,26 @@ impl Control {
             }
         }
         Ok(reaped)
+    }
+
+    /// Whether too little can be counted on besides what is to be deleted of the volume. One that is deleted needs
+    /// nothing; of one that cannot be read nothing is deleted.
+    async fn is_needed(&self, volume: VolumeId, disks: &[DiskView], known: &mut BTreeMap<VolumeId, bool>) -> bool {
+        if let Some(&is_needed) = known.get(&volume) {
+            return is_needed;
+        }
+        let online = |disk: DiskId| disks.iter().any(|v| v.disk.id == disk && v.health == DiskHealth::Online);
+        let is_stuck = self.repair.last().plan.stuck.iter().any(|stuck| stuck.volume == volume);
+        let is_needed = match self.catalog.volume(volume).await {
+            Ok(Some(seen)) => !membership::may_forget(&seen.volume.record, online, is_stuck),
+            Ok(None) => false,
+            Err(error) => {
+                tracing::error!(%volume, %error, "a volume cannot be read: what replaced disks have of it stays");
+                true
+            }
+        };
+        known.insert(volume, is_needed);
+        is_needed
     }
 
     /// Gives back what space can be given back at once, for somebody who waits.
@@ -116,7 +149,8 @@ impl Control {
         if answer.map_err(|status| refused("chunkserver", status))?.into_inner().kept {
             return Ok(true);
         }
-        self.catalog.drop_tombstone(tombstone).await?;
+        let told = self.space_freed(tombstone).await;
+        self.catalog.drop_tombstone(tombstone, told).await?;
         tracing::info!(volume = %tombstone.volume, disk = %tombstone.disk, "replica deleted");
         Ok(false)
     }

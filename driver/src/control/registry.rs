@@ -13,12 +13,12 @@
 mod report;
 
 use crate::error::{Error, Result};
-use ashlar_catalog::{Catalog, Claims, Disk, DiskFate, Event, Node};
-use ashlar_plan::placement::{Candidate, Offer};
-use ashlar_rpc::control::AttachedVolume;
+use ashlar_catalog::{Catalog, CatalogError, Claims, Disk, DiskFate, Event, Node, StoredVolume, Volume};
+use ashlar_rpc::control::{AttachedVolume, DiskScrub};
 use ashlar_types::{ByteCount, DiskId, NodeName, VolumeId, VolumeRecord, ZoneName};
+use report::Refused;
 pub(crate) use report::Report;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
@@ -30,14 +30,21 @@ const MISSED_MAX: u32 = 3;
 pub(crate) struct Registry {
     state: Mutex<State>,
     interval: Duration,
+    /// A disk of which more blocks went bad lately is drained; 0: none is.
+    bad_blocks_max: u64,
     /// A daemon reported that was not expected to: the next silence may be due earlier.
     reported: Notify,
+    /// Daemons fell silent.
+    pub(crate) silenced: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     nodes: BTreeMap<NodeName, NodeState>,
     disks: BTreeMap<DiskId, DiskState>,
+    removed: BTreeSet<DiskId>,
+    /// Disks that chunkservers report and that are not used, as of their last reports.
+    refused: BTreeMap<(NodeName, DiskId), Refused>,
 }
 
 #[derive(Debug)]
@@ -53,6 +60,7 @@ struct DiskState {
     disk: Disk,
     /// As last reported, since this process started, by a chunkserver that still has it.
     free: Option<ByteCount>,
+    scrub: Option<DiskScrub>,
 }
 
 /// One daemon of a node.
@@ -106,8 +114,7 @@ pub(crate) struct DiskView {
     pub(crate) data_address: String,
     pub(crate) chunkserver_rpc: String,
     pub(crate) heard_ms: u64,
-    /// Its node or itself.
-    pub(crate) is_draining: bool,
+    pub(crate) scrub: Option<DiskScrub>,
 }
 
 /// Data addresses of the disks of one record.
@@ -136,9 +143,15 @@ impl Registry {
             state.nodes.insert(name, NodeState { node, chunkserver, datapath, attached: BTreeMap::new() });
         }
         for disk in catalog.disks().await? {
-            state.disks.insert(disk.id, DiskState { disk, free: None });
+            state.disks.insert(disk.id, DiskState { disk, free: None, scrub: None });
         }
-        Ok(Registry { state: Mutex::new(state), interval, reported: Notify::new() })
+        state.removed = catalog.removed_disks().await?.into_iter().map(|removed| removed.id).collect();
+        let (reported, silenced) = (Notify::new(), Notify::new());
+        Ok(Registry { state: Mutex::new(state), interval, bad_blocks_max: 0, reported, silenced })
+    }
+
+    pub(crate) fn drain_beyond(&mut self, bad_blocks_max: u64) {
+        self.bad_blocks_max = bad_blocks_max;
     }
 
     pub(crate) fn interval(&self) -> Duration {
@@ -203,11 +216,6 @@ impl Registry {
         }
     }
 
-    /// Disks as placement sees them.
-    pub(crate) async fn candidates(&self, claims: &Claims) -> Vec<Candidate> {
-        self.disks().await.into_iter().map(|view| view.candidate(claims)).collect()
-    }
-
     /// A disk that still works is not lost: its chunkserver would go on acknowledging writes.
     pub(crate) async fn check_may_be_lost(&self, disk: DiskId) -> Result<()> {
         let state = self.state.lock().await;
@@ -235,6 +243,34 @@ impl Registry {
             entry.disk = lost;
         }
         Ok(())
+    }
+
+    pub(crate) async fn is_removed(&self, disk: DiskId) -> bool {
+        self.state.lock().await.removed.contains(&disk)
+    }
+
+    /// Kept before it is believed. What it holds was judged by the caller; see [`Catalog::remove_disk`].
+    pub(crate) async fn remove_disk(
+        &self,
+        catalog: &Catalog,
+        disk: DiskId,
+        claims: &Claims,
+        given_up: &[(StoredVolume, Volume)],
+        events: Vec<Event>,
+    ) -> std::result::Result<(), CatalogError> {
+        let mut state = self.state.lock().await;
+        // Another call came first.
+        let Some(entry) = state.disks.get(&disk) else { return Ok(()) };
+        catalog.remove_disk(&entry.disk, super::wall_clock_ms(), claims, given_up, events).await?;
+        state.disks.remove(&disk);
+        state.removed.insert(disk);
+        Ok(())
+    }
+
+    /// Disks that are reported and not used, and why.
+    pub(crate) async fn refused(&self) -> Vec<String> {
+        let state = self.state.lock().await;
+        state.refused.iter().map(|((node, disk), why)| why.text(*disk, node)).collect()
     }
 
     /// Whether every replica of the node's disks is to be elsewhere.
@@ -296,6 +332,9 @@ impl Registry {
             }
         }
         drop(state);
+        if !events.is_empty() {
+            self.silenced.notify_one();
+        }
         if let Err(error) = catalog.append_events(events).await {
             tracing::error!(%error, "keep events of silent daemons");
         }
@@ -328,7 +367,7 @@ impl State {
             data_address: known.node.chunkserver_data.clone(),
             chunkserver_rpc: known.node.chunkserver_rpc.clone(),
             heard_ms: known.chunkserver.heard_ms(),
-            is_draining: known.node.is_draining || entry.disk.is_draining,
+            scrub: entry.scrub,
         })
     }
 }
@@ -336,18 +375,6 @@ impl State {
 impl DiskView {
     fn unclaimed(&self, claims: &Claims) -> ByteCount {
         ByteCount(self.disk.capacity_bytes.saturating_sub(claims.of(self.disk.id).0))
-    }
-
-    /// Space is promised in full, once: a volume can always be filled. What the disk itself has left bounds it too.
-    fn candidate(self, claims: &Claims) -> Candidate {
-        let offer = match (&self.disk.fate, self.health) {
-            (_, DiskHealth::Online) if self.is_draining => Offer::Closed("being drained".to_owned()),
-            (_, DiskHealth::Online) => Offer::Room(self.unclaimed(claims).min(self.free)),
-            (DiskFate::Failed { reason }, _) => Offer::Closed(format!("failed: {reason}")),
-            (_, DiskHealth::Lost) => Offer::Closed("lost".to_owned()),
-            _ => Offer::Closed("silent".to_owned()),
-        };
-        Candidate { disk: self.disk.id, node: self.disk.node, zone: self.zone, offer }
     }
 }
 

@@ -10,12 +10,17 @@
 
 mod carry;
 mod drain;
+pub(crate) mod figures;
+mod ladder;
 pub(super) mod seen;
 mod shown;
 
 use super::Control;
+use ashlar_plan::placement::Surroundings;
 use ashlar_plan::repair::{Bounds, Plan, Planner};
 use ashlar_types::{DiskId, Duration, Instant, VolumeId};
+use figures::Figures;
+use ladder::Ladder;
 use seen::Measured;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,6 +48,10 @@ pub(crate) struct Repair {
 #[derive(Debug, Default)]
 pub(crate) struct Last {
     pub(crate) plan: Plan,
+    /// What the volumes of that look use, and those that were placed since. `None`: nobody has looked yet.
+    pub(crate) surroundings: Option<Surroundings>,
+    pub(crate) figures: Figures,
+    ladder: Ladder,
     /// Said once for each time that it begins.
     stuck: BTreeSet<(VolumeId, DiskId)>,
 }
@@ -63,7 +72,7 @@ impl Repair {
 
 impl Control {
     /// The planner's: counts since this process started.
-    fn repair_clock(&self) -> Instant {
+    pub(super) fn repair_clock(&self) -> Instant {
         Instant::from_nanos(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 }
@@ -73,7 +82,12 @@ pub(crate) async fn run(control: Arc<Control>) {
     let mut planner = Planner::new(control.repair.bounds.clone());
     let mut measured = Measured::default();
     loop {
-        let news = control.repair.news.notified();
+        let news = async {
+            tokio::select! {
+                () = control.repair.news.notified() => {}
+                () = control.registry.silenced.notified() => {}
+            }
+        };
         let pause = match control.look(&mut planner, &mut measured).await {
             Ok(true) => BUSY,
             Ok(false) => IDLE,

@@ -45,7 +45,9 @@ impl ControlServer {
         let fresh = ClusterId::from_u128(uuid::Uuid::new_v4().as_u128());
         let catalog = Catalog::open(store, config.cluster, fresh).await?;
         let metrics = Metrics::default();
-        let control = Arc::new(Control::new(catalog, config.heartbeat(), config.bounds(), metrics.clone()).await?);
+        let mut control = Control::new(catalog, config.heartbeat(), config.bounds(), metrics.clone()).await?;
+        control.drain_beyond(config.bad_blocks_max);
+        let control = Arc::new(control);
         let listener =
             TcpListener::bind(config.listen).await.with_context(|| format!("bind control API {}", config.listen))?;
         let socket = match &config.csi_socket {

@@ -16,6 +16,7 @@ use ashlar_rpc::control::registry_server::Registry;
 use ashlar_rpc::control::*;
 use ashlar_rpc::convert::{answer_to_proto, proposal_from_proto};
 use ashlar_types::{ByteCount, ClusterId, DiskId, NodeName, VolumeId, VolumeName};
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio_stream::Stream;
@@ -373,6 +374,21 @@ impl Cluster for Service {
         let view = self.0.registry.disks().await.into_iter().find(|view| view.disk.id == disk);
         let view = view.ok_or_else(|| Error::not_found(format_args!("disk {disk}")))?;
         Ok(Response::new(disk_to_proto(view, &claims)))
+    }
+
+    async fn remove_disk(&self, request: Request<RemoveDiskRequest>) -> Answer<RemoveDiskResponse> {
+        let request = request.into_inner();
+        let disk: DiskId = field("disk", &request.disk)?;
+        let accepted = request.accept_data_loss.iter().map(|name| field("accept_data_loss", name));
+        let accepted = accepted.collect::<Result<BTreeSet<VolumeName>>>()?;
+        let control = self.0.clone();
+        let lost = to_the_end(async move { control.remove_disk(disk, &accepted).await }).await?;
+        Ok(Response::new(RemoveDiskResponse { lost_volumes: lost.iter().map(ToString::to_string).collect() }))
+    }
+
+    async fn get_volume_choices(&self, request: Request<VolumeRef>) -> Answer<VolumeChoices> {
+        let found = self.0.find_volume(&request.into_inner().volume).await?;
+        Ok(Response::new(self.0.volume_choices(&found).await?))
     }
 
     async fn safe_to_stop(&self, request: Request<SafeToStopRequest>) -> Answer<SafeToStopResponse> {

@@ -25,8 +25,9 @@ use tonic::Code;
 const MODIFY_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Control {
-    /// Makes all changes or none. Waits for no other operation on the volume: each is one compare-and-swap.
+    /// Makes all changes or none, in one compare-and-swap. Waits for no other operation on the volume.
     pub(crate) async fn modify_volume(&self, id: VolumeId, changes: &Changes) -> Result<StoredVolume> {
+        self.free_for(id, changes).await?;
         let changed = self.change_settings(id, changes).await?;
         // Also when nothing was to be changed: this may be the same request again, and the first one may have ended
         // before the writer was told.
@@ -34,6 +35,16 @@ impl Control {
             self.tell_writer(&changed, holder).await;
         }
         Ok(changed)
+    }
+
+    /// `minReplicas` is changed while nobody holds the volume, and a repair is nobody.
+    async fn free_for(&self, id: VolumeId, changes: &Changes) -> Result<()> {
+        let seen = self.volume(id).await?.volume;
+        if seen.is_repaired && changes.min_replicas.is_some_and(|min| min != seen.record.min_replicas) {
+            let _permit = self.in_flight.begin(id)?;
+            self.end_repair(id).await?;
+        }
+        Ok(())
     }
 
     async fn change_settings(&self, id: VolumeId, changes: &Changes) -> Result<StoredVolume> {

@@ -5,7 +5,9 @@ mod clones;
 mod forgotten;
 mod groups;
 mod memberships;
+mod placement;
 mod readers;
+mod removal;
 mod repair;
 mod services;
 mod settings;
@@ -32,6 +34,7 @@ use tokio::sync::mpsc;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
+pub(crate) const BAD_BLOCKS_MAX: u64 = 10;
 pub(crate) const GIB: u64 = 1 << 30;
 /// Nobody listens there.
 const NOWHERE: &str = "127.0.0.1:9";
@@ -58,7 +61,10 @@ pub(crate) fn disk(number: u128) -> DiskId {
 async fn open(directory: &Path) -> Arc<Control> {
     let store = MetaStore::Rocks(RocksStore::open(directory).await.unwrap());
     let catalog = Catalog::open(store, None, ClusterId::from_u128(1)).await.unwrap();
-    Arc::new(Control::new(catalog, Duration::from_secs(1), Bounds::default(), Metrics::default()).await.unwrap())
+    let metrics = Metrics::default();
+    let mut control = Control::new(catalog, Duration::from_secs(1), Bounds::default(), metrics).await.unwrap();
+    control.drain_beyond(BAD_BLOCKS_MAX);
+    Arc::new(control)
 }
 
 impl World {

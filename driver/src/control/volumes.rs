@@ -1,13 +1,14 @@
 //! Volumes: create, find, list, delete, and the use state (P8). The CSI controller and the control API call the same
 //! functions.
 
+use super::placement::choice_of;
 use super::publication::{about, reading};
 use super::{COMMIT_TRIES_MAX, Control, raced, wall_clock_ms};
 use crate::csi::params::{self, Params};
 use crate::error::{Error, ErrorKind, Result};
-use ashlar_catalog::{CatalogErrorKind, ContentSource, Event, StoredVolume, UseState, Volume, VolumePage};
+use ashlar_catalog::{CatalogErrorKind, Choice, ContentSource, Event, StoredVolume, UseState, Volume, VolumePage};
 use ashlar_plan::clone;
-use ashlar_plan::placement::{self, Ask, Capacity};
+use ashlar_plan::placement::{Candidate, Explanation};
 use ashlar_types::{
     BLOCK_BYTES, ByteCount, ChunkIndex, ChunkRun, Epoch, Geometry, Member, MemberState, NodeName, VOLUME_BYTES_MAX,
     VolumeId, VolumeName, VolumeRecord,
@@ -105,15 +106,20 @@ impl Control {
                 return same_volume(new, found);
             }
             let claims = self.catalog.claims().await?;
-            let candidates = self.registry.candidates(&claims).await;
-            let volume = self.place(new, &candidates)?;
+            let placed = self.place(new, &claims).await?;
+            let volume = self.volume_on(new, &placed)?;
+            let occasion = || "the volume was created".to_owned();
+            let chosen: Vec<Choice> =
+                placed.iter().map(|(candidate, why)| choice_of(candidate.disk, occasion(), why)).collect();
             let event = Event::new(wall_clock_ms(), "created", format!("volume {} created", new.name));
-            match self.catalog.create_volume(&volume, &claims, event.figure("size_bytes", volume.record.size)).await {
+            let event = event.figure("size_bytes", volume.record.size);
+            match self.catalog.create_volume(&volume, &claims, &chosen, event).await {
                 // The name or the space was taken meanwhile: look again.
                 Err(error) if matches!(error.kind(), CatalogErrorKind::Conflict | CatalogErrorKind::Exists) => {}
                 Err(error) => return Err(error.into()),
                 Ok(created) => {
                     tracing::info!(volume = %created.volume.id(), name = %new.name, "volume created");
+                    self.note_placed(&created.volume.record);
                     return Ok(created);
                 }
             }
@@ -121,13 +127,9 @@ impl Control {
         Err(raced(&new.name))
     }
 
-    fn place(&self, new: &NewVolume, candidates: &[placement::Candidate]) -> Result<Volume> {
-        let strict = !new.allowed_nodes.is_empty();
-        let first_nodes = if new.first_nodes.is_empty() { &new.allowed_nodes } else { &new.first_nodes };
+    fn volume_on(&self, new: &NewVolume, placed: &[(Candidate, Explanation)]) -> Result<Volume> {
         let size = new.size.size;
-        let ask = Ask { size, replicas: new.params.replicas, first_nodes: first_nodes.clone(), strict };
-        let placed = placement::place(&ask, candidates)?;
-        let member = |candidate: &&placement::Candidate| Member {
+        let member = |(candidate, _): &(Candidate, Explanation)| Member {
             disk: candidate.disk,
             node: candidate.node.clone(),
             zone: candidate.zone.clone(),
@@ -166,6 +168,7 @@ impl Control {
             settled: Epoch::NONE,
             is_repaired: false,
             source: None,
+            data_lost: None,
             record,
         })
     }
@@ -319,17 +322,6 @@ impl Control {
             }
         }
         Err(raced(id))
-    }
-
-    /// Room for more volumes with these parameters, with the first replica on one of the nodes (any if empty).
-    pub(crate) async fn capacity(&self, params: Params, first_nodes: &[NodeName]) -> Result<Capacity> {
-        let claims = self.catalog.claims().await?;
-        let candidates = self.registry.candidates(&claims).await;
-        let capacity = placement::capacity(params.replicas, first_nodes, &candidates);
-        let whole = |bytes: ByteCount| {
-            ByteCount(bytes.0.min(VOLUME_BYTES_MAX) / ashlar_types::SLOT_BYTES * ashlar_types::SLOT_BYTES)
-        };
-        Ok(Capacity { largest: whole(capacity.largest), ..capacity })
     }
 }
 

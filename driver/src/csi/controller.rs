@@ -228,7 +228,7 @@ impl ControllerService {
         let capacity = match (params, &nodes) {
             (None, _) => None,
             (_, Some(nodes)) if nodes.is_empty() => None,
-            (Some(params), nodes) => Some(self.control.capacity(params, nodes.as_deref().unwrap_or_default()).await?),
+            (Some(params), nodes) => Some(self.control.capacity(&params, nodes.as_deref().unwrap_or_default()).await?),
         };
         Ok(GetCapacityResponse {
             available_capacity: capacity.map_or(0, |capacity| signed(capacity.total.0)),

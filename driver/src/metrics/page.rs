@@ -89,6 +89,7 @@ impl Page {
     async fn page(&self) -> anyhow::Result<String> {
         if let Some(control) = &self.control {
             self.metrics.set_health(&control.health().await?);
+            self.metrics.set_repair(&control.repair.last().figures);
         }
         Ok(self.metrics.text())
     }

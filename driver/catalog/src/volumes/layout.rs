@@ -6,7 +6,7 @@ use crate::document::encode;
 use crate::document::record::{RUNS_PER_PAGE, RunDocument};
 use crate::registry::Claims;
 use crate::tombstones::{Tombstone, TombstoneDocument};
-use crate::{Catalog, CatalogError, Event, Transaction, keys};
+use crate::{Catalog, CatalogError, Choice, Event, Transaction, choices, keys};
 use ashlar_types::{ChunkRun, DiskId, VolumeId, VolumeRecord};
 use std::collections::BTreeSet;
 
@@ -30,18 +30,20 @@ impl Catalog {
     /// Puts `next`, in which other disks hold chunks, in the place of the record that `seen` was read with. `claimed`
     /// is what the room was judged by: space that was promised to someone else meanwhile makes a
     /// [`crate::CatalogErrorKind::Conflict`]. What a disk that goes still has is deleted as that of a deleted volume
-    /// is, and keeps its claim until then.
+    /// is, and keeps its claim until then. `came`: why the disk that comes was chosen.
     pub async fn change_holders(
         &self,
         seen: &StoredVolume,
         next: VolumeRecord,
         claimed: &Claims,
+        came: Option<Choice>,
         events: Vec<Event>,
     ) -> Result<StoredVolume, CatalogError> {
         let holders = |record: &VolumeRecord| record.holders().map(|member| member.disk).collect::<BTreeSet<DiskId>>();
         let (before, after) = (holders(&seen.volume.record), holders(&next));
         let (id, claim) = (seen.volume.id(), seen.volume.claim());
-        let mut transaction = seen.record_change(&next);
+        let chosen = self.choices_after(id, |disk| after.contains(&disk), came).await?;
+        let mut transaction = choices::put(seen.record_change(&next), id, &chosen);
         for &disk in after.difference(&before) {
             transaction = claimed.add(transaction, disk, claim).expect_absent(keys::tombstone(disk, id));
         }

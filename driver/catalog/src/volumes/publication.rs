@@ -11,6 +11,19 @@ use crate::{Catalog, CatalogError, Event, KeyRange, KeyValue, Transaction, keys}
 use ashlar_types::{Epoch, NodeName, VolumeRecord};
 use std::collections::BTreeSet;
 
+impl StoredVolume {
+    /// Both values of the volume as they become. Who compared either of those that were read finds another.
+    pub(crate) fn both(&self, next: &Volume) -> Transaction {
+        let id = next.id();
+        assert!(id == self.volume.id() && next.record.chunks == self.volume.record.chunks);
+        Transaction::default()
+            .expect(keys::record(id), self.record_revision)
+            .expect(keys::volume(id), self.volume_revision)
+            .put(keys::record(id), RecordDocument::of(&next.record).encoded())
+            .put(keys::volume(id), next.document())
+    }
+}
+
 impl Catalog {
     /// Reserves the volume for a node and keeps for what: `next` in the place of the record that `seen` was read with,
     /// and whether it is published for reading only, in one transaction.
@@ -67,13 +80,7 @@ impl Catalog {
         volume: Volume,
         events: Vec<Event>,
     ) -> Result<StoredVolume, CatalogError> {
-        let id = volume.id();
-        let transaction = Transaction::default()
-            .expect(keys::record(id), seen.record_revision)
-            .expect(keys::volume(id), seen.volume_revision)
-            .put(keys::record(id), RecordDocument::of(&volume.record).encoded())
-            .put(keys::volume(id), volume.document());
-        let revision = self.commit(transaction, events).await?;
+        let revision = self.commit(seen.both(&volume), events).await?;
         Ok(StoredVolume { volume, volume_revision: revision, record_revision: revision })
     }
 

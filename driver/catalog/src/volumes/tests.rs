@@ -7,16 +7,16 @@ use std::path::Path;
 
 const CLUSTER: ClusterId = ClusterId::from_u128(1);
 
-pub(super) async fn open(directory: &Path) -> Catalog {
+pub(crate) async fn open(directory: &Path) -> Catalog {
     let store = MetaStore::Rocks(RocksStore::open(directory).await.unwrap());
     Catalog::open(store, None, CLUSTER).await.unwrap()
 }
 
-pub(super) fn disk(number: u128) -> DiskId {
+pub(crate) fn disk(number: u128) -> DiskId {
     DiskId::from_u128(number)
 }
 
-pub(super) fn volume(id: u128, name: &str) -> Volume {
+pub(crate) fn volume(id: u128, name: &str) -> Volume {
     let member = |number: u128| Member {
         disk: disk(number),
         node: format!("n{number}").parse().unwrap(),
@@ -41,6 +41,7 @@ pub(super) fn volume(id: u128, name: &str) -> Volume {
         settled: Epoch::NONE,
         is_repaired: false,
         source: None,
+        data_lost: None,
         record: VolumeRecord {
             cluster: CLUSTER,
             volume: VolumeId::from_u128(id),
@@ -62,13 +63,13 @@ pub(super) fn volume(id: u128, name: &str) -> Volume {
     }
 }
 
-pub(super) fn event() -> Event {
+pub(crate) fn event() -> Event {
     Event::new(1, "test", "t")
 }
 
-pub(super) async fn create(catalog: &Catalog, volume: &Volume) -> StoredVolume {
+pub(crate) async fn create(catalog: &Catalog, volume: &Volume) -> StoredVolume {
     let claims = catalog.claims().await.unwrap();
-    catalog.create_volume(volume, &claims, event()).await.unwrap()
+    catalog.create_volume(volume, &claims, &[], event()).await.unwrap()
 }
 
 #[tokio::test]
@@ -102,7 +103,7 @@ async fn a_name_belongs_to_one_volume_and_is_free_when_that_is_deleted() {
     let catalog = open(directory.path()).await;
     let first = create(&catalog, &volume(1, "a")).await;
     let claims = catalog.claims().await.unwrap();
-    let taken = catalog.create_volume(&volume(2, "a"), &claims, event()).await.unwrap_err();
+    let taken = catalog.create_volume(&volume(2, "a"), &claims, &[], event()).await.unwrap_err();
     assert_eq!(taken.kind(), CatalogErrorKind::Exists);
     assert!(catalog.volume(VolumeId::from_u128(2)).await.unwrap().is_none());
     catalog.delete_volume(&first, None, event()).await.unwrap();
@@ -135,7 +136,7 @@ async fn space_is_claimed_until_the_replica_is_confirmed_gone_also_across_a_rest
     let made = create(&catalog, &volume(1, "a")).await;
     create(&catalog, &volume(2, "b")).await;
     let stale = crate::Claims::default();
-    let raced = catalog.create_volume(&volume(3, "c"), &stale, event()).await.unwrap_err();
+    let raced = catalog.create_volume(&volume(3, "c"), &stale, &[], event()).await.unwrap_err();
     assert_eq!(raced.kind(), CatalogErrorKind::Conflict, "the placement was decided on older claims");
     let gone = catalog.delete_volume(&made, None, event()).await.unwrap();
     assert_eq!(gone.len(), 3);
@@ -143,8 +144,8 @@ async fn space_is_claimed_until_the_replica_is_confirmed_gone_also_across_a_rest
     let catalog = open(directory.path()).await;
     assert_eq!(catalog.tombstones().await.unwrap().0, gone);
     assert_eq!(catalog.claims().await.unwrap().of(disk(1)), ByteCount(2 << 30));
-    catalog.drop_tombstone(&gone[0]).await.unwrap();
-    catalog.drop_tombstone(&gone[0]).await.unwrap();
+    catalog.drop_tombstone(&gone[0], vec![]).await.unwrap();
+    catalog.drop_tombstone(&gone[0], vec![]).await.unwrap();
     assert_eq!(catalog.claims().await.unwrap().of(gone[0].disk), ByteCount(1 << 30));
     let bad = Transaction::default().put(format!("{}x", keys::TOMBSTONES), b"{}".to_vec());
     catalog.store().commit(bad).await.unwrap();
@@ -234,8 +235,8 @@ async fn a_volume_of_a_newer_program_is_told_apart_from_a_damaged_one() {
     let catalog = open(directory.path()).await;
     let id = create(&catalog, &volume(1, "a")).await.volume.id();
     for (value, kind) in [
-        (r#"{"format":5,"body":{"mood":1}}"#, CatalogErrorKind::Newer),
-        (r#"{"format":4,"body":{"mood":1}}"#, CatalogErrorKind::Corrupt),
+        (r#"{"format":6,"body":{"mood":1}}"#, CatalogErrorKind::Newer),
+        (r#"{"format":5,"body":{"mood":1}}"#, CatalogErrorKind::Corrupt),
     ] {
         let put = Transaction::default().put(keys::volume(id), value.as_bytes().to_vec());
         catalog.store().commit(put).await.unwrap();
@@ -303,7 +304,7 @@ async fn a_volume_grows_with_its_chunks_and_claims_in_one_transaction() {
     assert_eq!([1, 2, 3].map(|number| claims.of(disk(number))), [next.size; 3]);
     let gone = catalog.delete_volume(&grown, None, event()).await.unwrap();
     for tombstone in &gone {
-        catalog.drop_tombstone(tombstone).await.unwrap();
+        catalog.drop_tombstone(tombstone, vec![]).await.unwrap();
     }
     assert_eq!(catalog.claims().await.unwrap().of(disk(1)), ByteCount(0), "what was claimed is given back");
 }

@@ -92,15 +92,18 @@ impl Daemon<'_> {
                 .word("run")
                 .option("--cluster", &layout.file.cluster)
                 .option("--node", &node.name)
+                .maybe("--zone", node.zone.as_ref())
                 .option("--disk", layout.disk(node))
                 .maybe("--index", layout.index_parent(node))
                 .option("--listen", node.chunkserver_data.to_string())
                 .option("--rpc-listen", node.chunkserver_rpc.to_string())
                 .option("--metrics-listen", node.chunkserver_metrics.to_string())
+                .maybe("--scrub-period", layout.file.scrub_period.clone())
                 .option("--control", layout.control_url()),
             (Kind::Datapath, Some(node)) => line
                 .word("run")
                 .option("--node", &node.name)
+                .maybe("--zone", node.zone.as_ref())
                 .option("--control", layout.control_url())
                 .option("--rpc-listen", node.datapath_rpc.to_string())
                 .option("--metrics-listen", node.datapath_metrics.to_string())
@@ -108,6 +111,7 @@ impl Daemon<'_> {
             (Kind::Node, Some(node)) => line
                 .word("node")
                 .option("--node", &node.name)
+                .maybe("--zone", node.zone.as_ref())
                 .option("--control", layout.control_url())
                 .option("--csi-socket", layout.node_csi_socket(node))
                 .option("--kubelet-dir", layout.kubelet_dir(node))
@@ -119,7 +123,8 @@ impl Daemon<'_> {
                 .option("--listen", layout.file.control.listen.to_string())
                 .option("--csi-socket", layout.control_csi_socket())
                 .option("--metrics-listen", layout.file.control.metrics.to_string())
-                .maybe("--rebuild-grace-ms", layout.file.rebuild_grace_ms.map(|grace| grace.to_string())),
+                .maybe("--rebuild-grace-ms", layout.file.rebuild_grace_ms.map(|grace| grace.to_string()))
+                .words(&layout.file.control_options),
         };
         line.option("--state-file", state_file);
         line.0
@@ -178,6 +183,11 @@ struct CommandLine(Vec<OsString>);
 impl CommandLine {
     fn word(&mut self, word: &str) -> &mut CommandLine {
         self.0.push(word.into());
+        self
+    }
+
+    fn words(&mut self, words: &[String]) -> &mut CommandLine {
+        self.0.extend(words.iter().map(OsString::from));
         self
     }
 

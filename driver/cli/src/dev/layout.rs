@@ -18,7 +18,7 @@
 
 use super::ports;
 use anyhow::{Context, bail, ensure};
-use ashlar_types::{ByteCount, ClusterId, VolumeId};
+use ashlar_types::{ByteCount, ClusterId, VolumeId, ZoneName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -50,6 +50,11 @@ pub struct ClusterFile {
     pub journal_size_bytes: Option<u64>,
     #[serde(default)]
     pub rebuild_grace_ms: Option<u64>,
+    /// As they stand on the control plane's command line.
+    #[serde(default)]
+    pub control_options: Vec<String>,
+    #[serde(default)]
+    pub scrub_period: Option<String>,
     pub control: ControlPorts,
     pub nodes: Vec<NodePorts>,
 }
@@ -71,6 +76,8 @@ pub struct NodePorts {
     pub datapath_rpc: SocketAddr,
     pub datapath_metrics: SocketAddr,
     pub node_metrics: SocketAddr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// `None`: a file in DIR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<GivenDisk>,
@@ -93,6 +100,10 @@ pub struct Wish<'a> {
     pub disk_size: Option<ByteCount>,
     pub journal_size: Option<ByteCount>,
     pub rebuild_grace_ms: Option<u64>,
+    pub control_options: &'a [String],
+    /// Name of a node and of its zone.
+    pub zones: &'a [(String, String)],
+    pub scrub_period: Option<&'a str>,
     /// Name of a node and path of its disk.
     pub disks: &'a [(String, String)],
 }
@@ -171,6 +182,7 @@ impl Layout {
         let count = usize::from(wish.nodes.unwrap_or(3));
         let names: Vec<String> = (1..=count).map(|number| format!("n{number}")).collect();
         let mut disks = given_disks(&names, wish.disks)?;
+        let mut zones = given_zones(&names, wish.zones)?;
         let mut ports = ports::choose(CONTROL_PORTS + count * NODE_PORTS)?.into_iter();
         let mut next = || ports.next().expect("as many ports as asked for");
         let file = ClusterFile {
@@ -180,10 +192,13 @@ impl Layout {
             disk_size_bytes: wish.disk_size.unwrap_or(ByteCount(8 << 30)).0,
             journal_size_bytes: wish.journal_size.map(|size| size.0),
             rebuild_grace_ms: wish.rebuild_grace_ms,
+            control_options: wish.control_options.to_vec(),
+            scrub_period: wish.scrub_period.map(str::to_owned),
             control: ControlPorts { listen: next(), metrics: next() },
             nodes: names
                 .into_iter()
                 .map(|name| NodePorts {
+                    zone: zones.remove(&name),
                     disk: disks.remove(&name),
                     name,
                     chunkserver_data: next(),
@@ -240,7 +255,20 @@ impl Layout {
         if let Some(grace) = wish.rebuild_grace_ms.filter(|&grace| Some(grace) != self.file.rebuild_grace_ms) {
             bail!("the cluster in {dir} was made with another rebuild grace than {grace} ms");
         }
+        let options = wish.control_options;
+        if !options.is_empty() && options != self.file.control_options {
+            bail!("the cluster in {dir} was made with other control options than {}", options.join(" "));
+        }
+        if let Some(period) = wish.scrub_period.filter(|&period| Some(period) != self.file.scrub_period.as_deref()) {
+            bail!("the cluster in {dir} was made with another scrub period than {period}");
+        }
         let names: Vec<String> = self.file.nodes.iter().map(|node| node.name.clone()).collect();
+        for (name, wanted) in given_zones(&names, wish.zones)? {
+            let has = self.file.nodes.iter().find(|node| node.name == name).and_then(|node| node.zone.as_ref());
+            if has != Some(&wanted) {
+                bail!("the cluster in {dir} was made with another zone of {name} than {wanted}");
+            }
+        }
         for (name, wanted) in given_disks(&names, wish.disks)? {
             let has = self.file.nodes.iter().find(|node| node.name == name).and_then(|node| node.disk.as_ref());
             if has.is_none_or(|has| has.path != wanted.path) {
@@ -339,6 +367,17 @@ impl Layout {
     pub fn run_dir(&self, node: &NodePorts) -> PathBuf {
         self.dir.join(&node.name).join("run")
     }
+}
+
+/// Zones by the names of their nodes.
+fn given_zones(nodes: &[String], wished: &[(String, String)]) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut given = BTreeMap::new();
+    for (node, zone) in wished {
+        ensure!(nodes.contains(node), "--zone names {node:?}, and the nodes are {}", nodes.join(", "));
+        zone.parse::<ZoneName>().map_err(|error| anyhow::anyhow!("--zone of {node}: {error}"))?;
+        ensure!(given.insert(node.clone(), zone.clone()).is_none(), "--zone is given twice for {node}");
+    }
+    Ok(given)
 }
 
 /// Disks by the names of their nodes.

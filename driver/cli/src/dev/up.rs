@@ -30,6 +30,9 @@ pub async fn up(dir: &Path, wish: DevUp) -> anyhow::Result<()> {
         disk_size: wish.disk_size,
         journal_size: wish.journal_size,
         rebuild_grace_ms: wish.rebuild_grace_ms,
+        control_options: &wish.control_options,
+        zones: &wish.zones,
+        scrub_period: wish.scrub_period.as_deref(),
         disks: &wish.disks,
     };
     let layout = Layout::open_or_create(dir, shape)?;

@@ -57,6 +57,30 @@ fn writes_of_the_clone_come_after_its_point() {
     assert!(!clone.clean && clone.served == source.served, "the first writer compares");
 }
 
+#[test]
+fn a_clone_that_is_not_made_yet_follows_a_replica_of_its_source_that_moves() {
+    let source = source();
+    let (kept, clone) = begun(&source);
+    assert_eq!(laid_anew(&clone, &kept), None);
+    let gone = source.members[2].disk;
+    let out = |record: &VolumeRecord, disk, state| {
+        let mut next = record.clone();
+        next.members.iter_mut().filter(|member| member.disk == disk).for_each(|member| member.state = state);
+        next
+    };
+    let with = Member { disk: DiskId::from_u128(99), ..source.members[2].clone() };
+    let replaced = membership::replace(&out(&kept, gone, MemberState::Out { commit: Lsn::ZERO }), gone, with).unwrap();
+    let laid = laid_anew(&clone, &replaced).unwrap();
+    let states = |record: &VolumeRecord| record.in_sync().count();
+    assert_eq!((disks(&laid), states(&laid)), (vec![disks(&source)[0], disks(&source)[1], DiskId::from_u128(99)], 2));
+    assert_eq!((laid.version, laid.size), (clone.version + 1, clone.size));
+    let whole = out(&replaced, DiskId::from_u128(99), MemberState::InSync);
+    assert_eq!(states(&laid_anew(&clone, &whole).unwrap()), 3);
+    assert_eq!(laid_anew(&made(&clone, &disks(&clone)).unwrap(), &whole), None, "one that is made does not move so");
+    let few = out(&replaced, disks(&source)[0], MemberState::Out { commit: Lsn::ZERO });
+    assert_eq!(laid_anew(&clone, &few), None, "one is too few");
+}
+
 /// Its disks may have no replica that a clone could read from.
 #[test]
 fn the_clone_of_what_was_never_written_reads_from_nobody() {

@@ -152,9 +152,9 @@ fn spare() -> Member {
 }
 
 #[test]
-fn only_a_disk_that_is_out_is_replaced_and_its_chunks_go_to_the_new_one() {
+fn a_disk_in_sync_is_not_replaced_and_the_chunks_of_another_go_to_the_new_one() {
     let record = grant(&volume(), &node("a")).unwrap();
-    assert_eq!(replace(&record, C, spare()), Err(Refusal::NotOut { disk: C }));
+    assert_eq!(replace(&record, C, spare()), Err(Refusal::InSync { disk: C }));
     let out = applied(apply(&record, record.epoch, record.version, &eject_change(&[B])));
     assert_eq!(replace(&out, DiskId::from_u128(99), spare()), Err(Refusal::NotAMember { disk: DiskId::from_u128(99) }));
     assert_eq!(replace(&out, B, Member { disk: C, ..spare() }), Err(Refusal::AlreadyAMember { disk: C }));
@@ -280,6 +280,16 @@ fn without_a_writer_one_goes_at_once_if_the_last_one_closed() {
     assert_eq!(retire(&unclean, B), Err(Refusal::NotClosed));
     let alone = widen(&volume(), B, fresh(D)).unwrap();
     assert_eq!(retire(&alone, B), Err(Refusal::OthersMissing { disk: B }));
+}
+
+#[test]
+fn what_was_replaced_is_kept_while_too_few_others_can_be_counted_on() {
+    let out = with_state(&volume(), C, MemberState::Out { commit: Lsn::from_raw(9) });
+    let replaced = replace(&out, C, fresh(D)).unwrap();
+    assert!(may_forget(&replaced, |_| true, false));
+    assert!(!may_forget(&replaced, |disk| disk != A, false), "one is left");
+    assert!(may_forget(&replaced, |disk| disk != A, true), "its place is needed");
+    assert!(!may_forget(&replaced, |_| false, true), "it may be the last");
 }
 
 #[test]

@@ -19,6 +19,12 @@ pub struct Need<'a> {
     pub leaving: Option<&'a NodeName>,
 }
 
+impl Need<'_> {
+    pub(super) fn is_asked(&self, zone: Option<&ZoneName>) -> bool {
+        self.zones.is_empty() || zone.is_some_and(|zone| self.zones.contains(zone))
+    }
+}
+
 /// A replica that the volume keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'a> {
@@ -73,7 +79,8 @@ pub fn choose<'a>(
     (candidate, Explanation { taken: best, left_out, more })
 }
 
-fn against(need: &Need, standing: &[Site], candidate: &Candidate) -> Option<Reason> {
+/// Why the disk will not do.
+pub(super) fn against(need: &Need, standing: &[Site], candidate: &Candidate) -> Option<Reason> {
     let zone = candidate.zone.as_ref();
     let room = match &candidate.offer {
         Offer::Closed(why) => return Some(Reason::Closed(why.clone())),
@@ -85,7 +92,7 @@ fn against(need: &Need, standing: &[Site], candidate: &Candidate) -> Option<Reas
     if need.barred.contains(&candidate.disk) {
         return Some(Reason::Member);
     }
-    if !need.zones.is_empty() && zone.is_none_or(|zone| !need.zones.contains(zone)) {
+    if !need.is_asked(zone) {
         return Some(Reason::ZoneNotAsked { zone: candidate.zone.clone() });
     }
     if need.spread_zones && standing.iter().any(|site| site.zone == zone) {

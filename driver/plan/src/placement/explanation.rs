@@ -1,5 +1,6 @@
 //! Why a disk was chosen and the others were not.
 
+use super::name_of;
 use ashlar_types::{ByteCount, DiskId, NodeName, ZoneName};
 use std::fmt;
 
@@ -57,6 +58,8 @@ pub enum Reason {
     ZoneTaken {
         zone: Option<ZoneName>,
     },
+    /// It would do, but a node that was asked for before its own would do too.
+    AskedLater,
     /// It would do, but another was better by this.
     Behind(Rule),
 }
@@ -74,6 +77,14 @@ pub enum Rule {
 
 impl Explanation {
     pub const SHOWN_MAX: usize = 16;
+
+    /// These were left out as well.
+    pub(super) fn leave_out(&mut self, others: impl Iterator<Item = LeftOut>) {
+        self.left_out.extend(others);
+        self.left_out.sort_by_key(|left| left.disk);
+        self.more += self.left_out.len().saturating_sub(Explanation::SHOWN_MAX);
+        self.left_out.truncate(Explanation::SHOWN_MAX);
+    }
 }
 
 impl fmt::Display for Explanation {
@@ -110,14 +121,14 @@ impl fmt::Display for Taken {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |zone: &Option<ZoneName>| zone.as_ref().map_or("none".to_owned(), ZoneName::to_string);
         match self {
             Reason::Closed(why) => write!(f, "it is {why}"),
             Reason::NodeTaken => f.write_str("its node has a replica already"),
             Reason::Member => f.write_str("it was a member of the volume until a moment ago"),
             Reason::Room { room, needed } => write!(f, "it has {room} of {needed} bytes"),
-            Reason::ZoneNotAsked { zone } => write!(f, "zone {} is not among those asked for", name(zone)),
-            Reason::ZoneTaken { zone } => write!(f, "zone {} has a replica already", name(zone)),
+            Reason::ZoneNotAsked { zone } => write!(f, "zone {} is not among those asked for", name_of(zone)),
+            Reason::ZoneTaken { zone } => write!(f, "zone {} has a replica already", name_of(zone)),
+            Reason::AskedLater => f.write_str("another node was asked for before its own"),
             Reason::Behind(rule) => f.write_str(match rule {
                 Rule::Zone => "more replicas in its zone",
                 Rule::Partners => "more partners above the bound",

@@ -8,11 +8,11 @@
 //! with the fewest attachments.
 
 use super::order::Case;
-use super::{Holder, Step, VolumeSeen, Why, grace::View};
+use super::{Holder, MemberSeen, Step, VolumeSeen, Why, grace::View, moves::Moves, temporary::Temporary};
 use ashlar_types::NodeName;
 use std::collections::BTreeMap;
 
-pub(super) fn attachments(view: &View, cases: &[Case]) -> Vec<Step> {
+pub(super) fn attachments(view: &View, cases: &[Case], moves: &Moves) -> Vec<Step> {
     let mut occupied: BTreeMap<&NodeName, usize> = BTreeMap::new();
     for holder in cases.iter().filter_map(|case| repairing(case.volume)) {
         *occupied.entry(&holder.node).or_default() += 1;
@@ -25,7 +25,7 @@ pub(super) fn attachments(view: &View, cases: &[Case]) -> Vec<Step> {
     for case in cases {
         let (volume, held) = (case.id, repairing(case.volume));
         let is_free = case.volume.holder.is_none();
-        let Some(why) = reason(view, case.volume).filter(|_| is_free || held.is_some()) else {
+        let Some(why) = reason(view, case, moves).filter(|_| is_free || held.is_some()) else {
             steps.extend(held.map(|_| Step::StopRepair { volume, why: Why::Protected }));
             continue;
         };
@@ -61,17 +61,20 @@ fn repairing(volume: &VolumeSeen) -> Option<&Holder> {
 }
 
 /// What a writer would do for the volume.
-fn reason(view: &View, volume: &VolumeSeen) -> Option<Why> {
-    let waiting = volume.held().filter(|(_, member)| !member.state.is_in_sync() && view.seen.is_alive(member.disk));
+fn reason(view: &View, case: &Case, moves: &Moves) -> Option<Why> {
+    let volume = case.volume;
+    let temporary = Temporary::of(view, case.id, volume, moves).map(|one| one.member.disk);
+    let waits = |member: &MemberSeen| !member.state.is_in_sync() && view.seen.is_alive(member.disk);
+    let waiting = volume.held().filter(|(_, member)| waits(member) && temporary != Some(member.disk));
     match waiting.count() {
         members if members > 0 && view.safe(volume) > 0 => return Some(Why::NotInSync { members: members as u8 }),
         _ => {}
     }
-    // In-sync or syncing, as the last writer left them. Below `minReplicas` no writer may eject: it takes an operator,
-    // who declares a disk lost.
+    // As the last writer left them. Below `minReplicas` no writer may eject: it takes an operator, who declares a disk
+    // lost.
     let may_eject = view.safe(volume) >= volume.min_replicas;
-    let unnoticed = volume.held().filter(|(_, member)| !member.is_out() && view.given_up(volume, member).is_some());
-    let members = unnoticed.filter(|(_, member)| may_eject || !member.state.is_in_sync()).count() as u8;
+    let is_unnoticed = |member: &MemberSeen| member.state.is_in_sync() && view.given_up(volume, member).is_some();
+    let members = volume.held().filter(|(_, member)| may_eject && is_unnoticed(member)).count() as u8;
     (members > 0 && view.safe(volume) > 0).then_some(Why::Unreachable { members })
 }
 

@@ -20,8 +20,19 @@ impl fmt::Debug for BytesPerSecond {
     }
 }
 
+/// Who goes first among volumes that lack replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Order {
+    /// As in `order.rs`.
+    #[default]
+    Urgency,
+    /// Whose replica was given up first, then the id: only to be compared with.
+    FirstCome,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
+    pub order: Order,
     /// How long a node may be silent before its replicas are made elsewhere. 60 s: a reboot, not a coffee.
     pub grace: Duration,
     /// The longest time between two looks that is believed; a longer one counts as one second. 5 s: whoever looks every
@@ -35,6 +46,7 @@ pub struct Bounds {
     pub node_floor: BytesPerSecond,
     /// Nor faster than this, in sum: half of a 10 Gbit/s link.
     pub node_ceiling: BytesPerSecond,
+    /// One disk may be the only one that copies: as much as its node.
     pub disk_ceiling: BytesPerSecond,
     pub cluster_ceiling: BytesPerSecond,
     /// Foreground latency, in thousandths of its quiet value, from which copies slow down. 1220: the bar is 1300, and
@@ -63,13 +75,14 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
+            order: Order::Urgency,
             grace: Duration::from_secs(60),
             tick_max: Duration::from_secs(5),
             watermark_permille: 900,
             partners_max: 6,
             node_floor: BytesPerSecond::mib(8),
             node_ceiling: BytesPerSecond::mib(600),
-            disk_ceiling: BytesPerSecond::mib(400),
+            disk_ceiling: BytesPerSecond::mib(600),
             cluster_ceiling: BytesPerSecond::mib(8192),
             latency_high_permille: 1220,
             latency_low_permille: 1160,

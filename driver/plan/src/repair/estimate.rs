@@ -2,18 +2,23 @@
 //! its rate until somebody has finished, then the rates are given out again to those that are left, by the rules of
 //! `share.rs`, and so on. A copy that runs goes as fast as it was measured to go; one that waits will go as fast as it
 //! is given, times what those that run make of what they are given. Rates of nodes are taken to stay what they are.
+//! A rate counts as measured when the copy has been given something for [`SETTLED`]: before that it is an average over
+//! a time in which it stood still.
 //!
 //! After [`ROUNDS_MAX`] finishes what is left is taken to go one after the other at the rate of all together: far away,
 //! an estimate by the queue alone will do.
 
+use super::clock::Lasting;
 use super::grace::View;
 use super::order::Case;
 use super::share::{Copying, Shares, shares};
-use super::{Forecast, VolumeSeen, pace::Pace};
+use super::{Forecast, pace::Pace};
 use ashlar_types::{Duration, VolumeId};
 use std::collections::BTreeMap;
 
 const ROUNDS_MAX: usize = 32;
+/// Some reports of the writer, one a second.
+const SETTLED: Duration = Duration::from_secs(4);
 const MILLION: u64 = 1_000_000;
 
 pub(super) fn forecasts<'a>(
@@ -22,8 +27,10 @@ pub(super) fn forecasts<'a>(
     copying: &[Copying<'a>],
     given: &Shares,
     pace: &Pace,
+    running: &Lasting<VolumeId>,
 ) -> BTreeMap<VolumeId, Forecast> {
-    let finishes = finishes(view, copying, given, pace);
+    let rates = copying.iter().filter_map(|copying| Some((copying.id, measured(view, copying, running)?)));
+    let finishes = finishes(view, copying, given, pace, &rates.collect());
     let unprotected = cases.iter().filter(|case| case.is_unprotected()).enumerate();
     let forecast = |(position, case): (usize, &Case)| {
         let will_do = case.volume.fewest(|member| view.is_safe(member) || view.seen.is_alive(member.disk));
@@ -40,11 +47,18 @@ struct Flow<'a> {
     rate: u64,
 }
 
-fn finishes<'a>(view: &View<'a>, copying: &[Copying<'a>], given: &Shares, pace: &Pace) -> BTreeMap<VolumeId, Duration> {
-    let yield_millionths = yield_of(copying, given);
+/// `measured`: the rates of copies that run.
+fn finishes<'a>(
+    view: &View<'a>,
+    copying: &[Copying<'a>],
+    given: &Shares,
+    pace: &Pace,
+    measured: &BTreeMap<VolumeId, u64>,
+) -> BTreeMap<VolumeId, Duration> {
+    let yield_millionths = yield_of(given, measured);
     let flow = |copying: &Copying<'a>| {
         let promised = given.given[&copying.id].rate.0;
-        let rate = measured(copying.volume).filter(|_| promised > 0).unwrap_or(scaled(promised, yield_millionths));
+        let rate = measured.get(&copying.id).copied().unwrap_or(scaled(promised, yield_millionths));
         Flow { copying: copying.clone(), left: copying.volume.remaining().0, rate }
     };
     let mut flows: Vec<Flow> = copying.iter().map(flow).collect();
@@ -80,22 +94,21 @@ fn finishes<'a>(view: &View<'a>, copying: &[Copying<'a>], given: &Shares, pace: 
 }
 
 /// What running copies make of the rate that they are given, in millionths.
-fn yield_of(copying: &[Copying], given: &Shares) -> u64 {
+fn yield_of(given: &Shares, measured: &BTreeMap<VolumeId, u64>) -> u64 {
     let (mut promised, mut made) = (0u128, 0u128);
-    for copying in copying {
-        let rate = given.given[&copying.id].rate.0;
-        if let Some(measured) = measured(copying.volume).filter(|_| rate > 0) {
-            promised += u128::from(rate);
-            made += u128::from(measured.min(rate));
-        }
+    for (id, &measured) in measured {
+        let rate = given.given[id].rate.0;
+        promised += u128::from(rate);
+        made += u128::from(measured.min(rate));
     }
     let millionths = (made * u128::from(MILLION)).checked_div(promised);
     millionths.map_or(MILLION, |millionths| (millionths as u64).max(1))
 }
 
 /// All members together; `None`: nothing was measured, or nothing went.
-fn measured(volume: &VolumeSeen) -> Option<u64> {
-    let rates = volume.held().filter_map(|(_, member)| member.copy?.rate);
+fn measured(view: &View, copying: &Copying, running: &Lasting<VolumeId>) -> Option<u64> {
+    running.lasted(&copying.id, view.now).filter(|&time| time >= SETTLED)?;
+    let rates = copying.volume.held().filter_map(|(_, member)| member.copy?.rate);
     Some(rates.map(|rate| rate.0).fold(0, u64::saturating_add)).filter(|&rate| rate > 0)
 }
 

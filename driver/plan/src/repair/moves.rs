@@ -13,6 +13,7 @@
 use super::grace::View;
 use super::order::{Case, Stage};
 use super::place::{Going, Places, zone_of};
+use super::temporary::Temporary;
 use super::{Holder, MemberSeen, Plan, Step, Stuck, VolumeSeen, Why, balance, clock::Lasting};
 use ashlar_types::{DiskId, Duration, NodeName, VolumeId};
 use std::cmp::Reverse;
@@ -69,7 +70,8 @@ impl Moves {
     pub(super) fn begin(&mut self, view: &View, cases: &[Case], places: &mut Places, plan: &mut Plan) {
         let wide: Vec<&Case> = cases.iter().filter(|case| case.volume.widest() > case.volume.replicas).collect();
         let drains = wide.iter().filter(|case| case.rank.stage == Stage::Drain).count();
-        let others = wide.len() - drains;
+        let is_temporary = |case: &&&Case| Temporary::of(view, case.id, case.volume, self).is_some();
+        let others = wide.len() - drains - wide.iter().filter(is_temporary).count();
         let whole: Vec<&Case> = cases.iter().filter(|case| may_move(view, case)).collect();
         self.drain(view, &whole, view.bounds.drains_max.saturating_sub(drains), places, plan);
         let mut left = view.bounds.moves_max.saturating_sub(others);

@@ -4,12 +4,14 @@
 //!    the control plane, found again: one whose disk or node is drained, else one that is not on its holder's node, on
 //!    the fullest disk;
 //! 3. one that its writer has let go of already: it was to leave, had something, and is not in-sync any more;
-//! 4. the extra one itself, before it is in-sync, when its move has no reason any more.
+//! 4. the extra one itself, before it is in-sync, when its move has no reason any more; or when it was a temporary one
+//!    (`temporary.rs`) that is not wanted any more.
 //!
 //! In no case are fewer than `replicas` in-sync afterwards that were before.
 
 use super::moves::Moves;
 use super::order::Case;
+use super::temporary::Temporary;
 use super::{MemberSeen, Step, VolumeSeen, Why, grace::View};
 use ashlar_types::{DiskId, VolumeId};
 use std::cmp::Reverse;
@@ -25,9 +27,14 @@ pub(super) fn narrow(view: &View, cases: &[Case], moves: &Moves) -> Vec<Step> {
 
 fn leaver(view: &View, id: VolumeId, volume: &VolumeSeen, moves: &Moves) -> Option<(DiskId, Why)> {
     let spare = || volume.held().filter(|(index, _)| volume.is_spare(*index)).map(|(_, member)| member);
-    let overtaken = |member: &&MemberSeen| !member.state.is_in_sync() && view.given_up(volume, member).is_some();
-    if let Some(gone) = spare().filter(overtaken).min_by_key(|member| member.disk) {
-        return Some((gone.disk, Why::Overtaken { disk: gone.disk }));
+    let has_source = view.safe(volume) > 0;
+    let given_up = spare().filter(|member| has_source && !member.state.is_in_sync());
+    let given_up = given_up.filter_map(|member| Some((member.disk, view.given_up(volume, member)?)));
+    if let Some(gone) = given_up.min_by_key(|(disk, _)| *disk) {
+        return Some(gone);
+    }
+    if let Some(temporary) = Temporary::of(view, id, volume, moves).filter(|one| !one.is_wanted(view, volume)) {
+        return Some((temporary.member.disk, temporary.why_not()));
     }
     let planned = moves.leaving(id).filter(|&disk| spare().any(|member| member.disk == disk));
     let key = |member: &&MemberSeen| {

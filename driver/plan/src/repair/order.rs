@@ -12,8 +12,10 @@
 //! and for those that were overdue before it on its disks, and never stands still from then on.
 
 use super::grace::View;
-use super::{VolumeSeen, moves::Moves};
+use super::temporary::Temporary;
+use super::{Order, VolumeSeen, clock::Lasting, moves::Moves};
 use ashlar_types::{ByteCount, Class, VolumeId};
+use std::cmp::Reverse;
 
 /// The lower goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,8 +52,8 @@ impl Case<'_> {
     }
 }
 
-/// Every volume, the most urgent first.
-pub(super) fn ordered<'a>(view: &View<'a>, moves: &Moves) -> Vec<Case<'a>> {
+/// Every volume but those that are left as they are, the most urgent first.
+pub(super) fn ordered<'a>(view: &View<'a>, moves: &Moves, queued: &Lasting<VolumeId>) -> Vec<Case<'a>> {
     let case = |(&id, volume): (&VolumeId, &'a VolumeSeen)| {
         let safe = view.safe(volume);
         let stage = match safe < volume.replicas {
@@ -62,7 +64,24 @@ pub(super) fn ordered<'a>(view: &View<'a>, moves: &Moves) -> Vec<Case<'a>> {
         let remaining = volume.remaining();
         Case { id, volume, rank: Rank { stage, safe, class: volume.class, is_detached, remaining, volume: id } }
     };
-    let mut cases: Vec<Case> = view.seen.volumes.iter().map(case).collect();
-    cases.sort_by_key(|case| case.rank);
+    let volumes = view.seen.volumes.iter().filter(|(_, volume)| !volume.is_read);
+    let mut cases: Vec<Case> = volumes.map(case).collect();
+    match view.bounds.order {
+        Order::Urgency => cases.sort_by_key(|case| case.rank),
+        Order::FirstCome => {
+            cases.sort_by_key(|case| (case.rank.stage, Reverse(queued.lasted(&case.id, view.now)), case.id));
+        }
+    }
     cases
+}
+
+/// Volumes that have lost a replica for good and have no other one in its place yet.
+pub(super) fn queue<'a>(view: &View<'a>, moves: &'a Moves) -> impl Iterator<Item = VolumeId> + use<'a> {
+    let view = *view;
+    let is_lost = move |&(&id, volume): &(&VolumeId, &'a VolumeSeen)| {
+        let mut lacking = volume.held().filter(|(_, member)| !view.is_safe(member));
+        Temporary::of(&view, id, volume, moves).is_none()
+            && lacking.any(|(_, member)| member.is_blank() || view.given_up(volume, member).is_some())
+    };
+    view.seen.volumes.iter().filter(is_lost).map(|(&id, _)| id)
 }

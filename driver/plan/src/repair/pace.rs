@@ -5,13 +5,14 @@
 //! ```text
 //!   q = latency now / quiet latency          r = rate, between floor and ceiling; begins at the floor
 //!
-//!   no foreground I/O      r ← 2 r                       idle capacity is taken within seconds
+//!   no foreground I/O      r ← ceiling                   idle capacity is taken at once
 //!   q > 1.5                r ← r / 2                     a burst began
 //!   q > high               r ← r − r / 8
 //!   low ≤ q ≤ high         r ← r
-//!   q < low                r ← r + (ceiling − floor) / 64, if at least 3/4 of r was given out
-//! ``` The last condition keeps a rate that nobody uses from growing into a burst. The floor holds whatever the latency
-//! is: a volume that is never repaired is the greater harm.
+//!   q < low                r ← r + (ceiling − floor) / 64
+//! ```
+//! r grows only if at least 3/4 of it was given out: a rate that nobody uses must not grow into a burst. The floor
+//! holds whatever the latency is: a volume that is never repaired is the greater harm.
 
 use super::{Bounds, BytesPerSecond, Latency, Seen};
 use ashlar_types::{Duration, NodeName};
@@ -63,7 +64,7 @@ fn next(rate: BytesPerSecond, given: BytesPerSecond, foreground: Option<Latency>
     let is_used = given.0 >= rate.0 / 4 * 3;
     let more = |rise: u64| if is_used { rate.0.saturating_add(rise) } else { rate.0 };
     let next = match foreground.and_then(permille) {
-        None => more(rate.0),
+        None => more(ceiling),
         Some(q) if q > BURST_PERMILLE => rate.0 / 2,
         Some(q) if q > bounds.latency_high_permille => rate.0 - rate.0 / 8,
         Some(q) if q < bounds.latency_low_permille => more((ceiling - floor).div_ceil(RISES)),

@@ -34,6 +34,7 @@ pub fn candidates(seen: &Seen, watermark_permille: u16) -> Vec<Candidate> {
         let closed = match (known.fate, node) {
             (Fate::Lost, _) => Some("lost"),
             (Fate::Failed, _) => Some("failed"),
+            (Fate::Missing, _) => Some("not named by its chunkserver"),
             (_, None) => Some("on a node that is not known"),
             (_, Some(node)) if node.is_silent => Some("silent"),
             (Fate::Draining, _) => Some("being drained"),

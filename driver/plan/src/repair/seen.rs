@@ -57,6 +57,8 @@ pub enum Fate {
     Draining,
     /// Refuses writes for good; reads go on.
     Failed,
+    /// Its chunkserver answers and does not name it: it was pulled, or has not been read yet.
+    Missing,
     /// Declared lost: never counted on again.
     Lost,
 }
@@ -75,6 +77,8 @@ pub struct VolumeSeen {
     /// at commit zero is sent everything), but is moved only when it has become flat.
     pub is_flat: bool,
     pub members: Vec<MemberSeen>,
+    /// Nodes read it beside each other, and a writer would end them: it is left as it is until the last one is gone.
+    pub is_read: bool,
     /// Disks that take none of it: what they had of it is still to be deleted.
     pub buried: Vec<DiskId>,
     /// Consecutive chunks with the same replicas; their `members` index into `members` above.
@@ -132,6 +136,7 @@ impl VolumeSeen {
             wish: Wish::default(),
             is_flat: record.origin.is_none(),
             members: record.members.iter().map(member).collect(),
+            is_read: false,
             buried: Vec::new(),
             chunks: record.chunks.clone(),
         }
@@ -170,10 +175,14 @@ impl VolumeSeen {
         runs.all(|run| run.members.len() > usize::from(self.replicas))
     }
 
-    /// Bytes that members which are not in-sync still lack, at most.
+    /// Bytes that members which are not in-sync still lack, at most; of more of them than the volume needs those that
+    /// lack least count.
     pub fn remaining(&self) -> ByteCount {
         let lacking = self.held().filter(|(_, member)| !member.state.is_in_sync());
-        ByteCount(lacking.map(|(_, member)| member.remaining(self.claim).0).fold(0, u64::saturating_add))
+        let mut lacking: Vec<u64> = lacking.map(|(_, member)| member.remaining(self.claim).0).collect();
+        lacking.sort_unstable();
+        let needed = self.replicas.saturating_sub(self.fewest_in_sync()).max(1);
+        ByteCount(lacking.into_iter().take(usize::from(needed)).fold(0, u64::saturating_add))
     }
 }
 

@@ -10,8 +10,9 @@
 //! if there is no other: that disk serves the database.
 
 use super::grace::View;
-use super::moves::pod;
+use super::moves::{Moves, pod};
 use super::order::Case;
+use super::temporary::Temporary;
 use super::{BytesPerSecond, MemberSeen, VolumeSeen, pace::Pace};
 use ashlar_types::{DiskId, Duration, NodeName, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,10 +47,12 @@ pub(super) struct Copying<'a> {
 
 impl<'a> Copying<'a> {
     /// `None`: nothing can be copied now.
-    pub(super) fn of(view: &View<'a>, case: &Case<'a>, waited: Duration) -> Option<Copying<'a>> {
+    pub(super) fn of(view: &View<'a>, case: &Case<'a>, moves: &Moves, waited: Duration) -> Option<Copying<'a>> {
+        let temporary = Temporary::of(view, case.id, case.volume, moves).map(|one| one.member.disk);
         let returning = case.volume.held().map(|(_, member)| member);
-        let targets: Vec<&MemberSeen> =
-            returning.filter(|member| !member.state.is_in_sync() && view.seen.is_alive(member.disk)).collect();
+        let targets: Vec<&MemberSeen> = returning
+            .filter(|m| !m.state.is_in_sync() && view.seen.is_alive(m.disk) && temporary != Some(m.disk))
+            .collect();
         let is_some = case.volume.holder.is_some() && !targets.is_empty();
         is_some.then_some(Copying { id: case.id, volume: case.volume, waited, targets })
     }

@@ -13,7 +13,8 @@ pub enum Step {
     Replace { volume: VolumeId, gone: DiskId, with: DiskId, why: Why, choice: Explanation },
     /// `with` becomes a member beside `leaving`, which stays until the other is in-sync.
     Widen { volume: VolumeId, leaving: DiskId, with: DiskId, why: Why, choice: Explanation },
-    /// `disk` is no member any more: of each of its chunks enough others are in-sync, or it is not in-sync itself.
+    /// `disk` is no member any more: of each of its chunks enough others are in-sync, or it is not in-sync itself; and
+    /// where it is given up, the one beside it takes its place.
     Narrow { volume: VolumeId, disk: DiskId, why: Why },
     /// `node` attaches the volume, without a device, so that its members return; repeated as long as it is wanted.
     Repair { volume: VolumeId, node: NodeName, why: Why },
@@ -35,6 +36,21 @@ pub enum Why {
     },
     /// The control plane does not know the disk.
     DiskUnknown {
+        disk: DiskId,
+    },
+    /// Its chunkserver answers and does not name it.
+    DiskMissing {
+        disk: DiskId,
+        waited: Duration,
+        grace: Duration,
+    },
+    /// New writes have fewer copies than they shall have while it is.
+    Away {
+        disk: DiskId,
+        in_sync: u8,
+    },
+    /// The temporary replica is not wanted any more: the disk returns, nobody writes, or the room is wanted.
+    NoLongerAway {
         disk: DiskId,
     },
     NodeSilent {
@@ -65,10 +81,6 @@ pub enum Why {
     Moved {
         in_sync: u8,
         replicas: u8,
-    },
-    /// Narrow: this one is not in-sync and will not be, and the extra one takes its place.
-    Overtaken {
-        disk: DiskId,
     },
     /// Narrow: the move has no reason any more.
     Cancelled {
@@ -142,6 +154,12 @@ impl fmt::Display for Why {
             Why::DiskFailed { disk } => write!(f, "disk {disk} has failed"),
             Why::DiskLost { disk } => write!(f, "disk {disk} is lost"),
             Why::DiskUnknown { disk } => write!(f, "disk {disk} is not known"),
+            Why::DiskMissing { disk, waited, grace } => {
+                let (waited, grace) = (waited.as_secs(), grace.as_secs());
+                write!(f, "disk {disk} has not been named by its chunkserver for {waited} s, grace is {grace} s")
+            }
+            Why::Away { disk, in_sync } => write!(f, "disk {disk} is away, {in_sync} replicas are left meanwhile"),
+            Why::NoLongerAway { disk } => write!(f, "new writes need no place for disk {disk} any more"),
             Why::NodeSilent { node, waited, grace } => {
                 write!(f, "node {node} has been silent for {} s, grace is {} s", waited.as_secs(), grace.as_secs())
             }
@@ -164,7 +182,6 @@ impl fmt::Display for Why {
             Why::Moved { in_sync, replicas } => {
                 write!(f, "the move is complete: without it {in_sync} replicas are in-sync, {replicas} are asked for")
             }
-            Why::Overtaken { disk } => write!(f, "disk {disk} does not come back, and another one has its place"),
             Why::Cancelled { in_sync } => write!(f, "the move has no reason any more, {in_sync} replicas are in-sync"),
             Why::NotInSync { members } => write!(f, "{members} replicas are not in-sync and nobody holds the volume"),
             Why::Unreachable { members } => {

@@ -97,7 +97,8 @@ pub fn may_drain(seen: &Seen, bounds: &Bounds, node: &NodeName) -> Drain {
         known.is_draining = true;
     }
     let unreachable = Lasting::default();
-    let view = View { seen: &drained, bounds, unreachable: &unreachable, now: Duration::ZERO };
+    let now = Duration::ZERO;
+    let view = View { seen: &drained, bounds, unreachable: &unreachable, now, room_is_wanted: false };
     let mut places = Places::of(&view);
     let mut found = vec![];
     for (&id, volume) in &seen.volumes {

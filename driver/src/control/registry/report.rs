@@ -4,6 +4,7 @@ use super::{Daemon, DiskState, Liveness, NodeState, Registry, State};
 use crate::control::wall_clock_ms;
 use crate::error::{Error, Result};
 use ashlar_catalog::{Catalog, Disk, DiskFate, Event, Node, TRANSACTION_OPS_MAX};
+use ashlar_plan::wear::{BadBlocks, unjudged, wears_out};
 use ashlar_rpc::control::{self, heartbeat_request};
 use ashlar_types::{ByteCount, DiskId, NodeName, VolumeId, ZoneName};
 use std::collections::BTreeMap;
@@ -42,12 +43,38 @@ pub(crate) struct ReportedDisk {
     free: ByteCount,
     /// Why it refuses writes, if it does.
     failure: Option<String>,
+    scrub: Option<control::DiskScrub>,
+}
+
+/// Why a disk that a chunkserver reports is not used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Removed,
+    /// Two disks have one identity: one is a copy of the other, and this node was there first.
+    IsOf(NodeName),
+    /// The report names it twice.
+    Twice,
+}
+
+impl Refused {
+    pub(super) fn text(&self, disk: DiskId, node: &NodeName) -> String {
+        let (what, way_out) = match self {
+            Refused::Removed => ("was removed".to_owned(), "take it out, or format it anew"),
+            Refused::IsOf(owner) => (
+                format!("is one of node {owner} already"),
+                "one is a copy of the other: take it out, or format it anew",
+            ),
+            Refused::Twice => ("is there twice".to_owned(), "one is a copy of the other: take one out"),
+        };
+        format!("node {node} reports disk {disk}, which {what}: it is not used; {way_out}")
+    }
 }
 
 /// What a heartbeat changes.
 struct News {
     node: Node,
-    disks: Vec<(Disk, ByteCount)>,
+    disks: Vec<(Disk, ByteCount, Option<control::DiskScrub>)>,
+    refused: BTreeMap<(NodeName, DiskId), Refused>,
     /// Whether the catalog must learn of it.
     durable: bool,
     events: Vec<Event>,
@@ -118,9 +145,9 @@ impl Registry {
     /// Takes a heartbeat in; true if it came from a chunkserver that was not alive before.
     pub(crate) async fn report(&self, catalog: &Catalog, report: Report) -> Result<bool> {
         let mut state = self.state.lock().await;
-        let mut news = state.news(&report);
+        let mut news = state.news(&report, self.bad_blocks_max);
         if news.durable {
-            let disks: Vec<Disk> = news.disks.iter().map(|(disk, _)| disk.clone()).collect();
+            let disks: Vec<Disk> = news.disks.iter().map(|(disk, ..)| disk.clone()).collect();
             catalog.register(&news.node, &disks, std::mem::take(&mut news.events)).await?;
         }
         news.events.extend(report.events.iter().cloned());
@@ -133,7 +160,7 @@ impl Registry {
 }
 
 impl State {
-    fn news(&self, report: &Report) -> News {
+    fn news(&self, report: &Report, bad_blocks_max: u64) -> News {
         let known = self.nodes.get(&report.node);
         let mut node = match known {
             Some(known) => known.node.clone(),
@@ -150,7 +177,8 @@ impl State {
         if report.daemon() == Daemon::Chunkserver || node.zone.is_none() {
             node.zone.clone_from(&report.zone);
         }
-        let mut news = News { node: node.clone(), disks: Vec::new(), durable: false, events: Vec::new() };
+        let (disks, refused, events) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let mut news = News { node: node.clone(), disks, refused, durable: false, events };
         let now_ms = wall_clock_ms();
         if known.is_none() {
             let text = format!("node {} reports for the first time", report.node);
@@ -167,7 +195,7 @@ impl State {
         match &report.daemon {
             DaemonReport::Chunkserver { data, rpc, disks } => {
                 (node.chunkserver_data, node.chunkserver_rpc) = (data.clone(), rpc.clone());
-                disks.iter().for_each(|disk| self.news_of_disk(report, disk, &mut news));
+                disks.iter().for_each(|disk| self.news_of_disk(report, disk, bad_blocks_max, &mut news));
                 self.news_of_missing(report, disks, &mut news);
             }
             DaemonReport::Datapath { rpc, .. } => node.datapath_rpc = rpc.clone(),
@@ -186,19 +214,39 @@ impl State {
         }
     }
 
-    fn news_of_disk(&self, report: &Report, disk: &ReportedDisk, news: &mut News) {
-        let known = self.disks.get(&disk.id);
-        // A disk that its owner no longer names may have been carried here.
-        let has_it = |owner: &NodeState, entry: &DiskState| {
-            owner.chunkserver.is_alive() && (entry.free.is_some() || owner.chunkserver.is_awaited())
+    /// Why the disk is not used. One that its owner no longer names may have been carried here, and so may one whose
+    /// owner is silent; but not where both were there at one time: then it is a copy, maybe an old one.
+    fn refusal(&self, report: &Report, disk: DiskId, news: &News) -> Option<Refused> {
+        if self.removed.contains(&disk) {
+            return Some(Refused::Removed);
+        }
+        if news.disks.iter().any(|(other, ..)| other.id == disk) {
+            return Some(Refused::Twice);
+        }
+        let entry = self.disks.get(&disk).filter(|known| known.disk.node != report.node)?;
+        let node = &entry.disk.node;
+        let owner = self.nodes.get(node)?;
+        let is_of = Refused::IsOf(node.clone());
+        let has_it = match owner.chunkserver.is_alive() {
+            true => entry.free.is_some() || owner.chunkserver.is_awaited(),
+            false => self.refused.get(&(report.node.clone(), disk)) == Some(&is_of),
         };
-        if let Some(known) = known.filter(|known| known.disk.node != report.node)
-            && self.nodes.get(&known.disk.node).is_some_and(|owner| has_it(owner, known))
-        {
-            let owner = &known.disk.node;
-            tracing::error!(disk = %disk.id, node = %report.node, %owner, "disk is reported by two nodes, ignored");
+        has_it.then_some(is_of)
+    }
+
+    fn news_of_disk(&self, report: &Report, disk: &ReportedDisk, bad_blocks_max: u64, news: &mut News) {
+        if let Some(why) = self.refusal(report, disk.id, news) {
+            let key = (report.node.clone(), disk.id);
+            if self.refused.get(&key) != Some(&why) && !news.refused.contains_key(&key) {
+                let text = why.text(disk.id, &report.node);
+                tracing::error!(disk = %disk.id, node = %report.node, ?why, "disk is not used");
+                let event = Event::new(wall_clock_ms(), "disk-refused", text);
+                news.events.push(event.of_disk(disk.id).of_node(&report.node));
+            }
+            news.refused.insert(key, why);
             return;
         }
+        let known = self.disks.get(&disk.id);
         let kept = known.map(|known| &known.disk);
         let fate = match (&disk.failure, kept.map(|kept| &kept.fate)) {
             // The first reason counts, and a disk declared lost that fails stays lost.
@@ -206,19 +254,21 @@ impl State {
             (Some(reason), _) => DiskFate::Failed { reason: reason.clone() },
             (None, _) => DiskFate::Usable,
         };
-        let next = Disk {
+        let mut next = Disk {
             id: disk.id,
             node: report.node.clone(),
             path: disk.path.clone(),
             capacity_bytes: disk.capacity_bytes,
             fate,
             is_draining: kept.is_some_and(|kept| kept.is_draining),
+            judged_blocks: kept.map_or(0, |kept| kept.judged_blocks),
         };
+        news.events.extend(judge(&mut next, disk.scrub.as_ref(), bad_blocks_max));
         if kept != Some(&next) {
             news.durable = true;
             news.events.extend(disk_event(kept, &next));
         }
-        news.disks.push((next, disk.free));
+        news.disks.push((next, disk.free, disk.scrub));
     }
 
     fn believe(&mut self, report: Report, news: News, now: Instant, now_ms: u64) -> bool {
@@ -226,9 +276,11 @@ impl State {
         if report.daemon() == Daemon::Chunkserver {
             let own = self.disks.values_mut().filter(|entry| entry.disk.node == report.node);
             own.for_each(|entry| entry.free = None);
+            self.refused.retain(|(node, _), _| *node != report.node);
+            self.refused.extend(news.refused);
         }
-        for (disk, free) in news.disks {
-            self.disks.insert(disk.id, DiskState { disk, free: Some(free) });
+        for (disk, free, scrub) in news.disks {
+            self.disks.insert(disk.id, DiskState { disk, free: Some(free), scrub });
         }
         let daemon = report.daemon();
         let fresh = || NodeState {
@@ -245,6 +297,23 @@ impl State {
         let before = std::mem::replace(known.liveness(daemon), Liveness::Alive { since: now, heard_ms: now_ms });
         daemon == Daemon::Chunkserver && before.heard_ms() == 0 || matches!(before, Liveness::Silent { .. })
     }
+}
+
+/// Has a disk drained of which too many blocks went bad.
+fn judge(disk: &mut Disk, scrub: Option<&control::DiskScrub>, bad_blocks_max: u64) -> Option<Event> {
+    let scrub = scrub?;
+    let bad = BadBlocks { ever: scrub.found_blocks, lately: scrub.found_lately_blocks };
+    if disk.is_draining || disk.fate != DiskFate::Usable || !wears_out(bad, disk.judged_blocks, bad_blocks_max) {
+        return None;
+    }
+    let (id, lately) = (disk.id, unjudged(bad, disk.judged_blocks));
+    (disk.is_draining, disk.judged_blocks) = (true, bad.ever);
+    let text = format!(
+        "disk {id} is being drained: {lately} of its blocks went bad in two rounds of scrub, {bad_blocks_max} may; \
+         replace it, or take it back with `ashlar disk undrain`"
+    );
+    tracing::warn!(disk = %id, lately, "disk is drained because its blocks go bad");
+    Some(Event::new(wall_clock_ms(), "disk-wears-out", text).of_disk(id).of_node(&disk.node))
 }
 
 fn disk_event(kept: Option<&Disk>, next: &Disk) -> Option<Event> {
@@ -287,6 +356,7 @@ fn checked_disk(disk: control::Disk) -> Result<ReportedDisk> {
         capacity_bytes: disk.capacity_bytes,
         free: ByteCount(disk.free_bytes),
         failure,
+        scrub: disk.scrub,
     })
 }
 

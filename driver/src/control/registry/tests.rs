@@ -1,7 +1,7 @@
 //! Liveness, and what of a report is believed.
 
-use crate::control::tests::{GIB, World, chunkserver_beat, disk, node};
-use ashlar_rpc::control::{DiskState, Event, HeartbeatRequest, heartbeat_request::Daemon};
+use crate::control::tests::{BAD_BLOCKS_MAX, GIB, World, chunkserver_beat, disk, node};
+use ashlar_rpc::control::{DiskScrub, DiskState, Event, HeartbeatRequest, heartbeat_request::Daemon};
 use ashlar_types::NodeName;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -74,15 +74,73 @@ async fn a_failed_disk_keeps_its_first_reason_across_a_restart() {
     assert_eq!(world.kinds_of_events().await.iter().filter(|kind| *kind == "disk-failed").count(), 1);
 }
 
+fn with_bad_blocks(lately: u64, ever: u64) -> HeartbeatRequest {
+    with_disk(chunkserver_beat(1, "127.0.0.1:9"), |disk| {
+        disk.scrub = Some(DiskScrub { found_lately_blocks: lately, found_blocks: ever, ..Default::default() });
+    })
+}
+
+async fn is_draining(world: &World) -> bool {
+    world.control.registry.disks().await[0].disk.is_draining
+}
+
+#[tokio::test]
+async fn a_disk_that_wears_out_is_drained_once_and_for_what_is_new_after_it_was_taken_back() {
+    let world = World::with_nodes(1).await;
+    world.report(with_bad_blocks(BAD_BLOCKS_MAX, 500)).await.unwrap();
+    assert!(!is_draining(&world).await);
+    for _ in 0..2 {
+        world.report(with_bad_blocks(BAD_BLOCKS_MAX + 1, 501)).await.unwrap();
+        assert!(is_draining(&world).await);
+    }
+    let told = world.control.registry.disks().await[0].scrub;
+    assert_eq!(told.map(|scrub| scrub.found_blocks), Some(501));
+
+    let world = world.restarted().await;
+    assert!(is_draining(&world).await && world.control.registry.disks().await[0].scrub.is_none());
+    world.control.registry.drain_disk(&world.control.catalog, disk(1), false).await.unwrap();
+    world.report(with_bad_blocks(BAD_BLOCKS_MAX + 1, 501)).await.unwrap();
+    assert!(!is_draining(&world).await, "whoever took it back knew of these");
+    world.report(with_bad_blocks(2 * BAD_BLOCKS_MAX + 2, 502 + BAD_BLOCKS_MAX)).await.unwrap();
+    assert!(is_draining(&world).await);
+    let kinds = world.kinds_of_events().await;
+    assert_eq!(kinds.iter().filter(|kind| *kind == "disk-wears-out").count(), 2);
+}
+
 #[tokio::test]
 async fn a_disk_that_two_living_nodes_report_belongs_to_the_first() {
     let world = World::with_nodes(2).await;
     let copy = with_disk(chunkserver_beat(2, "127.0.0.1:9"), |reported| reported.id = disk(1).to_string());
     world.report(copy.clone()).await.unwrap();
     assert_eq!(owner(&world, 1).await, node("n1"));
+    // Both were there at one time: what is on n2 is a copy, and does not step in when n1 falls silent.
     fall_silent(&world).await;
+    for _ in 0..2 {
+        world.report(copy.clone()).await.unwrap();
+    }
+    assert_eq!((owner(&world, 1).await, health(&world, 1).await), (node("n1"), DiskHealth::Silent));
+    assert!(world.control.registry.refused().await[0].contains("one is a copy of the other"));
+    assert_eq!(world.kinds_of_events().await.iter().filter(|kind| *kind == "disk-refused").count(), 1);
+    // One that n2 had not shown before was carried there.
+    world.report(chunkserver_beat(2, "127.0.0.1:9")).await.unwrap();
+    assert!(world.control.registry.refused().await.is_empty());
     world.report(copy).await.unwrap();
     assert_eq!(owner(&world, 1).await, node("n2"), "a disk may be moved to another node");
+}
+
+#[tokio::test]
+async fn a_disk_that_one_report_names_twice_counts_once() {
+    let world = World::with_nodes(1).await;
+    let mut beat = chunkserver_beat(1, "127.0.0.1:9");
+    let Some(Daemon::Chunkserver(chunkserver)) = &mut beat.daemon else { panic!("no chunkserver") };
+    let copy = ashlar_rpc::control::Disk { path: "/copy".to_owned(), ..chunkserver.disks[0].clone() };
+    chunkserver.disks.push(copy);
+    for _ in 0..3 {
+        world.report(beat.clone()).await.unwrap();
+    }
+    let disks = world.control.registry.disks().await;
+    assert!(disks.len() == 1 && disks[0].disk.path.is_empty(), "{disks:?}");
+    assert_eq!(world.kinds_of_events().await.iter().filter(|kind| *kind == "disk-refused").count(), 1);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use crate::control::Control;
 use crate::error::{Error, Result};
 use ashlar_plan::repair::{Drain, Seen, Stop, may_drain, safe_to_stop};
 use ashlar_rpc::control::SafeToStopResponse;
-use ashlar_types::{DiskId, Duration, NodeName};
+use ashlar_types::{DiskId, NodeName};
 
 impl Control {
     /// Refused where a replica has no place elsewhere. Repeating it changes nothing.
@@ -45,9 +45,7 @@ impl Control {
         Ok(SafeToStopResponse { safe: false, reasons, safe_in_ms })
     }
 
-    /// What is not there now does not count.
-    async fn seen_now(&self) -> Result<Seen> {
-        let mut measured = Measured::default();
-        Ok(self.look_at_everything(&mut measured, self.repair_clock(), Duration::ZERO).await?.seen)
+    pub(in crate::control) async fn seen_now(&self) -> Result<Seen> {
+        Ok(self.look_at_everything(&mut Measured::default(), self.repair_clock()).await?.seen)
     }
 }

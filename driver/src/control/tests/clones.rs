@@ -136,6 +136,30 @@ async fn a_snapshot_for_a_clone_that_was_never_begun_is_forgotten() {
 }
 
 #[tokio::test]
+async fn a_clone_that_is_not_made_yet_follows_its_source_to_another_disk() {
+    let scene = Scene::new().await;
+    let world = &scene.world;
+    world.chunkserver_reports(4, NOWHERE).await;
+    (1..=3).for_each(|number| scene.refuse(number, Some(Status::unavailable("not now"))));
+    assert_eq!(scene.create("b").await.unwrap_err().kind, ErrorKind::Unavailable);
+    let source = world.control.volume(scene.source).await.unwrap();
+    let gone = source.volume.record.members[2].clone();
+    let mut next = source.volume.record.clone();
+    next.members[2].state = MemberState::Out { commit: Lsn::ZERO };
+    let with = ashlar_types::Member { disk: disk(4), node: node("n4"), ..gone.clone() };
+    let next = ashlar_plan::membership::replace(&next, gone.disk, with).unwrap();
+    let claims = world.control.catalog.claims().await.unwrap();
+    world.control.catalog.change_holders(&source, next, &claims, None, vec![]).await.unwrap();
+    (1..=3).for_each(|number| scene.refuse(number, None));
+    let made = scene.create("b").await.unwrap().volume.record;
+    let holders: Vec<DiskId> = made.holders().map(|member| member.disk).collect();
+    assert!(made.origin.unwrap().is_made && holders.contains(&disk(4)) && !holders.contains(&gone.disk), "{made:?}");
+    let buried = world.control.tombstones().await.unwrap();
+    assert!(buried.iter().any(|tombstone| (tombstone.volume, tombstone.disk) == (made.volume, gone.disk)));
+    assert!(world.kinds_of_events().await.contains(&"clone-laid-anew".to_owned()));
+}
+
+#[tokio::test]
 async fn a_disk_that_does_not_answer_is_out_and_two_of_them_are_too_few() {
     let scene = Scene::new().await;
     scene.refuse(3, Some(Status::unavailable("busy")));
@@ -313,7 +337,10 @@ async fn the_watch_sleeps_while_there_is_no_clone_and_wakes_for_one() {
 async fn a_clone_may_have_the_space_of_a_volume_that_was_just_deleted() {
     let scene = Scene::new().await;
     let control = &scene.world.control;
-    let large = control.create_volume(wish("large", 99 * GIB)).await.unwrap();
+    let large = control.create_volume(wish("large", 89 * GIB)).await.unwrap();
+    // What grows may go beyond the watermark, and so may a clone.
+    let full = SizeRange::exactly(ByteCount(99 * GIB)).unwrap();
+    control.expand_volume(large.volume.id(), full).await.unwrap();
     let full = scene.create("b").await.unwrap_err();
     assert_eq!(full.kind, ErrorKind::Exhausted);
     control.delete_volume(large.volume.id()).await.unwrap();

@@ -75,6 +75,58 @@ async fn a_member_that_is_out_on_a_silent_node_is_replaced_with_claim_and_tombst
 }
 
 #[tokio::test]
+async fn each_step_of_a_lost_replica_is_told_once_and_counted() {
+    let world = World::with_nodes(4).await;
+    let id = world.create("a").await.volume.id();
+    let played = world.play_datapath("n1", None).await;
+    world.control.attach(id, &node("n1"), shown(Frontend::Nbd)).await.unwrap();
+    let record = world.record(id).await;
+    let gone = *holders(&record).iter().find(|&&disk| disk != super::disk(1)).unwrap();
+    let mut planner = planner();
+    world.only_silent(gone.as_u128(), 4).await;
+    let cut_off = proto::MemberStatus { disk: gone.to_string(), connected: false, ..Default::default() };
+    let volume = proto::AttachedVolume {
+        volume: id.to_string(),
+        phase: "serving".to_owned(),
+        members: vec![cut_off],
+        ..Default::default()
+    };
+    let beat = proto::DatapathBeat { rpc_address: played.address.clone(), volumes: vec![volume] };
+    let daemon = Some(heartbeat_request::Daemon::Datapath(beat));
+    world.report(proto::HeartbeatRequest { node: "n1".to_owned(), daemon, ..Default::default() }).await.unwrap();
+    for _ in 0..3 {
+        world.look(&mut planner).await;
+    }
+    let eject = Change::Eject { disks: vec![gone], commit: Lsn::ZERO, reason: "silent".to_owned() };
+    for _ in 0..2 {
+        // The second time it is answered as the first time.
+        world.control.propose(id, record.epoch, record.version, &eject).await.unwrap();
+    }
+    world
+        .look_until(&mut planner, async |world: &World| {
+            (!holders(&world.record(id).await).contains(&gone)).then_some(())
+        })
+        .await;
+    let _asked = world.play_chunkserver(gone.as_u128(), 0).await;
+    world.control.reap_now().await.unwrap();
+    for _ in 0..3 {
+        world.look(&mut planner).await;
+    }
+    let kinds = world.kinds_of_events().await;
+    let steps = ["suspect", "ejected", "grace-begun", "grace-ended", "rebuild-begun", "replica-gone", "space-freed"];
+    for step in steps {
+        assert_eq!(kinds.iter().filter(|kind| *kind == step).count(), 1, "{step}: {kinds:?}");
+    }
+    let page = world.control.metrics.text();
+    for series in [r#"repair_steps_total{kind="replace"} 1"#, r#"replica_changes_total{change="ejected"} 1"#] {
+        assert!(page.contains(&format!("ashlar_driver_{series}")), "{page}");
+    }
+    world.control.metrics.set_repair(&world.control.repair.last().figures);
+    let degraded = r#"ashlar_driver_volumes_by_protection{protection="degraded",class="normal"} 1"#;
+    assert!(world.control.metrics.text().contains(degraded), "the new one has nothing yet");
+}
+
+#[tokio::test]
 async fn a_disk_that_its_chunkserver_does_not_name_yet_has_its_grace() {
     let world = World::with_nodes(4).await;
     let id = world.create("a").await.volume.id();
@@ -96,6 +148,78 @@ async fn a_disk_that_its_chunkserver_does_not_name_yet_has_its_grace() {
     }
     assert!(holders(&world.record(id).await).contains(&out), "it will return");
     assert!(world.control.safe_to_stop(&node("n1")).await.unwrap().reasons.len() == 1, "and is not there now");
+}
+
+/// A volume with a writer on n1, one replica out on a silent disk and replaced.
+async fn with_one_replaced(world: &World) -> (VolumeId, DiskId) {
+    let id = world.create("a").await.volume.id();
+    let played = world.play_datapath("n1", None).await;
+    world.control.attach(id, &node("n1"), shown(Frontend::Nbd)).await.unwrap();
+    let record = world.record(id).await;
+    let gone = *holders(&record).iter().find(|&&disk| disk != super::disk(1)).unwrap();
+    let eject = Change::Eject { disks: vec![gone], commit: Lsn::ZERO, reason: "silent".to_owned() };
+    world.control.propose(id, record.epoch, record.version, &eject).await.unwrap();
+    world.only_silent(gone.as_u128(), 4).await;
+    world.datapath_reports_again("n1", &played).await;
+    world
+        .look_until(&mut planner(), async |world: &World| {
+            (!holders(&world.record(id).await).contains(&gone)).then_some(())
+        })
+        .await;
+    (id, gone)
+}
+
+#[tokio::test]
+async fn what_was_replaced_stays_until_enough_others_are_in_sync_and_online() {
+    let world = World::with_nodes(4).await;
+    let (id, gone) = with_one_replaced(&world).await;
+    let mut deletions = world.play_chunkserver(gone.as_u128(), 0).await;
+    world.control.reap_now().await.unwrap();
+    assert_eq!(deletions.try_recv().unwrap().volume, id.to_string(), "two of three are enough");
+    assert!(world.control.tombstones().await.unwrap().is_empty());
+
+    let world = World::with_nodes(4).await;
+    let (id, gone) = with_one_replaced(&world).await;
+    let is_in_sync = |member: &&ashlar_types::Member| member.state == MemberState::InSync && member.disk != disk(1);
+    let record = world.record(id).await;
+    let other = record.holders().find(is_in_sync).unwrap().disk;
+    world.only_silent(other.as_u128(), 4).await;
+    let mut deletions = world.play_chunkserver(gone.as_u128(), 0).await;
+    world.control.reap_now().await.unwrap();
+    assert!(deletions.try_recv().is_err(), "one of three is too few");
+    assert_eq!(world.control.tombstones().await.unwrap().len(), 1);
+    world.chunkserver_reports(other.as_u128(), NOWHERE).await;
+    world.control.reap_now().await.unwrap();
+    assert_eq!(deletions.try_recv().unwrap().disk, gone.to_string());
+}
+
+#[tokio::test]
+async fn a_repair_gives_way_to_a_change_of_min_replicas() {
+    let world = World::with_nodes(3).await;
+    let id = world.create("a").await.volume.id();
+    for number in 1..=3 {
+        world.play_datapath(&format!("n{number}"), None).await;
+    }
+    world.control.attach(id, &node("n1"), shown(Frontend::Nbd)).await.unwrap();
+    let record = world.record(id).await;
+    let eject = Change::Eject { disks: vec![holders(&record)[2]], commit: Lsn::ZERO, reason: "silent".to_owned() };
+    world.control.propose(id, record.epoch, record.version, &eject).await.unwrap();
+    world.control.detach(id, None, DetachMode::Clean).await.unwrap();
+    world
+        .look_until(&mut planner(), async |world: &World| {
+            let seen = world.control.volume(id).await.unwrap().volume;
+            (seen.is_repaired && seen.record.holder.is_some()).then_some(())
+        })
+        .await;
+    let wanted = params::parse_changes(&BTreeMap::from([("minReplicas".to_owned(), "1".to_owned())])).unwrap();
+    let changed = loop {
+        match world.control.modify_volume(id, &wanted).await {
+            Ok(changed) => break changed,
+            Err(error) => assert_eq!(error.kind, ErrorKind::Busy, "{error}"),
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((changed.volume.record.min_replicas, changed.volume.is_repaired), (1, false));
 }
 
 #[tokio::test]

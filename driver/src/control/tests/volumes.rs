@@ -67,9 +67,10 @@ async fn space_is_never_promised_twice() {
     }
     assert_eq!(made, 3, "three volumes of 30 GiB fit disks of 100 GiB");
     let params = params::parse(&BTreeMap::new()).unwrap();
-    let capacity = world.control.capacity(params, &[]).await.unwrap();
-    assert_eq!(capacity.largest, ByteCount(10 * GIB));
-    world.control.create_volume(wish("last", 10 * GIB)).await.unwrap();
+    let capacity = world.control.capacity(&params, &[]).await.unwrap();
+    assert_eq!(capacity.largest, ByteCount(0), "a tenth of each disk stays for snapshots and copies");
+    let error = world.control.create_volume(wish("last", GIB)).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Exhausted);
 }
 
 #[tokio::test]

@@ -242,9 +242,9 @@ async fn capacity_is_what_can_be_created() {
     let (_world, service) = controller(3).await;
     let capacity = |request| async { service.get_capacity(Request::new(request)).await.unwrap().into_inner() };
     let all = capacity(GetCapacityRequest::default()).await;
-    assert_eq!(all.maximum_volume_size, Some(100 << 30));
+    assert_eq!(all.maximum_volume_size, Some(90 << 30), "a tenth stays");
     let there = GetCapacityRequest { accessible_topology: Some(topology("n1")), ..Default::default() };
-    assert_eq!(capacity(there).await.available_capacity, 100 << 30);
+    assert_eq!(capacity(there).await.available_capacity, 90 << 30);
     let nowhere = GetCapacityRequest { accessible_topology: Some(topology("n9")), ..Default::default() };
     assert_eq!(capacity(nowhere).await.available_capacity, 0);
     let unknown = GetCapacityRequest { parameters: [("x".to_owned(), "y".to_owned())].into(), ..Default::default() };

@@ -35,6 +35,26 @@ fn defaults_and_given_values() {
 }
 
 #[test]
+fn zones_and_spread_are_typed_and_must_be_possible() {
+    let any = parsed(&[]).unwrap();
+    assert!(any.zones.is_empty() && any.spread == Spread::Node && !any.wish().spread_zones);
+    let spread = parsed(&[("zones", "c,a,b"), ("spread", "zone")]).unwrap();
+    assert_eq!(spread.zones.iter().map(ZoneName::as_str).collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert!(spread.wish().spread_zones && spread.wish().zones == spread.zones);
+    assert!(!parsed(&[("spread", "zone-preferred")]).unwrap().wish().spread_zones);
+    for bad in ["", ",", "a,", "a,a", "a b", "../z", &vec!["z"; 40].join(",")] {
+        let faults = parsed(&[("zones", bad)]).unwrap_err();
+        assert!(faults.len() == 1 && faults[0].contains("parameter zones"), "{bad:?}: {faults:?}");
+    }
+    assert!(parsed(&[("spread", "rack")]).unwrap_err()[0].contains("zone-preferred"));
+    let faults = parsed(&[("zones", "a,b"), ("spread", "zone")]).unwrap_err();
+    assert!(faults[0].contains("parameter zones names 2") && faults[0].contains("zone-preferred"), "{faults:?}");
+    assert!(parsed(&[("zones", "a,b"), ("spread", "zone"), ("replicas", "2")]).is_ok());
+    let fixed = parse_changes(&map(&[("zones", "a"), ("spread", "node")])).unwrap_err();
+    assert!(fixed.len() == 2 && fixed.iter().all(|fault| fault.contains("is fixed")), "{fixed:?}");
+}
+
+#[test]
 fn keys_of_the_provisioner_are_allowed() {
     assert!(parsed(&[("csi.storage.k8s.io/pvc/name", "x"), ("csi.storage.k8s.io/pv/name", "y")]).is_ok());
 }

@@ -23,7 +23,7 @@ async fn a_disk_that_comes_is_claimed_and_one_that_goes_keeps_its_claim_until_it
     let made = create(&catalog, &volume(1, "a")).await;
     let claims = catalog.claims().await.unwrap();
     let next = replaced(&made.volume.record);
-    let changed = catalog.change_holders(&made, next.clone(), &claims, vec![event()]).await.unwrap();
+    let changed = catalog.change_holders(&made, next.clone(), &claims, None, vec![event()]).await.unwrap();
     drop(catalog);
 
     let catalog = open(directory.path()).await;
@@ -40,12 +40,12 @@ async fn a_disk_that_comes_is_claimed_and_one_that_goes_keeps_its_claim_until_it
     let mut back = changed.volume.record.clone();
     back.version += 1;
     back.chunks[0].members = vec![0, 1, 2];
-    let early = catalog.change_holders(&changed, back.clone(), &claims, vec![event()]).await;
+    let early = catalog.change_holders(&changed, back.clone(), &claims, None, vec![event()]).await;
     assert_eq!(early.unwrap_err().kind(), CatalogErrorKind::Conflict);
-    catalog.drop_tombstone(&expected).await.unwrap();
+    catalog.drop_tombstone(&expected, vec![]).await.unwrap();
     let claims = catalog.claims().await.unwrap();
     assert_eq!(claims.of(disk(3)).0, 0);
-    catalog.change_holders(&changed, back, &claims, vec![event()]).await.unwrap();
+    catalog.change_holders(&changed, back, &claims, None, vec![event()]).await.unwrap();
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn space_that_was_promised_meanwhile_is_a_conflict() {
     let mut other = volume(2, "b");
     other.record.members[0].disk = disk(4);
     create(&catalog, &other).await;
-    let changed = catalog.change_holders(&made, replaced(&made.volume.record), &claims, vec![event()]).await;
+    let changed = catalog.change_holders(&made, replaced(&made.volume.record), &claims, None, vec![event()]).await;
     assert_eq!(changed.unwrap_err().kind(), CatalogErrorKind::Conflict);
 }
 
@@ -68,10 +68,10 @@ async fn a_deleted_volume_leaves_one_tombstone_on_each_disk_that_ever_held_it() 
     let made = create(&catalog, &volume(1, "a")).await;
     let claims = catalog.claims().await.unwrap();
     let next = replaced(&made.volume.record);
-    let changed = catalog.change_holders(&made, next, &claims, vec![event()]).await.unwrap();
+    let changed = catalog.change_holders(&made, next, &claims, None, vec![event()]).await.unwrap();
     catalog.delete_volume(&changed, None, event()).await.unwrap();
     for tombstone in catalog.tombstones().await.unwrap().0 {
-        catalog.drop_tombstone(&tombstone).await.unwrap();
+        catalog.drop_tombstone(&tombstone, vec![]).await.unwrap();
     }
     let claims = catalog.claims().await.unwrap();
     assert_eq!([1, 2, 3, 4].map(|number| claims.of(disk(number)).0), [0; 4]);

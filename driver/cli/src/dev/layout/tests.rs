@@ -30,6 +30,8 @@ fn a_cluster_that_exists_must_agree_with_the_wish() {
         Wish { disk_size: Some(ByteCount(1 << 30)), ..Wish::default() },
         Wish { journal_size: Some(ByteCount(1 << 20)), ..Wish::default() },
         Wish { rebuild_grace_ms: Some(5), ..Wish::default() },
+        Wish { control_options: &["--copy-limit-mib=64".to_owned()], ..Wish::default() },
+        Wish { scrub_period: Some("5s"), ..Wish::default() },
     ];
     for wish in wishes {
         assert!(Layout::open_or_create(dir.path(), wish).is_err(), "{wish:?}");

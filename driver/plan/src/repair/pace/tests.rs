@@ -73,7 +73,7 @@ fn the_floor_holds_and_idle_capacity_is_taken_within_seconds() {
     assert!(busy.rates.iter().all(|&rate| rate >= bounds.node_floor.0));
     assert_eq!(busy.rates[99], bounds.node_floor.0);
     let idle = run(&bounds, 4, 10, |_| 0);
-    assert_eq!(idle.rates[8], DISK);
+    assert_eq!(idle.rates[2], DISK);
 }
 
 #[test]

@@ -33,6 +33,7 @@ fn seen() -> Seen {
         replicas: 3,
         min_replicas: 2,
         wish: Wish::default(),
+        is_read: false,
         buried: Vec::new(),
         is_flat: true,
         members: (0..3).map(member).collect(),

@@ -3,7 +3,7 @@
 
 use super::super::*;
 use crate::membership;
-use crate::placement::{Ask, place};
+use crate::placement::{Ask, Need, Surroundings, place_among};
 use ashlar_types::{
     ByteCount, ChunkIndex, ChunkRun, Class, ClusterId, Duration, Epoch, Instant, Lsn, Member, MemberState, NodeName,
     VolumeRecord, ZoneName,
@@ -110,8 +110,9 @@ impl World {
         let first_nodes: Vec<NodeName> = holder.iter().cloned().collect();
         let ask = Ask { size: ByteCount(claim), replicas: disks, first_nodes, strict: false };
         let candidates = candidates(&self.see(), Bounds::default().watermark_permille);
-        let Ok(placed) = place(&ask, &candidates) else { return false };
-        let disks: Vec<DiskId> = placed.iter().map(|candidate| candidate.disk).collect();
+        let placed = place_among(&ask, &Need::default(), &candidates, &Surroundings::default());
+        let Ok(placed) = placed else { return false };
+        let disks: Vec<DiskId> = placed.iter().map(|(candidate, _)| candidate.disk).collect();
         self.add_on(id, class, claim, holder, &disks);
         true
     }
@@ -218,11 +219,7 @@ impl World {
 
     /// One look: plans, checks, carries out, and a second passes.
     pub(super) fn look(&mut self, planner: &mut Planner) -> Plan {
-        self.look_in_order(planner, |_| {})
-    }
-
-    pub(super) fn look_in_order(&mut self, planner: &mut Planner, reorder: impl Fn(&mut Vec<Case>)) -> Plan {
-        let plan = planner.plan_in_order(&self.see(), reorder);
+        let plan = planner.plan(&self.see());
         for volume in self.volumes.values_mut() {
             volume.rate = 0;
         }
@@ -380,7 +377,6 @@ impl Volume {
                 MemberState::InSync if !is_working && self.record.fewest_in_sync_without(&[disk]) >= 2 => {
                     MemberState::Out { commit: Lsn::from_raw(Lsn::start_of(Epoch::new(1).unwrap()).raw() + now_ms) }
                 }
-                MemberState::Syncing { commit } if !is_working => MemberState::Out { commit },
                 MemberState::Out { commit } if is_working => MemberState::Syncing { commit },
                 state => state,
             };
@@ -401,16 +397,19 @@ impl Volume {
             return 0;
         }
         let each = self.rate * yield_percent / 100 / targets.len() as u64;
+        let mut all = 0;
         for (disk, commit) in &targets {
+            let total = self.total(*commit).0;
             let copied = self.copied.entry(*disk).or_default();
-            *copied += each;
+            let fresh = each.min(total - *copied);
+            (*copied, all) = (*copied + fresh, all + fresh);
             self.measured.insert(*disk, each);
-            if *copied >= self.total(*commit).0 {
+            if *copied >= total {
                 let member = self.record.members.iter_mut().find(|member| member.disk == *disk).unwrap();
                 member.state = MemberState::InSync;
             }
         }
-        each * targets.len() as u64
+        all
     }
 }
 

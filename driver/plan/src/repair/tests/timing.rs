@@ -49,10 +49,7 @@ fn critical_volumes_are_safe_in_a_third_of_the_time_that_first_come_first_served
         let mut world = twelve(seed);
         world.settle(&mut Planner::new(bounds()), 5000);
         let mut queue = twelve(seed);
-        let mut planner = Planner::new(bounds());
-        while queue.volumes.values().any(|volume| volume.safe_since_ms.is_none()) {
-            queue.look_in_order(&mut planner, |cases| cases.sort_by_key(|case| case.id));
-        }
+        queue.settle(&mut Planner::new(Bounds { order: Order::FirstCome, ..bounds() }), 5000);
         let of = |world: &World| Class::ALL.map(|class| time_to_safety(world, class));
         println!("seed {seed}: seconds to safety by class {:?}, first come first served {:?}", of(&world), of(&queue));
         assert!(of(&world).is_sorted(), "{:?}", of(&world));

@@ -2,20 +2,24 @@
 
 use super::super::*;
 use super::model::{Volume, World, seconds};
-use ashlar_types::{MemberState, NodeName};
+use ashlar_types::{Lsn, MemberState, NodeName};
 
 pub(super) fn check(world: &World, step: &Step) {
     let volume = &world.volumes[&step.volume()];
     match step {
         Step::Replace { gone, with, why, choice, .. } => {
             let member = volume.held().find(|member| member.disk == *gone).expect("the replaced one holds chunks");
-            assert!(matches!(member.state, MemberState::Out { .. }), "{step:?}");
+            assert!(!member.state.is_in_sync(), "{step:?}");
             assert_eq!(choice.taken.as_ref().map(|taken| taken.disk), Some(*with));
             given_up(world, volume, *gone, why);
         }
         Step::Widen { leaving, with, why, choice, .. } => {
-            assert!(volume.held().all(|member| member.state.is_in_sync()), "only what is whole is moved: {step:?}");
             assert_eq!(choice.taken.as_ref().map(|taken| taken.disk), Some(*with));
+            if let Why::Away { disk, in_sync } = why {
+                assert!(disk == leaving && usize::from(*in_sync) == world.safe(volume) && *in_sync > 0, "{step:?}");
+                return away(world, volume, *disk);
+            }
+            assert!(volume.held().all(|member| member.state.is_in_sync()), "only what is whole is moved: {step:?}");
             moved(world, volume, *leaving, *with, why);
         }
         Step::Narrow { disk, why, .. } => narrowed(world, volume, *disk, why),
@@ -56,6 +60,16 @@ fn given_up(world: &World, volume: &Volume, gone: DiskId, why: &Why) {
     }
 }
 
+/// A temporary replica is made: the volume is written to, and the missing one may come back with what it has.
+fn away(world: &World, volume: &Volume, missing: DiskId) {
+    assert!(volume.record.holder.is_some() && !volume.by_repair && volume.widest() == 3);
+    let member = volume.held().find(|member| member.disk == missing).unwrap();
+    assert!(matches!(member.state, MemberState::Out { commit } if commit > Lsn::ZERO));
+    let lacking = volume.held().filter(|member| !member.state.is_in_sync());
+    lacking.for_each(|member| assert!(!world.works(member.disk), "{} returns by itself", member.disk));
+    assert!(matches!(world.disks[&missing].fate, Fate::Usable | Fate::Draining), "what has failed is replaced");
+}
+
 fn moved(world: &World, volume: &Volume, leaving: DiskId, with: DiskId, why: &Why) {
     let fill = |disk: DiskId| world.fill_permille(disk);
     match why {
@@ -78,11 +92,19 @@ fn narrowed(world: &World, volume: &Volume, disk: DiskId, why: &Why) {
     let others = volume.in_sync_without(disk);
     match why {
         Why::Moved { in_sync, replicas } => assert!(in_sync >= replicas && usize::from(*in_sync) == others),
-        Why::Overtaken { disk: gone } => assert!(*gone == disk && !member.state.is_in_sync() && !world.works(disk)),
         Why::Cancelled { in_sync } => {
             assert!(usize::from(*in_sync) == others && others >= 3 && !member.state.is_in_sync());
         }
-        other => panic!("no reason to narrow: {other:?}"),
+        Why::NoLongerAway { disk: missing } => {
+            let (MemberState::Out { commit } | MemberState::Syncing { commit }) = member.state else {
+                panic!("it is in-sync");
+            };
+            assert!(*missing != disk && commit == Lsn::ZERO, "only what began with nothing was temporary");
+        }
+        why => {
+            assert!(!member.state.is_in_sync() && !world.works(disk));
+            given_up(world, volume, disk, why);
+        }
     }
 }
 
