@@ -5,7 +5,7 @@ BIN := $(CARGO_TARGET_DIR)/debug
 # A seed's memory is the next one's: not given back to the kernel in between, which would clear it again.
 KEEP_MEMORY := MIMALLOC_PURGE_DELAY=-1
 
-.PHONY: help build demo test lint unit integration bench sim crash-points sim-mutants databases torture
+.PHONY: help build demo rebuild-demo test lint unit integration bench sim crash-points sim-mutants databases torture
 .PHONY: fuzz fuzz-mutants sanity
 
 help: ## lists these targets
@@ -19,6 +19,11 @@ demo: ## a MariaDB on a replicated volume; a chunkserver dies, then everything d
 	@deploy/install.sh demo
 	cargo build --workspace --bins
 	$(BIN)/ashlar-demo --seconds $(or $(DEMO_SECONDS),60)
+
+rebuild-demo: ## a node under twelve volumes is lost, then another; important ones are whole first (REBUILD_MIB=128, SEED=1)
+	@deploy/install.sh build
+	cargo build --workspace --bins
+	$(BIN)/ashlar-rebuild-demo $(if $(REBUILD_MIB),--volume-mib $(REBUILD_MIB)) $(if $(SEED),--seed $(SEED))
 
 test: ## lint, unit and property tests, simulation, real daemons, real mounts (root)
 	@deploy/install.sh test
@@ -73,7 +78,8 @@ fuzz-mutants: ## deliberate bugs, and after how many inputs the fuzz targets fin
 	@deploy/install.sh build
 	cargo run -q -p ashlar-fuzz -- slips --seconds $(or $(SECONDS),300)
 
-bench: ## side by side with local files, and with and without snapshots, as ratios (QUICK=1, PART=speed|snapshots)
+bench: ## beside local files, with and without snapshots, replicas made again, as ratios (QUICK=1, PART=speed|snapshots|rebuild)
 	@deploy/install.sh bench
 	cargo build --workspace --bins
+	cargo build -p ashlar-plan --example lost_node
 	$(BIN)/ashlar-bench $(if $(QUICK),--quick) $(if $(PART),--only $(PART))

@@ -2,9 +2,9 @@
 //! people look, and once it is mended the replica returns and is equal to the others.
 
 use anyhow::{Context, Result, bail, ensure};
-use ashlar_rpc::control::MemberState;
+use ashlar_rpc::control::{Member, MemberState};
 use ashlar_tests::faults::{LoopDisk, LoopMode, Tmpfs, Zram, changes_asked};
-use ashlar_tests::{FaultPlay, on_cluster_on, run_ok, wait_until};
+use ashlar_tests::{FaultPlay, on_cluster_on, on_nodes_on, run_ok, wait_until};
 use serde::Deserialize;
 use std::{
     fs,
@@ -17,6 +17,7 @@ const DISK_BYTES: u64 = 512 << 20;
 /// Superblock and journal of such a disk, with some places beyond.
 const FIRST_PLACES_END: u64 = (1 + 64 + 16) << 20;
 const FAULT_LIMIT: Duration = Duration::from_secs(30);
+const REPLACED_LIMIT: Duration = Duration::from_secs(120);
 /// A chunkserver that says that its disk failed is ejected at once; the rest is for a machine that is busy.
 const GAP_MAX_MS: u64 = 2000;
 
@@ -81,6 +82,30 @@ fn a_write_error_ends_the_disk_for_this_process_and_the_guest_hears_nothing() ->
             disk.mend()?;
             expect_no_second_try(&mut play, disk.as_ref())?;
             play.restart_chunkserver()?;
+            play.end()
+        },
+    )
+}
+
+#[test]
+fn a_disk_that_has_failed_is_replaced_at_once_by_one_of_another_node() -> Result<()> {
+    on_nodes_on(
+        "zram-4",
+        4,
+        "n1",
+        |_| Zram::add("512M"),
+        |scene, disk| {
+            let mut play = FaultPlay::begin(scene, "n1", 25)?;
+            let failed = play.member()?.disk;
+            play.write_through(|| disk.fail_writes())?;
+            wait_until("three replicas on other disks", REPLACED_LIMIT, || {
+                let members = scene.cluster.members(play.volume)?;
+                let is_whole = |member: &Member| member.disk != failed && member.state() == MemberState::InSync;
+                Ok((members.len() == 3 && members.iter().all(is_whole)).then_some(()))
+            })?;
+            let printed = scene.cluster.cli(&["events", "--volume", play.volume, "--json"])?;
+            ensure!(printed.contains(&format!("disk {failed} has failed")), "the reason is told: {printed}");
+            disk.mend()?;
             play.end()
         },
     )

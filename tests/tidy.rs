@@ -260,6 +260,24 @@ fn tests_wait_for_conditions_and_not_for_time() {
     report("tests that sleep", found);
 }
 
+/// Promises in documents name the test that backs them, as `it_file::name`.
+#[test]
+fn tests_that_documents_name_are_there() {
+    let mut found = vec![];
+    for name in tracked().into_iter().filter(|name| name.ends_with(".md")) {
+        let text = fs::read_to_string(root().join(&name)).unwrap();
+        let quoted = text.split('`').skip(1).step_by(2);
+        for (file, test) in quoted.filter_map(|word| word.split_once("::").filter(|(file, _)| file.starts_with("it_")))
+        {
+            let source = fs::read_to_string(root().join(format!("tests/{file}.rs"))).unwrap_or_default();
+            if !source.contains(&format!("fn {test}()")) {
+                found.push(format!("{name}: {file}::{test}"));
+            }
+        }
+    }
+    report("tests that a document names and nobody wrote", found);
+}
+
 #[test]
 fn every_component_has_a_design() {
     for dir in ["proto", "proto/reactor", "driver", "datapath", "datapath/volume", "chunkserver", "benches", "tests"] {

@@ -5,10 +5,12 @@
 //! Rounds are interleaved, and a ratio is taken within a round, because the machine's speed drifts between rounds.
 //! Exit status 1 if a bar does not hold.
 
+mod guest;
 mod idle;
 mod job;
 mod load;
 mod nbd;
+mod rebuild;
 mod report;
 mod snapshots;
 mod target;
@@ -19,6 +21,7 @@ use ashlar_tests::{DevCluster, nbd_socket};
 use clap::{Parser, ValueEnum};
 use job::{Access, Job, Outcome};
 use nix::sys::signal::Signal;
+use rebuild::RebuildPlan;
 use report::{Bar, Figure};
 use snapshots::SnapshotPlan;
 use std::{
@@ -55,6 +58,8 @@ enum Part {
     Speed,
     /// What snapshots cost.
     Snapshots,
+    /// Replicas that are made again.
+    Rebuild,
 }
 
 struct Plan {
@@ -64,6 +69,7 @@ struct Plan {
     disk_size: &'static str,
     idle: Duration,
     snapshots: SnapshotPlan,
+    rebuild: RebuildPlan,
 }
 
 impl Plan {
@@ -84,6 +90,14 @@ impl Plan {
                     exported_slots: 4096,
                     exports: 3,
                 },
+                rebuild: RebuildPlan {
+                    disk_size: "2G",
+                    volume_bytes: 1 << 30,
+                    rounds: 1,
+                    quiet: seconds(10),
+                    changed_slots: 256,
+                    mixed_mib: 128,
+                },
             }
         } else {
             Plan {
@@ -99,6 +113,14 @@ impl Plan {
                     groups: 21,
                     exported_slots: 16384,
                     exports: 5,
+                },
+                rebuild: RebuildPlan {
+                    disk_size: "5G",
+                    volume_bytes: 3 << 30,
+                    rounds: 3,
+                    quiet: seconds(20),
+                    changed_slots: 2048,
+                    mixed_mib: 192,
                 },
             }
         }
@@ -119,21 +141,28 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<bool> {
     let plan = Plan::of(arguments);
+    let wanted = |part: Part| arguments.only.is_none_or(|only| only == part);
     let mut figures = vec![];
-    if arguments.only != Some(Part::Snapshots) {
-        figures.extend(on_cluster(arguments, plan.disk_size, |cluster, dir| measure(cluster, dir, &plan))?);
+    if wanted(Part::Speed) {
+        figures.extend(on_cluster(arguments, 3, plan.disk_size, &[], |cluster, dir| measure(cluster, dir, &plan))?);
     }
-    if arguments.only != Some(Part::Speed) {
+    if wanted(Part::Snapshots) {
         let snapshots = &plan.snapshots;
-        figures
-            .extend(on_cluster(arguments, snapshots.disk_size, |cluster, _| snapshots::measure(cluster, snapshots))?);
+        let part = |cluster: &DevCluster, _: &Path| snapshots::measure(cluster, snapshots);
+        figures.extend(on_cluster(arguments, 3, snapshots.disk_size, &[], part)?);
+    }
+    if wanted(Part::Rebuild) {
+        figures.extend(rebuild_part(arguments, &plan.rebuild)?);
     }
     report::print(&figures);
-    if arguments.only != Some(Part::Snapshots) {
+    if wanted(Part::Speed) {
         println!("L1: one local file, L3: three in parallel, all O_DIRECT and durable.");
     }
-    if arguments.only != Some(Part::Speed) {
+    if wanted(Part::Snapshots) {
         println!("Snapshots: Ashlar with and without; volumes are thin, and of one TiB a few MiB are written.");
+    }
+    if wanted(Part::Rebuild) {
+        println!("Raw copy: one file to another, O_DIRECT, 64 KiB, depth 16, fdatasync at the end.");
     }
     println!("One machine, one disk: {}.", arguments.dir.display());
     println!("Not said by these figures: speed over a real network, or on disks with power-loss protection.");
@@ -144,15 +173,29 @@ fn run(arguments: &Arguments) -> Result<bool> {
     Ok(figures.iter().all(Figure::passes))
 }
 
+fn rebuild_part(arguments: &Arguments, plan: &RebuildPlan) -> Result<Vec<Figure>> {
+    // Nobody comes back: a node that is silent is given up.
+    let at_once = ["--rebuild-grace-ms", "0"];
+    let mut figures =
+        on_cluster(arguments, 4, plan.disk_size, &at_once, |cluster, dir| rebuild::speed::measure(cluster, dir, plan))?;
+    figures.extend(on_cluster(arguments, 3, "2G", &[], |cluster, _| rebuild::resync::measure(cluster, plan))?);
+    let dir = tempfile::Builder::new().prefix("ashlar-bench-").tempdir_in(&arguments.dir)?;
+    figures.extend(rebuild::mixed::measure(dir.path(), plan)?);
+    figures.extend(rebuild::planner::measure()?);
+    Ok(figures)
+}
+
 /// A cluster of its own for each part: what one leaves to be done in the background is not charged to the next.
 fn on_cluster(
     arguments: &Arguments,
+    nodes: u16,
     disk_size: &str,
+    options: &[&str],
     part: impl FnOnce(&DevCluster, &Path) -> Result<Vec<Figure>>,
 ) -> Result<Vec<Figure>> {
     let dir = tempfile::Builder::new().prefix("ashlar-bench-").tempdir_in(&arguments.dir)?;
-    eprintln!("starting a cluster of three nodes on {}", arguments.dir.display());
-    let cluster = DevCluster::up(&dir.path().join("cluster"), 3, disk_size, None)?;
+    eprintln!("starting a cluster of {nodes} nodes on {}", arguments.dir.display());
+    let cluster = DevCluster::up_with(&dir.path().join("cluster"), nodes, disk_size, None, options)?;
     let figures = part(&cluster, dir.path());
     if figures.is_err() {
         eprintln!("{}", cluster.log_tails());

@@ -3,16 +3,15 @@
 //! machine's noise hits both.
 
 mod changed;
-mod guest;
 mod thin;
 
+use crate::guest::{Guest, Span, longest_in, median, read_once, spread, under_writers, wait_writes, write_once};
 use crate::idle;
 use crate::report::{Bar, Figure};
 use anyhow::{Context, Result, ensure};
 use ashlar_rpc::control::{CreateSnapshotRequest, ListSnapshotsRequest, SnapshotRef, VolumeRef};
 use ashlar_tests::{DevCluster, NbdClient, nbd_socket};
 use ashlar_types::{BLOCK_BYTES, SLOT_BYTES};
-use guest::{Guest, Span, longest_in, median, read_once, spread, under_writers, wait_writes, write_once};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -64,9 +63,13 @@ impl Stage<'_> {
     fn taking(&self) -> Result<Vec<Figure>> {
         let sizes = [("small", GIB, "1 GiB"), ("large", 1024 * GIB, "1 TiB")];
         eprintln!("snapshots of volumes of 1 GiB and 1 TiB, both under a writer: {} of each", self.plan.snapshots);
-        let mut guests = vec![];
+        let (mut guests, pause) = (vec![], Duration::ZERO);
         for (volume, bytes, _) in sizes {
-            guests.push(Guest { client: self.open(volume, bytes, GUEST_SLOTS)?, offsets: spread(GUEST_SLOTS, bytes) });
+            guests.push(Guest {
+                client: self.open(volume, bytes, GUEST_SLOTS)?,
+                offsets: spread(GUEST_SLOTS, bytes),
+                pause,
+            });
         }
         self.rest()?;
         let (mut snapshots, mut ratios) = ([vec![], vec![]], vec![]);
@@ -162,9 +165,13 @@ impl Stage<'_> {
     fn group(&self, count: usize) -> Result<Figure> {
         eprintln!("groups of {count} volumes under writers: {}", self.plan.groups);
         let volumes: Vec<String> = (0..count).map(|at| format!("group-of-{count}-{at}")).collect();
-        let mut guests = vec![];
+        let (mut guests, pause) = (vec![], Duration::ZERO);
         for volume in &volumes {
-            guests.push(Guest { client: self.open(volume, GIB, GUEST_SLOTS)?, offsets: spread(GUEST_SLOTS, GIB) });
+            guests.push(Guest {
+                client: self.open(volume, GIB, GUEST_SLOTS)?,
+                offsets: spread(GUEST_SLOTS, GIB),
+                pause,
+            });
         }
         let mut held = vec![];
         under_writers(&mut guests, |done| {

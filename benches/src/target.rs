@@ -106,7 +106,7 @@ impl Target {
     }
 }
 
-fn prewritten(path: &Path, bytes: u64) -> Result<File> {
+pub(crate) fn prewritten(path: &Path, bytes: u64) -> Result<File> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     let block = vec![0x5A; 8 << 20];
     for _ in 0..bytes / block.len() as u64 {

@@ -1,9 +1,8 @@
 //! The volume's events as they happen: printed one a line, and kept so that the story can wait for one.
 
-use crate::clock::Clock;
 use anyhow::{Context, Result};
 use ashlar_rpc::control::{Event, EventsRequest, cluster_client::ClusterClient};
-use ashlar_tests::wait_until;
+use ashlar_tests::{Clock, wait_until};
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},

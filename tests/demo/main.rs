@@ -5,19 +5,16 @@
 #![forbid(unsafe_code)]
 #![allow(unreachable_pub, reason = "in a program, `pub` tells what a module offers to the others")]
 
-mod clock;
 mod events;
 mod ledger;
 mod report;
-mod stage;
 mod story;
 mod sysbench;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use ashlar_tests::{Clock, Stage, clear_stage};
 use clap::Parser;
-use clock::Clock;
-use stage::Stage;
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 use story::Failure;
 
 /// A MariaDB under load on a replicated volume, through the death of a chunkserver and of everything.
@@ -45,8 +42,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<bool> {
-    let stage = Stage::set_up()?;
-    clear_on_signal(stage.dir().to_owned())?;
+    let stage = Stage::set_up("demo")?;
     let outcome = story::tell(&stage, arguments.seconds, Clock::start());
     let holds = match outcome {
         Ok(report) => {
@@ -61,30 +57,6 @@ fn run(arguments: &Arguments) -> Result<bool> {
     if !holds && arguments.keep_logs_on_failure {
         eprintln!("the logs are in {}", stage.keep_logs()?.display());
     }
-    stage::clear(stage.dir())?;
+    clear_stage(stage.dir())?;
     Ok(holds)
-}
-
-/// Ctrl-C and SIGTERM end the demo at once and leave no more behind than its own end does.
-fn clear_on_signal(dir: PathBuf) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    std::thread::spawn(move || {
-        let waited = runtime.block_on(async {
-            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-            tokio::select! {
-                signal = tokio::signal::ctrl_c() => signal,
-                _ = terminate.recv() => Ok(()),
-            }
-        });
-        if let Err(error) = waited {
-            eprintln!("ashlar-demo: cannot hear of signals: {error}");
-            return;
-        }
-        eprintln!("\nashlar-demo: interrupted, clearing away");
-        if let Err(error) = stage::clear(&dir) {
-            eprintln!("ashlar-demo: {error:#}");
-        }
-        std::process::exit(130);
-    });
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! What the demo found, as one table, and whether all of it holds.
 
 use crate::{ledger::LedgerResult, sysbench::Second};
+use ashlar_tests::Compared;
 use tabled::{
     builder::Builder,
     settings::{Alignment, Modify, Style, object::Rows},
@@ -40,13 +41,6 @@ pub struct Resync {
     pub seconds: f64,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub struct Comparison {
-    pub replicas: u64,
-    pub compared_blocks: u64,
-    pub differing_blocks: u64,
-}
-
 #[derive(Clone, Debug)]
 pub struct Report {
     pub volume_size: String,
@@ -58,7 +52,7 @@ pub struct Report {
     pub recovery_seconds: f64,
     pub ledger: LedgerResult,
     pub tables_checked: usize,
-    pub comparison: Comparison,
+    pub comparison: Compared,
 }
 
 impl Report {
@@ -74,11 +68,8 @@ impl Report {
         hold(self.ledger.missing == 0, format!("{} committed rows are missing", self.ledger.missing));
         hold(self.ledger.seen_committed > 0, "the ledger saw no row committed".to_owned());
         hold(self.comparison.replicas == 3, format!("{} replicas were compared, not 3", self.comparison.replicas));
-        hold(self.comparison.compared_blocks > 0, "no block was compared".to_owned());
-        hold(
-            self.comparison.differing_blocks == 0,
-            format!("the replicas differ in {} blocks", self.comparison.differing_blocks),
-        );
+        hold(self.comparison.blocks_compared > 0, "no block was compared".to_owned());
+        hold(self.comparison.differing == 0, format!("the replicas differ in {} blocks", self.comparison.differing));
         failures
     }
 
@@ -122,8 +113,8 @@ impl Report {
     }
 
     fn comparison_text(&self) -> String {
-        let Comparison { replicas, compared_blocks, differing_blocks } = self.comparison;
-        format!("{replicas} replicas: {compared_blocks}, {differing_blocks}")
+        let Compared { replicas, blocks_compared, differing } = self.comparison;
+        format!("{replicas} replicas: {blocks_compared}, {differing}")
     }
 }
 

@@ -1,18 +1,15 @@
 //! The six steps, in order. Each says what it does, and a failure says in which step it was.
 
 use crate::{
-    clock::Clock,
     events::{Heard, Watch},
     ledger::{self, LedgerResult},
-    report::{Comparison, Rates, Report, Resync},
-    stage::Stage,
+    report::{Rates, Report, Resync},
     sysbench::{self, Finished, Load},
 };
 use anyhow::{Context, Result, ensure};
 use ashlar_rpc::control::MemberState;
-use ashlar_tests::{DevCluster, Kubelet, MariaDb, MariaPaths, MountedVolume, sweep_devices};
+use ashlar_tests::{Clock, Compared, DevCluster, Kubelet, MariaDb, MariaPaths, MountedVolume, Stage, sweep_devices};
 use nix::sys::signal::{Signal, kill};
-use serde::Deserialize;
 use std::time::Duration;
 
 const NODES: u16 = 3;
@@ -213,20 +210,9 @@ impl<'a> Play<'a> {
         self.kubelet.unmount(volume)
     }
 
-    fn compare(&self) -> Result<Comparison> {
-        #[derive(Deserialize)]
-        struct Compared {
-            blocks_compared: u64,
-            differing: u64,
-            replicas: u64,
-        }
+    fn compare(&self) -> Result<Compared> {
         self.clock.say("comparing the replicas block by block");
-        let compared: Compared = self.cluster.cli_json(&["volume", "compare", VOLUME])?;
-        Ok(Comparison {
-            replicas: compared.replicas,
-            compared_blocks: compared.blocks_compared,
-            differing_blocks: compared.differing,
-        })
+        self.cluster.compare(VOLUME)
     }
 }
 

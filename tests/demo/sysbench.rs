@@ -1,8 +1,7 @@
 //! The load: sysbench `oltp_read_write` on 8 connections, and what it says each second.
 
-use crate::clock::Clock;
 use anyhow::{Context, Result, anyhow, bail};
-use ashlar_tests::{run_ok, wait_until};
+use ashlar_tests::{Clock, run_ok, wait_until};
 use nix::unistd::Pid;
 use std::{
     fs::File,

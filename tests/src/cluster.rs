@@ -4,11 +4,11 @@
 //! Started and stopped by `ashlar dev`, as a user would. Whatever happens, when the value is dropped nothing of the
 //! cluster is left: no process, mount, loop device or file.
 
-use crate::{Kubelet, Leftovers, Output, program, run, sweep, wait_until};
+use crate::{Kubelet, Leftovers, Output, holders::members, program, run, sweep, wait_until};
 use anyhow::{Context, Result, bail};
 use ashlar_rpc::control::{
     AttachedVolume, CreateSnapshotRequest, DatapathListRequest, Device, Member, MemberState, SnapshotRef, Volume,
-    VolumeRef, cluster_client::ClusterClient, datapath_client::DatapathClient,
+    VolumeRef, chunkserver_client::ChunkserverClient, cluster_client::ClusterClient, datapath_client::DatapathClient,
 };
 use nix::{sys::signal::Signal, unistd::Pid};
 use serde::Deserialize;
@@ -46,6 +46,14 @@ pub struct Daemon {
     /// Of a node service: staging and target paths lie below it.
     pub kubelet_dir: Option<PathBuf>,
     pub log: PathBuf,
+}
+
+/// What `ashlar volume compare --json` says.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct Compared {
+    pub blocks_compared: u64,
+    pub differing: u64,
+    pub replicas: u64,
 }
 
 #[derive(Deserialize)]
@@ -183,9 +191,14 @@ impl DevCluster {
         Ok(format!("http://{}", self.address("control", "control")?))
     }
 
+    /// The whole page of a daemon's metrics.
+    pub fn metrics(&self, daemon: &str) -> Result<String> {
+        scrape(&self.address(daemon, "metrics")?).with_context(|| format!("metrics of {daemon}"))
+    }
+
     /// A metric of a daemon, summed over its labels.
     pub fn metric(&self, daemon: &str, name: &str) -> Result<f64> {
-        let text = scrape(&self.address(daemon, "metrics")?).with_context(|| format!("metrics of {daemon}"))?;
+        let text = self.metrics(daemon)?;
         let values = text.lines().filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
             (series.split('{').next() == Some(name)).then(|| value.parse::<f64>())
@@ -208,6 +221,11 @@ impl DevCluster {
     pub fn datapath(&self, node: &str) -> Result<DatapathClient<Channel>> {
         let url = format!("http://{}", self.address(&format!("datapath-{node}"), "rpc")?);
         self.block_on(DatapathClient::connect(url)).context("connect to the datapath")
+    }
+
+    pub fn chunkserver(&self, node: &str) -> Result<ChunkserverClient<Channel>> {
+        let url = format!("http://{}", self.address(&format!("chunkserver-{node}"), "rpc")?);
+        self.block_on(ChunkserverClient::connect(url)).context("connect to the chunkserver")
     }
 
     /// The kubelet of a node, with the sidecars of the controller.
@@ -252,11 +270,12 @@ impl DevCluster {
         self.block_on(client.delete_snapshot(request)).context("DeleteSnapshot").map(drop)
     }
 
+    /// Those that hold a chunk.
     pub fn members(&self, volume: &str) -> Result<Vec<Member>> {
-        Ok(self.volume(volume)?.record.context("a volume has a record")?.members)
+        Ok(members(&self.volume(volume)?))
     }
 
-    /// Waits until every member of the volume is in-sync.
+    /// Waits until every member of the volume that holds a chunk is in-sync.
     pub fn wait_in_sync(&self, volume: &str, limit: Duration) -> Result<()> {
         self.wait_members(volume, limit, "every member to be in-sync", |member| member.state() == MemberState::InSync)
     }
@@ -282,6 +301,11 @@ impl DevCluster {
 
     pub fn detach(&self, volume: &str) -> Result<()> {
         self.cli(&["volume", "detach", volume]).map(drop)
+    }
+
+    /// Every replica, block by block, past the datapath. The volume must be detached.
+    pub fn compare(&self, volume: &str) -> Result<Compared> {
+        self.cli_json(&["volume", "compare", volume])
     }
 
     /// The device that the datapath reports.

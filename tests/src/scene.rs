@@ -46,10 +46,42 @@ pub fn on_repairing_cluster(
     grace: Duration,
     test: impl FnOnce(&Scene) -> Result<()>,
 ) -> Result<()> {
+    on_repairing_cluster_with(label, nodes, grace, &[], test)
+}
+
+/// The same, with these zones of n1, n2, ...; nodes beyond have none.
+pub fn on_placing_cluster(
+    label: &str,
+    nodes: u16,
+    grace: Duration,
+    zones: &[&str],
+    test: impl FnOnce(&Scene) -> Result<()>,
+) -> Result<()> {
+    let zones: Vec<String> = zones.iter().enumerate().map(|(at, zone)| format!("n{}={zone}", at + 1)).collect();
+    let options: Vec<&str> = zones.iter().flat_map(|zone| ["--zone", zone.as_str()]).collect();
+    on_repairing_cluster_with(label, nodes, grace, &options, test)
+}
+
+/// The same, with more options of `ashlar dev up`.
+pub fn on_repairing_cluster_with(
+    label: &str,
+    nodes: u16,
+    grace: Duration,
+    options: &[&str],
+    test: impl FnOnce(&Scene) -> Result<()>,
+) -> Result<()> {
     let dir = ScratchDir::new(label)?;
     let grace = grace.as_millis().to_string();
-    let options = ["--rebuild-grace-ms", grace.as_str()];
+    let options = [&["--rebuild-grace-ms", grace.as_str()], options].concat();
     let cluster = DevCluster::up_with(&dir.0.join("c"), nodes, DISK_SIZE, Some(JOURNAL_SIZE), &options);
+    play(&dir, Scene { cluster: cluster.context("start a cluster")?, files: dir.files() }, test)
+}
+
+/// On three nodes whose disks verify all that they have in this time.
+pub fn on_scrubbing_cluster(label: &str, period: &str, test: impl FnOnce(&Scene) -> Result<()>) -> Result<()> {
+    let dir = ScratchDir::new(label)?;
+    let options = ["--scrub-period", period];
+    let cluster = DevCluster::up_with(&dir.0.join("c"), 3, DISK_SIZE, Some(JOURNAL_SIZE), &options);
     play(&dir, Scene { cluster: cluster.context("start a cluster")?, files: dir.files() }, test)
 }
 
@@ -61,9 +93,20 @@ pub fn on_cluster_on<D: AsRef<Path>>(
     make: impl FnOnce(&Path) -> Result<D>,
     test: impl FnOnce(&Scene, &D) -> Result<()>,
 ) -> Result<()> {
+    on_nodes_on(label, 3, node, make, test)
+}
+
+/// The same with more nodes.
+pub fn on_nodes_on<D: AsRef<Path>>(
+    label: &str,
+    nodes: u16,
+    node: &str,
+    make: impl FnOnce(&Path) -> Result<D>,
+    test: impl FnOnce(&Scene, &D) -> Result<()>,
+) -> Result<()> {
     let dir = ScratchDir::new(label)?;
     let disk = make(&dir.files()).context("make a disk")?;
-    let cluster = DevCluster::up_on(&dir.0.join("c"), 3, DISK_SIZE, Some(JOURNAL_SIZE), &[(node, disk.as_ref())]);
+    let cluster = DevCluster::up_on(&dir.0.join("c"), nodes, DISK_SIZE, Some(JOURNAL_SIZE), &[(node, disk.as_ref())]);
     let scene = Scene { cluster: cluster.context("start a cluster")?, files: dir.files() };
     let played = play_to_the_end(scene, |scene| test(scene, &disk));
     // Shown now: a disk that cannot be taken away panics.

@@ -9,6 +9,7 @@ use crate::NbdClient;
 use anyhow::{Context, Result, ensure};
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,6 +21,7 @@ const BLOCK_BYTES: usize = 4096;
 const WINDOW: usize = 16;
 const BLOCKS_PER_WRITE_MAX: u64 = 24;
 const BLOCKS_PER_READ: usize = 64;
+const BLOCKS_PER_FILL: usize = 256;
 
 /// The last generations of one block.
 #[derive(Default)]
@@ -115,9 +117,7 @@ impl StampedGuest {
             let reply = client.next_reply()?;
             ensure!(reply.error == 0, "a write was answered with error {}", reply.error);
             let (first, count) = self.under_way.remove(&reply.cookie).context("an answer to a write under way")?;
-            for block in &self.blocks()[first..first + count] {
-                block.acknowledged.store(block.sent.load(Ordering::SeqCst), Ordering::SeqCst);
-            }
+            self.acknowledged(first..first + count);
             acknowledged += 1;
             done.fetch_add(1, Ordering::SeqCst);
         }
@@ -126,11 +126,7 @@ impl StampedGuest {
 
     fn submit(&mut self, client: &mut NbdClient) -> Result<()> {
         let (first, count) = self.free_place();
-        let mut data = Vec::with_capacity(count * BLOCK_BYTES);
-        for number in first..first + count {
-            let generation = 1 + self.blocks()[number].sent.fetch_add(1, Ordering::SeqCst);
-            data.extend(content(number as u64, generation));
-        }
+        let data: Vec<u8> = (first..first + count).flat_map(|number| self.next_content(number)).collect();
         let cookie = client.submit_write((first * BLOCK_BYTES) as u64, &data)?;
         self.under_way.insert(cookie, (first, count));
         Ok(())
@@ -151,12 +147,23 @@ impl StampedGuest {
 
     /// Writes every block once, from the first to the last.
     pub fn fill(&mut self, client: &mut NbdClient) -> Result<()> {
-        for (number, block) in self.blocks().iter().enumerate() {
-            let generation = 1 + block.sent.fetch_add(1, Ordering::SeqCst);
-            client.write((number * BLOCK_BYTES) as u64, &content(number as u64, generation))?;
-            block.acknowledged.store(generation, Ordering::SeqCst);
+        for first in (0..self.blocks().len()).step_by(BLOCKS_PER_FILL) {
+            let range = first..self.blocks().len().min(first + BLOCKS_PER_FILL);
+            let data: Vec<u8> = range.clone().flat_map(|number| self.next_content(number)).collect();
+            client.write((first * BLOCK_BYTES) as u64, &data)?;
+            self.acknowledged(range);
         }
         Ok(())
+    }
+
+    fn next_content(&self, number: usize) -> Vec<u8> {
+        content(number as u64, 1 + self.blocks()[number].sent.fetch_add(1, Ordering::SeqCst))
+    }
+
+    fn acknowledged(&self, range: Range<usize>) {
+        for block in &self.blocks()[range] {
+            block.acknowledged.store(block.sent.load(Ordering::SeqCst), Ordering::SeqCst);
+        }
     }
 
     /// Reads every block and checks the invariant. What was read is then what later reads must not fall behind.

@@ -1,8 +1,8 @@
 //! `ashlar snapshot export` of what changed since a snapshot, beside that of everything: the program as a user starts
 //! it, from its start to its end, into files.
 
-use super::guest::{spread, write_once};
 use super::{GIB, Stage};
+use crate::guest::{spread, write_once};
 use crate::report::{Bar, Figure};
 use anyhow::{Context, Result, ensure};
 use ashlar_types::{BLOCK_BYTES, SLOT_BYTES};

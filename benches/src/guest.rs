@@ -14,13 +14,13 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// One write, or whatever else began and took its time.
 #[derive(Clone, Copy)]
-pub(super) struct Span {
-    pub(super) began: Instant,
-    pub(super) took: Duration,
+pub(crate) struct Span {
+    pub(crate) began: Instant,
+    pub(crate) took: Duration,
 }
 
 impl Span {
-    pub(super) fn of<T>(action: impl FnOnce() -> Result<T>) -> Result<(T, Span)> {
+    pub(crate) fn of<T>(action: impl FnOnce() -> Result<T>) -> Result<(T, Span)> {
         let began = Instant::now();
         let value = action()?;
         Ok((value, Span { began, took: began.elapsed() }))
@@ -36,15 +36,17 @@ impl Span {
 }
 
 /// So many slots, evenly over the whole volume.
-pub(super) fn spread(count: u64, volume_bytes: u64) -> Vec<u64> {
+pub(crate) fn spread(count: u64, volume_bytes: u64) -> Vec<u64> {
     let stride = volume_bytes / count / SLOT_BYTES * SLOT_BYTES;
     (0..count).map(|at| at * stride).collect()
 }
 
 /// A guest, and where it writes.
-pub(super) struct Guest {
-    pub(super) client: NbdClient,
-    pub(super) offsets: Vec<u64>,
+pub(crate) struct Guest {
+    pub(crate) client: NbdClient,
+    pub(crate) offsets: Vec<u64>,
+    /// Between an answer and the next write.
+    pub(crate) pause: Duration,
 }
 
 impl Guest {
@@ -54,6 +56,10 @@ impl Guest {
         for &offset in self.offsets.iter().cycle().take_while(|_| !stop.load(Ordering::SeqCst)) {
             written.push(Span::of(|| self.client.write(offset, &data))?.1);
             done.fetch_add(1, Ordering::SeqCst);
+            let next = Instant::now() + self.pause;
+            while let Some(left) = next.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+                std::thread::park_timeout(left);
+            }
         }
         Ok(written)
     }
@@ -61,7 +67,7 @@ impl Guest {
 
 /// Every guest writes, round and round, as long as `body` lasts, which is told how many writes each has done. Gives
 /// the writes of each.
-pub(super) fn under_writers(
+pub(crate) fn under_writers(
     guests: &mut [Guest],
     body: impl FnOnce(&[AtomicU64]) -> Result<()>,
 ) -> Result<Vec<Vec<Span>>> {
@@ -81,7 +87,7 @@ pub(super) fn under_writers(
 }
 
 /// Until each guest has written some more.
-pub(super) fn wait_writes(done: &[AtomicU64]) -> Result<()> {
+pub(crate) fn wait_writes(done: &[AtomicU64]) -> Result<()> {
     let from: Vec<u64> = done.iter().map(|done| done.load(Ordering::SeqCst)).collect();
     wait_until("some writes of each guest", LIMIT, || {
         let go_on = done.iter().zip(&from).all(|(done, from)| done.load(Ordering::SeqCst) >= from + WRITES_BETWEEN);
@@ -90,24 +96,33 @@ pub(super) fn wait_writes(done: &[AtomicU64]) -> Result<()> {
 }
 
 /// Writes once at each of these offsets; mean time of a write.
-pub(super) fn write_once(client: &mut NbdClient, offsets: &[u64]) -> Result<Duration> {
+pub(crate) fn write_once(client: &mut NbdClient, offsets: &[u64]) -> Result<Duration> {
     let data = [0xa5; BLOCK_BYTES as usize];
     let ((), span) = Span::of(|| offsets.iter().try_for_each(|&offset| client.write(offset, &data)))?;
     Ok(span.took / offsets.len() as u32)
 }
 
 /// Mean time of a read.
-pub(super) fn read_once(client: &mut NbdClient, offsets: &[u64], bytes: u32) -> Result<Duration> {
+pub(crate) fn read_once(client: &mut NbdClient, offsets: &[u64], bytes: u32) -> Result<Duration> {
     let (_, span) = Span::of(|| offsets.iter().try_for_each(|&offset| client.read(offset, bytes).map(drop)))?;
     Ok(span.took / offsets.len() as u32)
 }
 
 /// The longest of the writes that were under way in that time.
-pub(super) fn longest_in(written: &[Span], time: &Span) -> Option<Duration> {
+pub(crate) fn longest_in(written: &[Span], time: &Span) -> Option<Duration> {
     written.iter().filter(|write| write.overlaps(time)).map(|write| write.took).max()
 }
 
-pub(super) fn median(mut times: Vec<Duration>) -> Duration {
+/// The 99th percentile of the writes that began in that time.
+pub(crate) fn p99(written: &[Span], from: Instant, until: Instant) -> Duration {
+    let within = |write: &&Span| from <= write.began && write.began < until;
+    let mut times: Vec<Duration> = written.iter().filter(within).map(|write| write.took).collect();
+    assert!(!times.is_empty());
+    times.sort_unstable();
+    times[times.len() * 99 / 100]
+}
+
+pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
     assert!(!times.is_empty());
     times.sort_unstable();
     times[times.len() / 2]

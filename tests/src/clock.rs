@@ -1,4 +1,4 @@
-//! Seconds since the demo began, in front of every line that it prints.
+//! Seconds since a demo began, in front of every line that it prints.
 
 use std::time::Instant;
 
