@@ -119,11 +119,11 @@ impl Stage<'_> {
     /// A chunkserver is killed, its replica made elsewhere; then it is started again, and gives back what it had.
     fn rebuild(&self) -> Result<Rebuilt> {
         let of_volume = holders(&self.volume()?);
-        let lost = of_volume.into_iter().map(|member| member.node).find(|node| node != HOME);
+        let lost = of_volume.into_iter().map(|(node, _)| node).find(|node| node != HOME);
         let lost = lost.context("a replica on another node")?;
         let chunkserver = format!("chunkserver-{lost}");
         self.cluster.kill(&chunkserver, Signal::SIGKILL)?;
-        let is_elsewhere = |volume: &Volume| holders(volume).iter().all(|member| member.node != lost);
+        let is_elsewhere = |volume: &Volume| holders(volume).iter().all(|(node, _)| *node != lost);
         let began = wait_until("another disk to take the place", LIMIT, || {
             Ok(is_elsewhere(&self.volume()?).then(Instant::now))
         })?;
