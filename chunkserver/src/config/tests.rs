@@ -60,7 +60,7 @@ fn scrub_takes_a_fortnight_unless_told_otherwise_and_can_be_switched_off() {
         assert_eq!(run(&["--scrub-period", text]).unwrap().scrub_period, period, "{text}");
     }
     for text in ["", "d", "5", "-1d", "0d", "1.5h", "3651d", "99999999999999999d", "4Ä"] {
-        assert!(matches!(run(&["--scrub-period", text]), Err(Error::Config(_))), "{text}");
+        assert!(matches!(run(&[&format!("--scrub-period={text}")]), Err(Error::Config(_))), "{text}");
     }
 }
 
