@@ -140,7 +140,7 @@ impl FromStr for Period {
         if text == "0" {
             return Ok(Period(None));
         }
-        let (digits, unit) = text.split_at(text.len().saturating_sub(1));
+        let (digits, unit) = text.split_at(text.char_indices().next_back().map_or(0, |(at, _)| at));
         let seconds = match unit {
             "s" => 1,
             "m" => 60,
