@@ -1,6 +1,6 @@
 //! Life of a read, of a guest or for a repair alone: asked of the nearest replica that is in-sync, or has what is read
-//! and is waited for as if it were (`near.rs`); on a bad block asked block by block of the others, and what they give is
-//! written back to the bad one; completed only while enough leases hold.
+//! and is waited for as if it were (`near.rs`); on a bad block asked block by block of the others, and what they give
+//! is written back to the bad one; completed only while enough leases hold.
 //!
 //! ```text
 //!   waiting ──window──► asked(nearest) ──data──► leases hold? ──yes──► complete ──► repairs answered ──► turn left
