@@ -60,12 +60,12 @@ pub(crate) fn spawn(
     let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
     let (fuse_in, fuse_calls) = sync_channel(FUSE_CALLS_MAX);
     let (made, waker) = std::sync::mpsc::sync_channel(1);
-    let (node, zone) = (config.node.clone(), config.zone.clone());
+    let (node, zone, compare_period) = (config.node.clone(), config.zone.clone(), config.scrub_period);
     let run = move || {
         // A reactor belongs to the thread that made it.
         let reactor = Reactor::new(ReactorConfig::default())?;
         made.send(reactor.waker()).expect("the thread that starts this one waits");
-        let core_config = ashlar_volume::Config::new(node.clone(), zone);
+        let core_config = ashlar_volume::Config { compare_period, ..ashlar_volume::Config::new(node.clone(), zone) };
         let asks = Outbox::new(asks);
         let io = Io { reactor, node, asks, links: HashMap::new(), listeners: HashMap::new(), gone: Vec::new() };
         Runtime { io, commands, fuse_calls, volumes: BTreeMap::new(), core_config, metrics }.run()
@@ -247,9 +247,7 @@ impl Runtime {
                 let hosted = self.volumes.get_mut(&volume);
                 answer(done, hosted.map(|hosted| hosted.modify(&mut self.io, settings)).is_some());
             }
-            Command::Steer { volume, bytes_per_second, let_go } => {
-                self.tell(volume, |hosted, io| hosted.steer(io, bytes_per_second, let_go));
-            }
+            Command::Steer { volume, words } => self.tell(volume, |hosted, io| hosted.steer(io, words)),
             Command::Record { volume, record, addresses } => {
                 self.tell(volume, |hosted, io| hosted.adopt(io, record, addresses));
             }

@@ -5,6 +5,7 @@ use super::Attachments;
 use crate::runtime::Command;
 use ashlar_rpc::control::VolumeSteer;
 use ashlar_types::{DiskId, VolumeId};
+use ashlar_volume::Event;
 use tonic::Status;
 
 impl Attachments {
@@ -24,8 +25,11 @@ fn commands(steer: &VolumeSteer) -> Result<impl Iterator<Item = Command> + use<>
     let let_go = steer.let_go_disks.iter().map(|disk| disk.parse().map_err(invalid));
     let let_go = let_go.collect::<Result<Vec<DiskId>, Status>>()?;
     let refresh = steer.newer_record.then_some(Command::Refresh { volume });
-    let bytes_per_second = steer.copy_bytes_per_second;
-    let is_steered = bytes_per_second.is_some() || !let_go.is_empty();
-    let steer = is_steered.then_some(Command::Steer { volume, bytes_per_second, let_go });
+    let source = (!steer.copy_source_disk.is_empty()).then(|| steer.copy_source_disk.parse().map_err(invalid));
+    let source = source.transpose()?;
+    let rate = steer.copy_bytes_per_second;
+    let pace = rate.map(|rate| Event::Pace { bytes_per_second: Some(rate), source });
+    let words: Vec<Event> = pace.into_iter().chain(let_go.into_iter().map(|disk| Event::LetGo { disk })).collect();
+    let steer = (!words.is_empty()).then_some(Command::Steer { volume, words });
     Ok(refresh.into_iter().chain(steer))
 }

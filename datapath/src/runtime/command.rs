@@ -11,7 +11,7 @@ use crate::settings::Settings;
 use ashlar_reactor::Waker;
 use ashlar_rpc::control;
 use ashlar_types::{ByteCount, Change, ChangeAnswer, DiskId, Duration, Epoch, Lsn, SnapshotId, VolumeId, VolumeRecord};
-use ashlar_volume::{ProposalId, SnapshotError};
+use ashlar_volume::{Event, ProposalId, SnapshotError};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -129,8 +129,7 @@ pub(crate) enum Command {
     /// How its returning disks are filled from now on, and who shall go. No matter if the volume is not here.
     Steer {
         volume: VolumeId,
-        bytes_per_second: Option<u64>,
-        let_go: Vec<DiskId>,
+        words: Vec<Event>,
     },
     /// Take over a record of the catalog in which the volume may have grown. Answered with the size that the volume has
     /// then, or nothing if it is not there.

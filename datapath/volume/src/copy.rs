@@ -69,11 +69,13 @@ impl Volume {
         self.send(now, source, Purpose::CopyRead(id), request, out);
     }
 
-    /// A source for a returning disk: the farthest, because the replica on this node serves the database.
+    /// A source for a returning disk: the one that was named, else the farthest, because the replica on this node
+    /// serves the database.
     pub(crate) fn copy_source(&self, what: CopyWhat, tried: u64) -> Option<MemberIndex> {
         let holders = self.record.members_of(what.chunk).iter().map(|&index| usize::from(index));
         let usable = |index: &MemberIndex| tried & (1 << index) == 0 && self.members[*index].serves_reads();
-        holders.filter(usable).max_by_key(|&index| (self.members[index].distance, index))
+        let is_named = |index: MemberIndex| self.pace.source() == Some(self.members[index].disk);
+        holders.filter(usable).max_by_key(|&index| (is_named(index), self.members[index].distance, index))
     }
 
     pub(crate) fn copy_read(

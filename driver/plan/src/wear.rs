@@ -24,6 +24,12 @@ pub fn wears_out(bad: BadBlocks, judged: u64, blocks_max: u64) -> bool {
     blocks_max > 0 && unjudged(bad, judged) > blocks_max
 }
 
+/// Whether the disk should be emptied because its device says that it is about to fail. What was judged is not judged
+/// again, and a bound of zero empties nothing here either.
+pub fn gives_notice(is_failing: bool, was_judged: bool, blocks_max: u64) -> bool {
+    blocks_max > 0 && is_failing && !was_judged
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,7 +59,14 @@ mod tests {
     }
 
     #[test]
+    fn a_device_gives_notice_once() {
+        assert!(gives_notice(true, false, 64));
+        assert!(!gives_notice(true, true, 64) && !gives_notice(false, false, 64));
+    }
+
+    #[test]
     fn a_bound_of_zero_empties_nothing() {
+        assert!(!gives_notice(true, false, 0));
         assert!(!wears_out(bad(u64::MAX, u64::MAX), 0, 0));
     }
 

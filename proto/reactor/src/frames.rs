@@ -10,7 +10,7 @@
 //! who decodes the message.
 
 use crate::aligned::{AlignedBuf, BufferPool};
-use crate::limits::DIRECT_RECEIVE_BYTES_MIN;
+use crate::limits::{DIRECT_RECEIVE_BYTES_MIN, HEAD_RECEIVE_BYTES, RECEIVE_BYTES};
 use ashlar_types::Slip;
 use ashlar_wire::limits::HEADER_BYTES;
 use ashlar_wire::{FrameHeader, WireError};
@@ -27,6 +27,8 @@ pub(crate) struct RawFrame {
 /// The frame that is being received.
 pub(crate) struct FrameAssembler {
     state: State,
+    /// The last frame had data that is worth a receive of its own; the next one is expected to be alike.
+    is_after_large: bool,
 }
 
 enum State {
@@ -52,7 +54,7 @@ pub(crate) struct DirectData {
 
 impl FrameAssembler {
     pub(crate) fn new() -> FrameAssembler {
-        FrameAssembler { state: State::BEGIN }
+        FrameAssembler { state: State::BEGIN, is_after_large: false }
     }
 
     /// Takes the next bytes of the stream and appends every frame that they complete. After an error the stream is of
@@ -81,6 +83,12 @@ impl FrameAssembler {
         Ok(())
     }
 
+    /// How much the next receive should take that does not go into the data buffer.
+    pub(crate) fn receive_bytes(&self) -> usize {
+        let begins = matches!(&self.state, State::Header { .. });
+        if begins && self.is_after_large { HEAD_RECEIVE_BYTES } else { RECEIVE_BYTES }
+    }
+
     /// The data buffer, when so much of it is missing that it should be received without a copy. `put_direct` brings
     /// it back.
     pub(crate) fn take_direct(&mut self) -> Option<DirectData> {
@@ -107,6 +115,7 @@ impl FrameAssembler {
             State::Rest(rest) if rest.body_missing() == 0 && rest.data_missing() == 0 => {
                 let data = rest.data.map_or_else(Bytes::new, AlignedBuf::freeze);
                 assert_eq!(data.len(), rest.header.data_bytes as usize);
+                self.is_after_large = data.len() >= 2 * DIRECT_RECEIVE_BYTES_MIN;
                 Some(RawFrame { header: rest.header, body: Bytes::from(rest.body), data })
             }
             unfinished => {

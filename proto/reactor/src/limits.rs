@@ -14,6 +14,9 @@ pub const WRITE_BYTES_MAX: usize = 64 << 20;
 pub(crate) const IOVECS_MAX: usize = 1024;
 /// What one receive takes when nothing larger is awaited.
 pub(crate) const RECEIVE_BYTES: usize = 64 << 10;
+/// What one receive takes after a frame with large data: the next one's header and body, so that its data too can be
+/// received into its own buffer.
+pub(crate) const HEAD_RECEIVE_BYTES: usize = 1 << 10;
 /// Data of a frame that lacks at least this much is received into its own buffer, without a copy.
 pub(crate) const DIRECT_RECEIVE_BYTES_MIN: usize = 16 << 10;
 /// Raw bytes up to here are copied out of the receive buffer; with more the buffer itself is handed over.
@@ -31,6 +34,6 @@ pub(crate) const ACCEPT_PAUSE_MS: u64 = 100;
 const _: () = assert!(POOLED_BYTES_MAX >= DATA_BYTES_MAX, "the data of every frame comes from the pool");
 const _: () = assert!(RECEIVE_BYTES <= POOLED_BYTES_MAX);
 const _: () = assert!(RAW_COPY_BYTES_MAX <= RECEIVE_BYTES);
-const _: () = assert!(RECEIVE_BYTES >= HEADER_BYTES);
+const _: () = assert!(RECEIVE_BYTES >= HEAD_RECEIVE_BYTES && HEAD_RECEIVE_BYTES >= HEADER_BYTES);
 const _: () = assert!(READ_BYTES_MAX <= u32::MAX as usize, "a length fits the ring's 32 bits");
 const _: () = assert!(BODY_BYTES_MAX <= u32::MAX as usize);

@@ -75,8 +75,9 @@ pub(crate) struct ReceiveOp {
     pub(crate) link: LinkId,
     pub(crate) socket: Rc<OwnedFd>,
     pub(crate) buffer: AlignedBuf,
-    /// Received is after these bytes of the buffer, up to its end.
+    /// Received is after these bytes of the buffer, and no more than so many.
     pub(crate) filled: usize,
+    pub(crate) bytes_max: usize,
     /// The buffer is the data part of a frame, and all of it is awaited.
     pub(crate) direct: bool,
     /// The socket was seen empty: wait for it before trying.
@@ -156,7 +157,7 @@ impl Operation {
 
 impl ReceiveOp {
     fn entry(&mut self) -> squeue::Entry {
-        let rest = &mut self.buffer[self.filled..];
+        let rest = &mut self.buffer[self.filled..][..self.bytes_max];
         opcode::Recv::new(types::Fd(self.socket.as_raw_fd()), rest.as_mut_ptr(), rest.len() as u32)
             .flags(if self.direct { libc::MSG_WAITALL } else { 0 })
             .ioprio(if self.poll_first { RECEIVE_POLL_FIRST } else { 0 })

@@ -3,7 +3,7 @@
 use super::Hosted;
 use crate::runtime::command::Addresses;
 use crate::runtime::io::Io;
-use ashlar_types::{ByteCount, DiskId, VolumeRecord};
+use ashlar_types::{ByteCount, VolumeRecord};
 use ashlar_volume::Event;
 
 impl Hosted {
@@ -22,11 +22,8 @@ impl Hosted {
         size
     }
 
-    pub(in crate::runtime) fn steer(&mut self, io: &mut Io, bytes_per_second: Option<u64>, let_go: Vec<DiskId>) {
-        if bytes_per_second.is_some() {
-            self.events.push_back(Event::Pace { bytes_per_second });
-        }
-        self.events.extend(let_go.into_iter().map(|disk| Event::LetGo { disk }));
+    pub(in crate::runtime) fn steer(&mut self, io: &mut Io, words: Vec<Event>) {
+        self.events.extend(words);
         self.work_off(io);
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Event;
-use crate::testing::{Bench, OUT, record};
+use crate::testing::{Bench, OUT, disk, record};
 use ashlar_types::MemberState;
 use ashlar_wire::Request;
 
@@ -18,7 +18,7 @@ fn returning(slots: u64, rate: Option<u64>) -> Bench {
     }
     bench.replicas[2].down = true;
     bench.start();
-    bench.event(Event::Pace { bytes_per_second: rate });
+    bench.event(Event::Pace { bytes_per_second: rate, source: None });
     bench.come_back(2);
     bench
 }
@@ -34,7 +34,7 @@ fn slots_come_at_the_rate_that_was_given() {
     let begun = fills(&bench);
     bench.advance(Duration::from_secs(4));
     assert!((39..=41).contains(&(fills(&bench) - begun)), "{} of 40", fills(&bench) - begun);
-    bench.event(Event::Pace { bytes_per_second: None });
+    bench.event(Event::Pace { bytes_per_second: None, source: None });
     bench.advance(Duration::from_millis(10));
     assert_eq!((fills(&bench), bench.state(2)), (100, IN));
 }
@@ -47,7 +47,7 @@ fn nothing_is_copied_at_rate_zero_and_nothing_ticks_for_it() {
     let write = bench.write(0, 1, 9);
     bench.settle();
     assert!(bench.is_done(write), "writes go on");
-    bench.event(Event::Pace { bytes_per_second: Some(1 << 30) });
+    bench.event(Event::Pace { bytes_per_second: Some(1 << 30), source: None });
     bench.advance(Duration::from_secs(1));
     assert_eq!(bench.state(2), IN);
 }
@@ -66,8 +66,23 @@ fn the_rate_does_not_count_where_writes_wait_for_the_copy() {
     let mut bench = Bench::new(record(&[IN, OUT(0), OUT(0)]));
     bench.replicas[0].had(0, 0, 10, 7);
     bench.replicas[2].down = true;
-    bench.event(Event::Pace { bytes_per_second: Some(0) });
+    bench.event(Event::Pace { bytes_per_second: Some(0), source: None });
     bench.start();
     bench.advance(Duration::from_secs(3));
     assert_eq!(bench.state(1), IN);
+}
+
+#[test]
+fn slots_are_read_where_the_planner_says_and_elsewhere_when_that_disk_cannot() {
+    let reads = |bench: &Bench, index: usize| {
+        bench.replicas[index].log.iter().filter(|request| matches!(request, Request::ReadSlot { .. })).count()
+    };
+    for (named, read, other) in [(0, 0, 1), (1, 1, 0), (2, 1, 0)] {
+        let mut bench = returning(20, Some(20 * SLOT_BYTES));
+        let source = Some(disk(named));
+        bench.event(Event::Pace { bytes_per_second: Some(20 * SLOT_BYTES), source });
+        bench.advance(Duration::from_secs(3));
+        assert_eq!((reads(&bench, read), reads(&bench, other)), (20, 0), "named: {named}");
+        assert_eq!(bench.state(2), IN);
+    }
 }

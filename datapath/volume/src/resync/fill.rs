@@ -55,9 +55,10 @@ impl Volume {
     }
 
     pub(super) fn copy(&mut self, now: Instant, next: Option<ChunkIndex>, out: &mut Vec<Action>) {
+        let copies_max = self.copies_max();
         loop {
             let Some(resync) = self.resync.as_mut() else { return };
-            if resync.copies_inflight >= self.config.copies_inflight_max {
+            if resync.copies_inflight >= copies_max {
                 return;
             }
             if resync.slots.is_empty() {

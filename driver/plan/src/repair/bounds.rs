@@ -44,7 +44,7 @@ pub struct Bounds {
     pub partners_max: usize,
     /// Copies on one node are never slower than this, in sum, if there is something to copy.
     pub node_floor: BytesPerSecond,
-    /// Nor faster than this, in sum: half of a 10 Gbit/s link.
+    /// Nor faster than this, in sum: what a 10 Gbit/s link carries.
     pub node_ceiling: BytesPerSecond,
     /// One disk may be the only one that copies: as much as its node.
     pub disk_ceiling: BytesPerSecond,
@@ -81,8 +81,8 @@ impl Default for Bounds {
             watermark_permille: 900,
             partners_max: 6,
             node_floor: BytesPerSecond::mib(8),
-            node_ceiling: BytesPerSecond::mib(600),
-            disk_ceiling: BytesPerSecond::mib(600),
+            node_ceiling: BytesPerSecond::mib(1192),
+            disk_ceiling: BytesPerSecond::mib(1192),
             cluster_ceiling: BytesPerSecond::mib(8192),
             latency_high_permille: 1220,
             latency_low_permille: 1160,

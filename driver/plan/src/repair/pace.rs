@@ -3,9 +3,11 @@
 //! node:
 //!
 //! ```text
-//!   q = latency now / quiet latency          r = rate, between floor and ceiling; begins at the floor
+//!   q = latency now / quiet latency: of the mean or of p99, whichever is more (`foreground.rs`)
+//!   r = rate, between floor and ceiling
 //!
 //!   no foreground I/O      r ← ceiling                   idle capacity is taken at once
+//!   nothing was copied     r ← ceiling / 16              guests meet a copy that begins gently
 //!   q > 1.5                r ← r / 2                     a burst began
 //!   q > high               r ← r − r / 8
 //!   low ≤ q ≤ high         r ← r
@@ -26,23 +28,29 @@ pub(super) struct Pace {
 #[derive(Clone, Copy, Debug)]
 struct NodePace {
     rate: BytesPerSecond,
-    changed_at: Duration,
+    changed_at: Option<Duration>,
     /// What the last look gave out of it.
     given: BytesPerSecond,
 }
 
 const BURST_PERMILLE: u32 = 1500;
 const RISES: u64 = 64;
+const BEGINS: u64 = 16;
+
+impl NodePace {
+    fn new(bounds: &Bounds) -> NodePace {
+        NodePace { rate: bounds.node_floor, changed_at: None, given: BytesPerSecond::ZERO }
+    }
+}
 
 impl Pace {
     pub(super) fn observe(&mut self, seen: &Seen, bounds: &Bounds, now: Duration) {
         self.nodes.retain(|node, _| seen.nodes.contains_key(node));
         for (node, known) in &seen.nodes {
-            let fresh = NodePace { rate: bounds.node_floor, changed_at: now, given: BytesPerSecond::ZERO };
-            let pace = self.nodes.entry(node.clone()).or_insert(fresh);
-            if now.saturating_sub(pace.changed_at) >= bounds.pace_interval {
+            let pace = self.nodes.entry(node.clone()).or_insert_with(|| NodePace::new(bounds));
+            if pace.changed_at.is_none_or(|at| now.saturating_sub(at) >= bounds.pace_interval) {
                 pace.rate = next(pace.rate, pace.given, known.foreground, bounds);
-                pace.changed_at = now;
+                pace.changed_at = Some(now);
             }
         }
     }
@@ -64,7 +72,8 @@ fn next(rate: BytesPerSecond, given: BytesPerSecond, foreground: Option<Latency>
     let is_used = given.0 >= rate.0 / 4 * 3;
     let more = |rise: u64| if is_used { rate.0.saturating_add(rise) } else { rate.0 };
     let next = match foreground.and_then(permille) {
-        None => more(ceiling),
+        None => ceiling,
+        Some(_) if given == BytesPerSecond::ZERO => ceiling / BEGINS,
         Some(q) if q > BURST_PERMILLE => rate.0 / 2,
         Some(q) if q > bounds.latency_high_permille => rate.0 - rate.0 / 8,
         Some(q) if q < bounds.latency_low_permille => more((ceiling - floor).div_ceil(RISES)),

@@ -29,7 +29,7 @@ pub struct NodeSeen {
     pub foreground: Option<Latency>,
 }
 
-/// Latency of foreground I/O (p99 over the last seconds, the worst disk of the node).
+/// Latency of foreground I/O on the worst disk of the node: mean or 99th percentile, whichever suffers more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Latency {
     pub now: Duration,

@@ -10,9 +10,12 @@ use super::*;
 use ashlar_types::{Class, Duration};
 use model::{GIB, MIB, World, disk, node, volume};
 
+/// Of the one volume.
+const BYTES: u64 = 8 * GIB;
+
 fn world() -> World {
     let mut world = World::new(6, 6, 0, 100 * GIB);
-    world.add_on(volume(1), Class::Normal, GIB, Some(node(0)), &[disk(0), disk(1), disk(2)]);
+    world.add_on(volume(1), Class::Normal, BYTES, Some(node(0)), &[disk(0), disk(1), disk(2)]);
     world
 }
 
@@ -35,7 +38,7 @@ fn a_silent_node_has_its_grace_and_a_return_within_it_is_a_resync() {
     world.start_node(&node(2));
     world.settle(&mut planner, 1000);
     assert_eq!(world.counts.replaces, 0);
-    assert!(world.counts.copied <= GIB / 10 + 64 * MIB, "{} bytes for a resync", world.counts.copied);
+    assert!(world.counts.copied <= BYTES / 10 + 64 * MIB, "{} bytes for a resync", world.counts.copied);
     world.stop_node(&node(2));
     looks(&mut world, &mut planner, 60);
     let holds = |world: &World| world.volumes[&volume(1)].held().any(|member| member.disk == disk(2));

@@ -128,8 +128,11 @@ impl Control {
                 self.in_background(volume, Repairing::End);
                 Ok(())
             }
-            Step::Copy { rate, .. } => {
-                steers.of(&look.seen, volume).into_iter().for_each(|s| s.copy_bytes_per_second = Some(rate.0));
+            Step::Copy { rate, source, .. } => {
+                if let Some(steer) = steers.of(&look.seen, volume) {
+                    steer.copy_bytes_per_second = Some(rate.0);
+                    steer.copy_source_disk = source.map_or_else(String::new, |disk| disk.to_string());
+                }
                 Ok(())
             }
         }

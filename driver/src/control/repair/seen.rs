@@ -6,7 +6,7 @@ use crate::control::registry::{DiskHealth, DiskView};
 use crate::csi::params;
 use crate::error::Result;
 use ashlar_catalog::{Claims, StoredVolume, Volume};
-use ashlar_plan::repair::{BytesPerSecond, Copied, DiskSeen, Fate, Latency, NodeSeen, Seen, VolumeSeen, Wish};
+use ashlar_plan::repair::{BytesPerSecond, Copied, DiskSeen, Fate, Felt, Foreground, NodeSeen, Seen, VolumeSeen, Wish};
 use ashlar_rpc::NODE_VOLUMES_MAX;
 use ashlar_rpc::control::{AttachedVolume, MemberStatus};
 use ashlar_types::{BLOCK_BYTES, ByteCount, DiskId, Duration, Instant, MemberState, NodeName, VolumeId};
@@ -26,7 +26,7 @@ pub(in crate::control) struct Measured {
     copies: BTreeMap<(VolumeId, DiskId), Copying>,
     /// Operations of guests by the last report, and when they were last found to have grown.
     operations: BTreeMap<VolumeId, (u64, Instant)>,
-    quiet: BTreeMap<NodeName, Duration>,
+    foreground: Foreground,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -197,10 +197,10 @@ impl Measured {
         self.operations.retain(|volume, _| volumes.contains_key(volume));
     }
 
-    /// Mean latency of guests' requests on the slowest disk of each node, as its volumes' writers see it: now, and
-    /// while nothing was copied there.
+    /// Latency of guests' requests on the slowest disk of each node, as its volumes' writers see it: now, and while
+    /// nothing was copied there.
     fn latencies(&mut self, seen: &mut Seen, reports: &[(VolumeId, AttachedVolume)]) {
-        let mut slowest: BTreeMap<NodeName, Duration> = BTreeMap::new();
+        let mut felt: BTreeMap<NodeName, BTreeMap<DiskId, Vec<Felt>>> = BTreeMap::new();
         for (id, report) in reports {
             let operations = report.reads + report.writes;
             let (before, used_at) = self.operations.entry(*id).or_insert((operations, Instant::ZERO));
@@ -213,19 +213,19 @@ impl Measured {
             for member in &seen.volumes[id].members {
                 let told = report.members.iter().find(|status| status.disk == member.disk.to_string());
                 let Some(told) = told.filter(|told| told.latency_us > 0 && member.state.is_in_sync()) else { continue };
-                let slowest = slowest.entry(member.node.clone()).or_default();
-                *slowest = (*slowest).max(Duration::from_micros(told.latency_us));
+                let p99 = (told.latency_p99_us > 0).then_some(Duration::from_micros(told.latency_p99_us));
+                let disks = felt.entry(member.node.clone()).or_default();
+                let mean = Duration::from_micros(told.latency_us);
+                disks.entry(member.disk).or_default().push(Felt { mean, p99 });
             }
         }
         let copies = seen.volumes.values().filter(|volume| volume.members.iter().any(|member| member.copy.is_some()));
         let busy: Vec<NodeName> = copies.flat_map(|volume| &volume.members).map(|member| member.node.clone()).collect();
-        for (node, now) in slowest {
-            let quiet = self.quiet.entry(node.clone()).or_insert(now);
-            if !busy.contains(&node) {
-                *quiet = (*quiet * 7 + now) / 8;
-            }
+        self.foreground.retain(|node| seen.nodes.contains_key(node));
+        for (node, by_disk) in felt {
+            let felt = Felt::of_node(&by_disk.into_values().collect::<Vec<_>>());
             if let Some(known) = seen.nodes.get_mut(&node) {
-                known.foreground = Some(Latency { now, quiet: *quiet });
+                known.foreground = Some(self.foreground.observe(&node, felt, busy.contains(&node)));
             }
         }
     }

@@ -68,6 +68,21 @@ fn the_rest_of_large_data_is_received_directly() {
 }
 
 #[test]
+fn after_large_data_the_head_of_the_next_frame_is_received_alone() {
+    let pool = BufferPool::new(4 << 20);
+    let (mut assembler, mut frames) = (FrameAssembler::new(), Vec::new());
+    for (data_bytes, after) in [(4096, RECEIVE_BYTES), (65_536, HEAD_RECEIVE_BYTES), (4096, RECEIVE_BYTES)] {
+        let whole = frame(10, data_bytes);
+        let (head, rest) = whole.split_at(HEADER_BYTES + 20);
+        assembler.feed(head, &pool, &mut frames).unwrap();
+        assert_eq!(assembler.receive_bytes(), RECEIVE_BYTES, "within a frame");
+        assembler.feed(rest, &pool, &mut frames).unwrap();
+        assert_eq!(assembler.receive_bytes(), after);
+    }
+    assert_eq!(frames.len(), 3);
+}
+
+#[test]
 fn data_is_not_received_directly_before_the_body_is_whole() {
     let pool = BufferPool::new(0);
     let whole = frame(10, DATA_BYTES_MAX as u32);

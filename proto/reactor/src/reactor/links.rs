@@ -179,15 +179,21 @@ impl Reactor {
             Stream::Frames(_) | Stream::RawBytes => None,
         };
         let is_direct = direct.is_some();
+        let at_most = match &link.inbound.stream {
+            Stream::Frames(assembler) => assembler.receive_bytes(),
+            Stream::RawBytes => RECEIVE_BYTES,
+        };
         let DirectData { buffer, filled } = direct.unwrap_or_else(|| {
             let buffer = link.inbound.buffer.take().unwrap_or_else(|| self.pool.take(RECEIVE_BYTES));
             DirectData { buffer, filled: 0 }
         });
+        let bytes_max = if is_direct { buffer.len() - filled } else { at_most };
         let receive = ReceiveOp {
             link: id,
             socket: link.socket.clone(),
             buffer,
             filled,
+            bytes_max,
             direct: is_direct,
             poll_first: link.inbound.socket_empty && self.ring.is_modern(),
         };

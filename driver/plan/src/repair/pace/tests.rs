@@ -1,6 +1,8 @@
 //! The law against models of disks whose latency rises with load.
 
 use super::*;
+use proptest::prelude::RngExt;
+use proptest::test_runner::{RngAlgorithm, TestRng};
 
 const DISK: u64 = 400 << 20;
 
@@ -66,14 +68,40 @@ fn business_io_feels_little_and_copies_get_a_quarter_of_idle() {
     }
 }
 
+/// A tail that rises with what is copied while the mean stays, told as roughly as 512 requests tell it.
 #[test]
-fn the_floor_holds_and_idle_capacity_is_taken_within_seconds() {
+fn a_tail_that_suffers_alone_slows_copies_down() {
+    use super::super::{Felt, Foreground};
+    let (bounds, node) = (bounds(), "n".parse().unwrap());
+    let mut noise = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
+    let mut tail = |copied: u64| 1500.0 * (1.0 + copied as f64 / DISK as f64) * noise.random_range(0.75..1.3);
+    let (mut foreground, mut pace) = (Foreground::default(), NodePace::new(&bounds));
+    let (mut rates, mut tails) = (vec![], vec![]);
+    for second in 0..1060 {
+        let felt = tail(pace.given.0);
+        let p99 = Some(Duration::from_micros(felt as u64));
+        let latency = foreground.observe(&node, Felt { mean: Duration::from_micros(300), p99 }, second >= 60);
+        pace.rate = next(pace.rate, pace.given, Some(latency), &bounds);
+        pace.given = if second >= 60 { pace.rate } else { BytesPerSecond::ZERO };
+        if second >= 120 {
+            rates.push(pace.rate.0);
+            tails.push(felt as u64);
+        }
+    }
+    let mean = |values: &[u64]| values.iter().sum::<u64>() / values.len() as u64;
+    println!("copies {} % of idle, tail {} us of 1500", mean(&rates) * 100 / DISK, mean(&tails));
+    assert!(mean(&tails) <= 1500 * 13 / 10 * 41 / 40, "{} us", mean(&tails));
+    assert!(mean(&rates) * 8 >= DISK, "{} of {DISK}", mean(&rates));
+}
+
+#[test]
+fn the_floor_holds_and_idle_capacity_is_taken_at_once() {
     let bounds = bounds();
     let busy = run(&bounds, 4, 100, |_| 950);
     assert!(busy.rates.iter().all(|&rate| rate >= bounds.node_floor.0));
     assert_eq!(busy.rates[99], bounds.node_floor.0);
     let idle = run(&bounds, 4, 10, |_| 0);
-    assert_eq!(idle.rates[2], DISK);
+    assert_eq!(idle.rates[0], DISK);
 }
 
 #[test]
@@ -99,7 +127,9 @@ fn a_rate_that_nobody_uses_does_not_grow() {
     let rate = BytesPerSecond::mib(50);
     assert_eq!(next(rate, BytesPerSecond::mib(10), Some(some), &bounds), rate);
     assert!(next(rate, rate, Some(some), &bounds) > rate);
-    assert_eq!(next(rate, BytesPerSecond::ZERO, None, &bounds), rate);
+    let begins = BytesPerSecond(bounds.node_ceiling.0 / BEGINS);
+    assert_eq!(next(rate, BytesPerSecond::ZERO, Some(some), &bounds), begins, "nothing was copied");
+    assert_eq!(next(rate, BytesPerSecond::ZERO, None, &bounds), bounds.node_ceiling, "nobody is there to feel it");
     let unknown = Latency { now: Duration::from_micros(1), quiet: Duration::ZERO };
     assert_eq!(permille(unknown), None);
     assert_eq!(permille(Latency { now: Duration::MAX, quiet: Duration::from_nanos(1) }), Some(u32::MAX));
