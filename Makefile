@@ -78,8 +78,9 @@ fuzz-mutants: ## deliberate bugs, and after how many inputs the fuzz targets fin
 	@deploy/install.sh build
 	cargo run -q -p ashlar-fuzz -- slips --seconds $(or $(SECONDS),300)
 
-bench: ## beside local files, with and without snapshots, replicas made again, as ratios (QUICK=1, PART=speed|snapshots|rebuild)
-	@deploy/install.sh bench
+bench: ## beside local files and others, as ratios and as a page (QUICK=1, PART=speed,databases,growth,..., PEERS=ceph, RESULTS=1)
+	@deploy/install.sh bench $(PEERS)
 	cargo build --workspace --bins
 	cargo build -p ashlar-plan --example lost_node
-	$(BIN)/ashlar-bench $(if $(QUICK),--quick) $(if $(PART),--only $(PART))
+	$(BIN)/ashlar-bench $(if $(QUICK),--quick) $(if $(PART),--only $(PART)) $(if $(PEERS),--peers $(PEERS)) \
+	  $(if $(RESULTS),--results benches/RESULTS.md)

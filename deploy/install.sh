@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# install.sh build|test|demo|bench
+# install.sh build|test|demo|bench [ceph]
 # Installs the Debian packages that a make target needs and that are not there yet, and says which. Root, or sudo.
 set -euo pipefail
 
@@ -10,13 +10,22 @@ network=(iproute2 iptables)
 postgres=(postgresql)
 mariadb=(mariadb-server)
 sysbench=(sysbench)
+# fio has its engine for RBD in Debian's package; ceph-mgr-modules-core is what the manager does not start without.
+ceph=(ceph-mon ceph-osd ceph-mgr ceph-mgr-modules-core ceph-common qemu-system-common qemu-block-extra)
 
 target=${1:-}
 case "$target" in
 build) wanted=("${build[@]}") ;;
 test) wanted=("${build[@]}" "${mounts[@]}" "${clients[@]}" "${network[@]}" "${postgres[@]}" "${mariadb[@]}") ;;
 demo) wanted=("${build[@]}" "${mounts[@]}" "${mariadb[@]}" "${sysbench[@]}") ;;
-bench) wanted=("${build[@]}" "${mounts[@]}" "${clients[@]}") ;;
+bench)
+    wanted=("${build[@]}" "${mounts[@]}" "${clients[@]}" "${postgres[@]}" "${mariadb[@]}" "${sysbench[@]}")
+    case "${2:-}" in
+    "") ;;
+    ceph) wanted+=("${ceph[@]}") ;;
+    *) echo "the peers that can be installed are: ceph" >&2; exit 2 ;;
+    esac
+    ;;
 *)
     sed -n '2,3p' "$0"
     exit 2

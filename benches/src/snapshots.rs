@@ -3,7 +3,7 @@
 //! machine's noise hits both.
 
 mod changed;
-mod thin;
+pub(crate) mod thin;
 
 use crate::guest::{Guest, Span, longest_in, median, read_once, spread, under_writers, wait_writes, write_once};
 use crate::idle;

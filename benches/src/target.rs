@@ -20,10 +20,13 @@ const PARTS_MAX: u64 = 4;
 pub(crate) enum Target {
     /// Written in parallel, done when the last is; read from the first.
     Files(Vec<FileId>),
-    Nbd {
-        link: LinkId,
-        replies: Replies,
-    },
+    /// One device, or several that take turns.
+    Nbd(Vec<Device>),
+}
+
+pub(crate) struct Device {
+    link: LinkId,
+    replies: Replies,
 }
 
 impl Target {
@@ -36,9 +39,17 @@ impl Target {
     }
 
     pub(crate) fn nbd(reactor: &mut Reactor, socket: &Path) -> Result<Target> {
-        let socket = nbd::negotiate(socket)?;
-        let link = reactor.adopt_socket(socket.into(), Framing::RawBytes).context("take over the socket")?;
-        Ok(Target::Nbd { link, replies: Replies::default() })
+        Target::nbd_all(reactor, &[socket.to_owned()])
+    }
+
+    /// Operations go to the devices in turns.
+    pub(crate) fn nbd_all(reactor: &mut Reactor, sockets: &[PathBuf]) -> Result<Target> {
+        let connect = |socket: &PathBuf| {
+            let socket = nbd::negotiate(socket)?;
+            let link = reactor.adopt_socket(socket.into(), Framing::RawBytes).context("take over the socket")?;
+            Ok(Device { link, replies: Replies::default() })
+        };
+        Ok(Target::Nbd(sockets.iter().map(connect).collect::<Result<_>>()?))
     }
 
     /// Begins an operation; gives the number of answers that it takes.
@@ -63,7 +74,9 @@ impl Target {
                 }
                 concerned
             }
-            Target::Nbd { link, replies } => {
+            Target::Nbd(devices) => {
+                let at = slot % devices.len();
+                let Device { link, replies } = &mut devices[at];
                 let head = nbd::request(access, slot as u64, offset, bytes as u32);
                 if access == Access::Read {
                     replies.expect_data(slot as u64, bytes);
@@ -87,8 +100,9 @@ impl Target {
                 result.context("write a local file")?;
                 done.push((token / PARTS_MAX) as usize);
             }
-            (Target::Nbd { replies, .. }, Completion::RawBytes { bytes, .. }) => {
-                for cookie in replies.take(&bytes)? {
+            (Target::Nbd(devices), Completion::RawBytes { link, bytes }) => {
+                let device = devices.iter_mut().find(|device| device.link == link).context("bytes of a known link")?;
+                for cookie in device.replies.take(&bytes)? {
                     done.push(cookie as usize);
                 }
             }
@@ -101,7 +115,7 @@ impl Target {
     pub(crate) fn close(self, reactor: &mut Reactor) {
         match self {
             Target::Files(files) => files.into_iter().for_each(|file| reactor.close_file(file)),
-            Target::Nbd { link, .. } => reactor.close(link),
+            Target::Nbd(devices) => devices.into_iter().for_each(|device| reactor.close(device.link)),
         }
     }
 }

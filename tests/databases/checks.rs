@@ -1,7 +1,7 @@
 //! What PostgreSQL can say of itself: page checksums, structure of indexes and tables, and pgbench's book-keeping.
 
-use crate::postgres::{Installation, Server};
 use anyhow::{Context, Result, ensure};
+use ashlar_tests::postgres::{Installation, Server};
 
 /// Figures of a clean check.
 #[derive(Clone, Copy, Debug)]

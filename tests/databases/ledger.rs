@@ -1,7 +1,7 @@
 //! The rows that the ledger's client commits, and what of them must be there after a crash or in a restored snapshot.
 
-use crate::postgres::Server;
 use anyhow::Result;
+use ashlar_tests::postgres::Server;
 use ashlar_tests::{Ledger, last_row};
 use std::ops::RangeInclusive;
 

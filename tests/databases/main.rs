@@ -11,15 +11,15 @@ mod fio;
 mod ledger;
 mod mariadb;
 mod pgbench;
-mod postgres;
 mod restores;
 mod rounds;
 mod stage;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use ashlar_tests::{clear_stage, on_interrupt};
 use clap::Parser;
 use stage::Stage;
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 /// Databases on replicated volumes, through rounds of kills and restores, each followed by every check there is.
 #[derive(Debug, Parser)]
@@ -45,9 +45,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let stage = Stage::set_up()?;
-    clear_on_signal(stage.dir().to_owned())?;
+    let dir = stage.dir().to_owned();
+    on_interrupt("ashlar-databases", move || clear_stage(&dir))?;
     let outcome = play(&stage, arguments);
-    stage::clear(stage.dir())?;
+    clear_stage(stage.dir())?;
     outcome
 }
 
@@ -58,29 +59,5 @@ fn play(stage: &Stage, arguments: &Arguments) -> Result<()> {
     if arguments.restores > 0 {
         restores::play(stage, arguments.restores)?;
     }
-    Ok(())
-}
-
-/// Ctrl-C and SIGTERM end the program at once and leave no more behind than its own end does.
-fn clear_on_signal(dir: PathBuf) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    std::thread::spawn(move || {
-        let waited = runtime.block_on(async {
-            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-            tokio::select! {
-                signal = tokio::signal::ctrl_c() => signal,
-                _ = terminate.recv() => Ok(()),
-            }
-        });
-        if let Err(error) = waited {
-            eprintln!("ashlar-databases: cannot hear of signals: {error}");
-            return;
-        }
-        eprintln!("\nashlar-databases: interrupted, clearing away");
-        if let Err(error) = stage::clear(&dir) {
-            eprintln!("ashlar-databases: {error:#}");
-        }
-        std::process::exit(130);
-    });
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The load: pgbench's transfers between accounts, tellers and branches, each with a row of history.
 
-use crate::postgres::{Installation, Server};
 use anyhow::{Context, Result, bail};
+use ashlar_tests::postgres::{Installation, Server};
 use ashlar_tests::wait_until;
 use nix::unistd::Pid;
 use std::{process::Child, time::Duration};

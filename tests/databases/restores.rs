@@ -9,10 +9,10 @@
 use crate::{
     checks::{self, Checked},
     ledger, mariadb, pgbench,
-    postgres::Server,
     stage::Stage,
 };
 use anyhow::{Context, Result, ensure};
+use ashlar_tests::postgres::Server;
 use ashlar_tests::{DevCluster, Kubelet, MariaDb, MariaPaths, MountedVolume};
 use std::{
     fs,

@@ -10,11 +10,11 @@
 use crate::{
     checks::{self, Checked},
     fio, ledger, pgbench,
-    postgres::{Installation, Server},
     stage::Stage,
 };
 use anyhow::{Context, Result, ensure};
 use ashlar_rpc::control::MemberState;
+use ashlar_tests::postgres::{Installation, Server};
 use ashlar_tests::{DevCluster, Kubelet, MountedVolume, sweep_devices};
 use nix::sys::signal::{Signal, kill};
 use std::time::{Duration, Instant};

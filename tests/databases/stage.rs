@@ -9,19 +9,15 @@
 //! DIR/mariadb/         sockets and logs of MariaDB's servers, which are root
 //! ```
 
-use crate::postgres::{Installation, User};
-use anyhow::{Context, Result, ensure};
-use ashlar_tests::{Leftovers, scratch_dir, sweep, wait_until};
+use anyhow::{Context, Result};
+use ashlar_tests::postgres::{Installation, User};
+use ashlar_tests::scratch_dir;
 use nix::mount::{MsFlags, mount};
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
-    time::Duration,
 };
-
-/// Backends end by themselves when their server is gone.
-const EXIT_LIMIT: Duration = Duration::from_secs(20);
 
 pub struct Stage {
     dir: PathBuf,
@@ -89,17 +85,4 @@ impl Berth {
     pub fn unbind(&self) -> Result<()> {
         nix::mount::umount(&self.data).context("take away the bind of the volume")
     }
-}
-
-/// Takes away whatever there is of a stage; fine when there is nothing.
-pub fn clear(dir: &Path) -> Result<()> {
-    if !dir.exists() {
-        return Ok(());
-    }
-    sweep(dir)?;
-    let removed = || Ok(Some(fs::remove_dir_all(dir)?));
-    wait_until("the folder to be free", EXIT_LIMIT, removed).with_context(|| format!("remove {}", dir.display()))?;
-    let left = Leftovers::of(dir)?;
-    ensure!(left.is_empty(), "the program left {left}");
-    Ok(())
 }

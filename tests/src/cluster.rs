@@ -377,8 +377,12 @@ fn tail(log: &Path) -> String {
 /// A name for a folder of one's own in `$TMPDIR` or else `/var/tmp`, which unlike `/tmp` is on a disk everywhere. It
 /// is made, and empty.
 pub fn scratch_dir(label: &str) -> Result<PathBuf> {
-    let parent = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
-    let dir = tempfile::Builder::new().prefix(&format!("ashlar-{label}-")).tempdir_in(&parent);
+    scratch_dir_in(&std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from), label)
+}
+
+/// The same in a folder of one's choice.
+pub(crate) fn scratch_dir_in(parent: &Path, label: &str) -> Result<PathBuf> {
+    let dir = tempfile::Builder::new().prefix(&format!("ashlar-{label}-")).tempdir_in(parent);
     let dir = dir.with_context(|| format!("make a folder in {}", parent.display()))?.keep();
     Ok(dir.canonicalize()?)
 }

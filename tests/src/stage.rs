@@ -4,12 +4,16 @@
 //! Whatever the demo starts has a path below the folder among its arguments, so the folder is enough to find it
 //! again.
 
-use crate::{Leftovers, scratch_dir, sweep};
+use crate::{Leftovers, cluster::scratch_dir_in, on_interrupt, scratch_dir, sweep, wait_until};
 use anyhow::{Context, Result};
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+/// For the last processes to let go of the folder: backends of PostgreSQL end by themselves when their server is gone.
+const EXIT_LIMIT: Duration = Duration::from_secs(20);
 
 pub struct Stage {
     label: &'static str,
@@ -19,9 +23,19 @@ pub struct Stage {
 impl Stage {
     /// From here on Ctrl-C and SIGTERM end the process at once, and leave no more behind than its own end does.
     pub fn set_up(label: &'static str) -> Result<Stage> {
-        let stage = Stage { label, dir: scratch_dir(label)? };
+        Stage::in_dir(label, scratch_dir(label)?)
+    }
+
+    /// The same below a folder of one's choice.
+    pub fn set_up_in(parent: &Path, label: &'static str) -> Result<Stage> {
+        Stage::in_dir(label, scratch_dir_in(parent, label)?)
+    }
+
+    fn in_dir(label: &'static str, dir: PathBuf) -> Result<Stage> {
+        let stage = Stage { label, dir };
         fs::create_dir(stage.run_dir()).context("make the folder for sockets and logs")?;
-        clear_on_signal(label, stage.dir.clone())?;
+        let dir = stage.dir.clone();
+        on_interrupt(label, move || clear_stage(&dir))?;
         Ok(stage)
     }
 
@@ -61,31 +75,9 @@ pub fn clear_stage(dir: &Path) -> Result<()> {
         return Ok(());
     }
     sweep(dir)?;
-    fs::remove_dir_all(dir).with_context(|| format!("remove {}", dir.display()))?;
+    let removed = || Ok(Some(fs::remove_dir_all(dir)?));
+    wait_until("the folder to be free", EXIT_LIMIT, removed).with_context(|| format!("remove {}", dir.display()))?;
     let left = Leftovers::of(dir)?;
-    anyhow::ensure!(left.is_empty(), "the demo left {left}");
-    Ok(())
-}
-
-fn clear_on_signal(label: &'static str, dir: PathBuf) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    std::thread::spawn(move || {
-        let waited = runtime.block_on(async {
-            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-            tokio::select! {
-                signal = tokio::signal::ctrl_c() => signal,
-                _ = terminate.recv() => Ok(()),
-            }
-        });
-        if let Err(error) = waited {
-            eprintln!("{label}: cannot hear of signals: {error}");
-            return;
-        }
-        eprintln!("\n{label}: interrupted, clearing away");
-        if let Err(error) = clear_stage(&dir) {
-            eprintln!("{label}: {error:#}");
-        }
-        std::process::exit(130);
-    });
+    anyhow::ensure!(left.is_empty(), "what was started there left {left}");
     Ok(())
 }

@@ -23,6 +23,7 @@ mod usurp;
 
 use anyhow::{Context, Result, ensure};
 use ashlar_tests::faults::in_own_network;
+use ashlar_tests::{clear_stage, on_interrupt};
 use clap::Parser;
 use rounds::{Bound, Play};
 use stage::Stage;
@@ -67,10 +68,11 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments, seed: u64) -> Result<()> {
     let stage = Stage::set_up()?;
-    stage::clear_on_signal(stage.dir().to_owned())?;
+    let dir = stage.dir().to_owned();
+    on_interrupt("ashlar-torture", move || clear_stage(&dir))?;
     println!("seed {seed}: three nodes in {}", stage.dir().display());
     let outcome = in_own_network(|| torture(&stage, arguments, seed));
-    stage::clear(stage.dir())?;
+    clear_stage(stage.dir())?;
     outcome
 }
 

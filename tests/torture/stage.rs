@@ -1,12 +1,10 @@
-//! The program's place on the machine: one folder that holds everything, and how it goes away again.
+//! The program's place on the machine: one folder that holds everything.
 
-use anyhow::{Context, Result, ensure};
-use ashlar_tests::{Leftovers, scratch_dir, sweep, wait_until};
+use anyhow::{Context, Result};
+use ashlar_tests::scratch_dir;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-const EXIT_LIMIT: Duration = Duration::from_secs(20);
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub struct Stage {
     dir: PathBuf,
@@ -38,41 +36,4 @@ impl Stage {
 
 pub fn now_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-/// Takes away whatever there is of a stage; fine when there is nothing.
-pub fn clear(dir: &Path) -> Result<()> {
-    if !dir.exists() {
-        return Ok(());
-    }
-    sweep(dir)?;
-    let removed = || Ok(Some(fs::remove_dir_all(dir)?));
-    wait_until("the folder to be free", EXIT_LIMIT, removed).with_context(|| format!("remove {}", dir.display()))?;
-    let left = Leftovers::of(dir)?;
-    ensure!(left.is_empty(), "the program left {left}");
-    Ok(())
-}
-
-/// Ctrl-C and SIGTERM end the program at once and leave no more behind than its own end does.
-pub fn clear_on_signal(dir: PathBuf) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    std::thread::spawn(move || {
-        let waited = runtime.block_on(async {
-            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-            tokio::select! {
-                signal = tokio::signal::ctrl_c() => signal,
-                _ = terminate.recv() => Ok(()),
-            }
-        });
-        if let Err(error) = waited {
-            eprintln!("ashlar-torture: cannot hear of signals: {error}");
-            return;
-        }
-        eprintln!("\nashlar-torture: interrupted, clearing away");
-        if let Err(error) = clear(&dir) {
-            eprintln!("ashlar-torture: {error:#}");
-        }
-        std::process::exit(130);
-    });
-    Ok(())
 }

@@ -46,6 +46,11 @@ pub(crate) fn measure(cluster: &DevCluster, dir: &Path, plan: &RebuildPlan) -> R
         idle::wait_until_quiet(cluster)?;
         let (quiet, busy, took) = stage.rebuild_under_guest()?;
         let loaded = stage.rate(took);
+        eprintln!(
+            "  raw {raw:.0} MiB/s, nobody at work {idle:.0}, under a guest {loaded:.0}; p99 {} us, quiet {} us",
+            busy.as_micros(),
+            quiet.as_micros()
+        );
         of_raw.push(idle / raw);
         of_idle.push(loaded / idle);
         latencies.push(busy.as_secs_f64() / quiet.as_secs_f64());

@@ -14,7 +14,7 @@ const CLAIMED_BYTES: u64 = 16 << 40;
 /// The next true heartbeat comes within a second, and may come between the word and the creation.
 const LIMIT: Duration = Duration::from_secs(30);
 
-pub(super) fn create(cluster: &DevCluster, name: &str, bytes: u64, node: &str) -> Result<()> {
+pub(crate) fn create(cluster: &DevCluster, name: &str, bytes: u64, node: &str) -> Result<()> {
     let size = bytes.to_string();
     wait_until("a thin volume to be created", LIMIT, || {
         tell_of_large_disks(cluster)?;

@@ -1,11 +1,11 @@
 //! A PostgreSQL server of one's own on the volume: made with checksums, started, asked, stopped, killed.
 //!
 //! It runs as the user that Debian's package makes, because PostgreSQL refuses to be root. Durability is the default's:
-//! each commit waits for its flush. Little memory and frequent checkpoints make it write its pages, and not its log
-//! alone.
+//! each commit waits for its flush. Little memory and frequent checkpoints, unless told otherwise, make it write its
+//! pages, and not its log alone.
 
+use crate::wait_until;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use ashlar_tests::wait_until;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -23,16 +23,9 @@ const BINARIES: &str = "/usr/lib/postgresql";
 /// Its recovery after a crash is part of this.
 const START_LIMIT: Duration = Duration::from_secs(120);
 const STOP_LIMIT: Duration = Duration::from_secs(120);
-const OPTIONS: [&str; 8] = [
-    "listen_addresses=",
-    "shared_buffers=32MB",
-    "max_wal_size=64MB",
-    "checkpoint_timeout=30s",
-    "fsync=on",
-    "synchronous_commit=on",
-    "full_page_writes=on",
-    "log_checkpoints=on",
-];
+const SMALL: [&str; 3] = ["shared_buffers=32MB", "max_wal_size=64MB", "checkpoint_timeout=30s"];
+const OPTIONS: [&str; 5] =
+    ["listen_addresses=", "fsync=on", "synchronous_commit=on", "full_page_writes=on", "log_checkpoints=on"];
 /// Values alone are printed; the first error ends it.
 const CLIENT_OPTIONS: [&str; 5] = ["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"];
 
@@ -58,6 +51,7 @@ pub struct Installation {
     user: User,
     data: PathBuf,
     run: PathBuf,
+    memory: Vec<String>,
 }
 
 impl Installation {
@@ -73,7 +67,18 @@ impl Installation {
             .collect();
         found.sort();
         let (_, binaries) = found.pop().with_context(|| format!("no initdb below {BINARIES}"))?;
-        Ok(Installation { binaries, user: User::postgres()?, data: volume.join("pg"), run: run.to_owned() })
+        Ok(Installation {
+            binaries,
+            user: User::postgres()?,
+            data: volume.join("pg"),
+            run: run.to_owned(),
+            memory: SMALL.map(str::to_owned).into(),
+        })
+    }
+
+    /// The same, with these settings of memory and checkpoints.
+    pub fn with_memory(self, settings: &[&str]) -> Installation {
+        Installation { memory: settings.iter().map(|setting| (*setting).to_owned()).collect(), ..self }
     }
 
     pub fn data(&self) -> &Path {
@@ -148,6 +153,7 @@ impl Server {
             .arg("-k")
             .arg(&installation.run)
             .args(OPTIONS.iter().flat_map(|option| ["-c", option]))
+            .args(installation.memory.iter().flat_map(|option| ["-c", option]))
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
