@@ -1,9 +1,13 @@
 //! Bit rot on a disk that nobody reads: its chunkserver finds it, the volume's writer mends it, at once or when there
-//! is one again, and people are told. A disk of which too much rots is drained.
+//! is one again, and people are told. A disk of which too much rots is drained. A write that a disk has lost with all
+//! that told of it is found by comparing replicas.
 
 use anyhow::{Context, Result, ensure};
+use ashlar_rpc::control::Comparison;
 use ashlar_tests::{NbdClient, Scene, nbd_socket, on_scrubbing_cluster, wait_until};
+use ashlar_types::VolumeId;
 use nix::sys::signal::Signal;
+use rocksdb::{DB, Options, WriteOptions};
 use serde::Deserialize;
 use std::{
     fs::OpenOptions,
@@ -129,6 +133,27 @@ impl<'a> Play<'a> {
         ensure!(compared["differing"] == 0 && compared["replicas"] == 3, "compared: {compared}");
         Ok(())
     }
+
+    fn stop(&self, daemon: &str) -> Result<()> {
+        self.scene.cluster.kill(daemon, Signal::SIGTERM)?;
+        wait_until("the chunkserver to be gone", FOUND_LIMIT, || {
+            Ok(self.scene.cluster.daemon(daemon)?.pid.is_none().then_some(()))
+        })
+    }
+
+    /// Until the writer's comparison of the replicas tells what is expected.
+    fn wait_comparison(&self, what: &str, holds: impl Fn(&Comparison) -> bool) -> Result<()> {
+        let mut last = None;
+        let found = wait_until(what, FOUND_LIMIT, || {
+            last = self.scene.cluster.attached("n1", &self.id)?.comparison;
+            Ok(last.filter(|comparison| holds(comparison)).map(drop))
+        });
+        found.with_context(|| format!("the writer last told {last:?}"))
+    }
+
+    fn volume(&self) -> Result<serde_json::Value> {
+        self.scene.cluster.cli_json(&["volume", "show", VOLUME])
+    }
 }
 
 /// Of the places of a disk, which others may be reading.
@@ -184,10 +209,7 @@ fn found_while_nobody_holds_it(play: &Play<'_>) -> Result<()> {
     play.compare()?;
     play.spoil("n3", [5, 6].into_iter())?;
     let before = play.wait_scrub("n3", "what has rotted to be found", |scrub| scrub.bad_blocks == 2)?;
-    cluster.kill("chunkserver-n3", Signal::SIGTERM)?;
-    wait_until("the chunkserver to be gone", FOUND_LIMIT, || {
-        Ok(cluster.daemon("chunkserver-n3")?.pid.is_none().then_some(()))
-    })?;
+    play.stop("chunkserver-n3")?;
     cluster.start("chunkserver-n3")?;
     let after = play.wait_scrub("n3", "the disk to tell of itself again", |scrub| scrub.bad_blocks == 2)?;
     // How far it was may be a second old.
@@ -215,6 +237,78 @@ fn too_many(play: &Play<'_>) -> Result<()> {
     play.wait_scrub("n2", "a round more", |scrub| scrub.rounds > rounds)?;
     ensure!(!play.disk("n2")?.draining, "what was judged is judged again");
     client.close()?;
+    play.scene.cluster.detach(VOLUME)?;
+    play.compare()
+}
+
+/// The row of the index that says what a slot of the first chunk holds, of a disk that nobody serves. The disk knows
+/// nothing of the slot then, and misses nothing.
+fn forget_slot(disk: &Path, volume: &str, slot: u16) -> Result<()> {
+    let mut index = disk.as_os_str().to_os_string();
+    index.push(".index");
+    let volume: VolumeId = volume.parse().context("the volume's id")?;
+    let (chunk, floor) = (0u32.to_be_bytes(), 0u64.to_be_bytes());
+    let key = [b"s", &volume.as_u128().to_be_bytes()[..], &chunk, &slot.to_be_bytes(), &floor].concat();
+    let db = DB::open_cf(&Options::default(), PathBuf::from(index), ["default", "identity"])?;
+    ensure!(db.get(&key)?.is_some(), "the index has no row of slot {slot}");
+    let mut durable = WriteOptions::default();
+    durable.set_sync(true);
+    Ok(db.delete_opt(key, &durable)?)
+}
+
+#[test]
+fn a_write_that_a_disk_lost_without_a_trace_is_found_by_comparing_replicas_and_told() -> Result<()> {
+    on_scrubbing_cluster("differs", "4s", |scene| {
+        let play = Play::begin(scene)?;
+        play.wait_comparison("a first round to end", |compared| compared.rounds > 0)?;
+        play.stop("chunkserver-n3")?;
+        forget_slot(&play.path("n3")?, &play.id, 7)?;
+        scene.cluster.start("chunkserver-n3")?;
+        play.wait_comparison("the difference to be found", |compared| compared.differing_slots == 1)?;
+        told_of_the_difference(&play)?;
+        scene.cluster.detach(VOLUME)?;
+        let refused = play.compare().err().context("the replicas are said to be equal")?;
+        ensure!(format!("{refused:#}").contains("differ in 16 blocks"), "{refused:#}");
+        overwritten(&play)
+    })
+}
+
+fn told_of_the_difference(play: &Play<'_>) -> Result<()> {
+    let cluster = &play.scene.cluster;
+    let told = wait_until("the event", FOUND_LIMIT, || {
+        let printed = cluster.cli(&["events", "--last", "5000", "--json"])?;
+        let events: Vec<ToldEvent> = printed.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        let about_it = |event: &ToldEvent| event.kind == "scrub-differs" && event.volume.as_ref() == Some(&play.id);
+        let told: Vec<ToldEvent> = events.into_iter().filter(about_it).collect();
+        Ok((!told.is_empty()).then_some(told))
+    })?;
+    let disk = play.disk("n3")?.id;
+    let text = &told[0].text;
+    ensure!(
+        told.len() == 1 && text.starts_with("replicas differ in chunk 0, slot 7: "),
+        "{} events: {text}",
+        told.len()
+    );
+    ensure!(text.contains(&format!("{disk} zeros")), "it does not say what n3 has: {text}");
+    wait_until("the volume to show it", FOUND_LIMIT, || {
+        let shown = play.volume()?;
+        let told = shown["condition"].as_str().is_some_and(|text| text.contains("different content in 1 slots"));
+        Ok((told && shown["abnormal"] == true).then_some(()))
+    })?;
+    ensure!(cluster.metric("datapath-n1", "ashlar_datapath_differing_slots")? == 1.0, "metrics of the datapath");
+    Ok(())
+}
+
+/// Whoever knows what belongs there writes it anew.
+fn overwritten(play: &Play<'_>) -> Result<()> {
+    let mut client = play.attach()?;
+    let slot: Vec<u8> = (7 * 16..8 * 16).flat_map(content).collect();
+    client.write(7 * SLOT_BYTES as u64, &slot)?;
+    client.close()?;
+    play.wait_comparison("a round without a difference", |compared| {
+        compared.rounds > 1 && compared.differing_slots == 0
+    })?;
+    ensure!(play.volume()?["abnormal"] == false, "{}", play.volume()?);
     play.scene.cluster.detach(VOLUME)?;
     play.compare()
 }

@@ -22,10 +22,6 @@ pub const LINKS_MAX: usize = 1024;
 /// A link that has sent nothing for so long is closed.
 pub const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// In which every block is verified, if nothing else is asked for; and the longest that may be.
-pub const SCRUB_PERIOD: Duration = Duration::from_secs(14 * 86_400);
-const SCRUB_PERIOD_MAX: Duration = Duration::from_secs(3650 * 86_400);
-
 /// What the program was asked to do.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -49,6 +45,8 @@ pub struct RunConfig {
     pub control: Option<String>,
     /// Every block is compared with its checksum once in this time; `None`: never.
     pub scrub_period: Option<Duration>,
+    /// The program that is asked what a disk's device says of its own health.
+    pub smartctl: PathBuf,
     pub ready_file: Option<PathBuf>,
 }
 
@@ -126,32 +124,6 @@ impl FromStr for Size {
         let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a size"))?;
         let bytes = number.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} is too large"))?;
         Ok(Size(ByteCount(bytes)))
-    }
-}
-
-/// A stretch of time for people: a number with s, m, h or d; 0 is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Period(pub Option<Duration>);
-
-impl FromStr for Period {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Period, String> {
-        if text == "0" {
-            return Ok(Period(None));
-        }
-        let (digits, unit) = text.split_at(text.char_indices().next_back().map_or(0, |(at, _)| at));
-        let seconds = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 3600,
-            "d" => 86_400,
-            _ => return Err(format!("{text:?} has no unit; use s, m, h or d")),
-        };
-        let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a stretch of time"))?;
-        let period = number.checked_mul(seconds).filter(|seconds| (1..=SCRUB_PERIOD_MAX.as_secs()).contains(seconds));
-        let period = period.ok_or_else(|| format!("{text:?} is not 0 and not within 1s to 3650d"))?;
-        Ok(Period(Some(Duration::from_secs(period))))
     }
 }
 

@@ -6,6 +6,7 @@ use crate::heartbeat::Heartbeat;
 use crate::metrics;
 use crate::rpc::ChunkserverService;
 use crate::serve::HostHandle;
+use crate::smart::{self, Reports};
 use ashlar_rpc::control::chunkserver_server::ChunkserverServer;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -70,12 +71,15 @@ struct Serving {
     heartbeat: Option<(Heartbeat, Endpoint)>,
     service: ChunkserverService,
     host: HostHandle,
+    smart: Reports,
 }
 
 impl Serving {
     fn new(runtime: &Runtime, plan: ControlPlan, host: HostHandle) -> io::Result<Serving> {
         let _context = runtime.enter();
         let ControlPlan { config, data_address, rpc_address, rpc, metrics } = plan;
+        let disks = config.disks.iter().map(|paths| paths.disk.clone()).collect();
+        let smart = smart::watch(config.smartctl.clone(), disks);
         let heartbeat = match &config.control {
             Some(url) => {
                 let endpoint = Endpoint::from_shared(url.clone()).map_err(io::Error::other)?;
@@ -86,6 +90,7 @@ impl Serving {
                     data_address,
                     rpc_address,
                     host: host.clone(),
+                    smart: smart.clone(),
                 };
                 Some((beat, endpoint))
             }
@@ -97,15 +102,21 @@ impl Serving {
             rpc: TcpIncoming::from(tokio::net::TcpListener::from_std(rpc)?).with_nodelay(Some(true)),
             metrics: metrics.map(tokio::net::TcpListener::from_std).transpose()?,
             heartbeat,
-            service: ChunkserverService { node: config.node, address: data_address, host: host.clone() },
+            service: ChunkserverService {
+                node: config.node,
+                address: data_address,
+                host: host.clone(),
+                smart: smart.clone(),
+            },
             host,
+            smart,
         })
     }
 
     async fn until(self, ended: oneshot::Receiver<()>) {
-        let Serving { mut terminate, mut interrupt, rpc, metrics, heartbeat, service, host } = self;
+        let Serving { mut terminate, mut interrupt, rpc, metrics, heartbeat, service, host, smart } = self;
         if let Some(listener) = metrics {
-            tokio::spawn(metrics::serve(listener, host.clone()));
+            tokio::spawn(metrics::serve(listener, host.clone(), smart));
         }
         if let Some((beat, endpoint)) = heartbeat {
             tokio::spawn(beat.run(endpoint));

@@ -6,6 +6,7 @@
 
 use crate::rpc::disk_to_proto;
 use crate::serve::{DiskSnapshot, HostEvent, HostHandle, HostSnapshot};
+use crate::smart::Reports;
 use ashlar_rpc::control::heartbeat_request::Daemon;
 use ashlar_rpc::control::registry_client::RegistryClient;
 use ashlar_rpc::control::{ChunkserverBeat, Event, HeartbeatRequest, HeartbeatResponse};
@@ -30,6 +31,7 @@ pub(crate) struct Heartbeat {
     pub(crate) data_address: SocketAddr,
     pub(crate) rpc_address: SocketAddr,
     pub(crate) host: HostHandle,
+    pub(crate) smart: Reports,
 }
 
 /// Why beats do not get through, logged once until one does.
@@ -99,7 +101,7 @@ impl Heartbeat {
         ChunkserverBeat {
             data_address: self.data_address.to_string(),
             rpc_address: self.rpc_address.to_string(),
-            disks: known.map(|disk| disk_to_proto(disk, &self.node, self.data_address)).collect(),
+            disks: known.map(|disk| disk_to_proto(disk, &self.node, self.data_address, &self.smart.borrow())).collect(),
         }
     }
 

@@ -14,5 +14,6 @@ mod metrics;
 pub mod process;
 mod rpc;
 pub mod serve;
+mod smart;
 
 pub use error::Error;

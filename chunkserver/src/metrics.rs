@@ -4,13 +4,16 @@
 mod server;
 
 use crate::serve::{DiskSnapshot, HostSnapshot, LinkCounts};
+use crate::smart::{Health, Report};
 use ashlar_engine::EngineStatus;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 pub(crate) use server::serve;
 
@@ -115,7 +118,7 @@ const GAUGES: &[DiskMetric] = &[
 ];
 
 /// The snapshot in Prometheus's text format (OpenMetrics).
-fn encode(snapshot: &HostSnapshot) -> Result<String, fmt::Error> {
+fn encode(snapshot: &HostSnapshot, smart: &BTreeMap<PathBuf, Report>) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("ashlar_chunkserver");
     for metric in COUNTERS {
         let family = Family::<OfDisk, Counter>::default();
@@ -131,6 +134,7 @@ fn encode(snapshot: &HostSnapshot) -> Result<String, fmt::Error> {
         }
         register(&mut registry, metric.name, metric.help, metric.unit.clone(), family);
     }
+    register_smart(&mut registry, snapshot, smart);
     register_links(&mut registry, &snapshot.links);
     let failed = Gauge::<i64>::default();
     failed.set(snapshot.disks.iter().filter(|disk| disk.failure.is_some()).count() as i64);
@@ -138,6 +142,38 @@ fn encode(snapshot: &HostSnapshot) -> Result<String, fmt::Error> {
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
+}
+
+type OfHealth = fn(&Health) -> Option<i64>;
+
+const HEALTH: &[(&str, &str, OfHealth)] = &[
+    ("smart_failing", "1: the device says that it is about to fail", |health| Some(i64::from(health.is_failing))),
+    ("smart_temperature_celsius", "Temperature of the device", |health| health.temperature_celsius.map(i64::from)),
+    ("smart_wear_percent", "Used of the endurance that the device was made for", |health| {
+        health.wear_percent.map(i64::from)
+    }),
+    ("smart_media_errors", "Data that the device could not give back", |health| count(health.media_errors)),
+    ("smart_reallocated_sectors", "Sectors that the device has replaced", |health| count(health.reallocated_sectors)),
+    ("smart_pending_sectors", "Sectors that the device could not read", |health| count(health.pending_sectors)),
+    ("smart_power_on_hours", "Hours that the device was on", |health| count(health.power_on_hours)),
+];
+
+fn count(number: Option<u64>) -> Option<i64> {
+    number.map(|number| i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+/// What a device does not tell has no series.
+fn register_smart(registry: &mut Registry, snapshot: &HostSnapshot, smart: &BTreeMap<PathBuf, Report>) {
+    for (name, help, value) in HEALTH {
+        let family = Family::<OfDisk, Gauge>::default();
+        for disk in &snapshot.disks {
+            let health = smart.get(&disk.path).and_then(|report| report.health.as_ref().ok());
+            if let Some(value) = health.and_then(value) {
+                family.get_or_create(&labels(disk)).set(value);
+            }
+        }
+        register(registry, name, help, None, family);
+    }
 }
 
 fn register_links(registry: &mut Registry, links: &LinkCounts) {

@@ -1,6 +1,7 @@
 //! The control API of a chunkserver: what the control plane and people ask it. Never on the path of an I/O.
 
 use crate::serve::{CloneError, CloneOrder, DiskSnapshot, HostGone, HostHandle, ReplicaError};
+use crate::smart::{Report, Reports};
 use ashlar_engine::{CloneRefusal, Deleted, EngineStatus, ReplicaStatus, Space};
 use ashlar_rpc::control::chunkserver_server::Chunkserver;
 use ashlar_rpc::control::{
@@ -8,9 +9,10 @@ use ashlar_rpc::control::{
     DeleteReplicaResponse, DiskState, KeepPointsRequest, KeepPointsResponse, ReplicaSpace, ReplicaSpaceRequest,
 };
 use ashlar_types::{Base, ByteCount, ChunkIndex, DiskId, Epoch, Geometry, Kept, Lsn, NodeName, SLOT_BYTES, VolumeId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -19,6 +21,7 @@ pub(crate) struct ChunkserverService {
     pub(crate) node: NodeName,
     pub(crate) address: SocketAddr,
     pub(crate) host: HostHandle,
+    pub(crate) smart: Reports,
 }
 
 #[tonic::async_trait]
@@ -90,7 +93,8 @@ impl Chunkserver for ChunkserverService {
         let asked: BTreeSet<VolumeId> =
             volumes.iter().map(|volume| parse("volumes", volume)).collect::<Result<_, _>>()?;
         let snapshot = self.host.snapshot().await.map_err(|HostGone| Status::unavailable(HostGone.to_string()))?;
-        let disks = snapshot.disks.iter().map(|disk| disk_to_proto(disk, &self.node, self.address)).collect();
+        let smart = self.smart.borrow().clone();
+        let disks = snapshot.disks.iter().map(|disk| disk_to_proto(disk, &self.node, self.address, &smart)).collect();
         let replicas = snapshot.disks.iter().flat_map(replicas_to_proto);
         let replicas = replicas.filter(|(volume, _)| asked.is_empty() || asked.contains(volume));
         let replicas = replicas.map(|(_, replica)| replica).collect();
@@ -99,7 +103,12 @@ impl Chunkserver for ChunkserverService {
 }
 
 /// A disk as the control plane knows it. The id is empty when the superblock could not be read.
-pub(crate) fn disk_to_proto(disk: &DiskSnapshot, node: &NodeName, address: SocketAddr) -> control::Disk {
+pub(crate) fn disk_to_proto(
+    disk: &DiskSnapshot,
+    node: &NodeName,
+    address: SocketAddr,
+    smart: &BTreeMap<PathBuf, Report>,
+) -> control::Disk {
     let state = if disk.failure.is_some() { DiskState::Failed } else { DiskState::Online };
     control::Disk {
         id: disk.id.map(|id| id.to_string()).unwrap_or_default(),
@@ -114,6 +123,25 @@ pub(crate) fn disk_to_proto(disk: &DiskSnapshot, node: &NodeName, address: Socke
         path: disk.path.display().to_string(),
         draining: false,
         scrub: disk.status.as_ref().map(scrub_to_proto),
+        smart: smart.get(&disk.path).map(smart_to_proto),
+    }
+}
+
+fn smart_to_proto(report: &Report) -> control::DiskSmart {
+    let device = report.device.clone().unwrap_or_default();
+    match &report.health {
+        Err(reason) => control::DiskSmart { device, none: reason.clone(), ..control::DiskSmart::default() },
+        Ok(health) => control::DiskSmart {
+            device,
+            none: String::new(),
+            failing: health.is_failing,
+            temperature_celsius: health.temperature_celsius,
+            wear_percent: health.wear_percent,
+            media_errors: health.media_errors,
+            reallocated_sectors: health.reallocated_sectors,
+            pending_sectors: health.pending_sectors,
+            power_on_hours: health.power_on_hours,
+        },
     }
 }
 

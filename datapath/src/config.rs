@@ -3,7 +3,7 @@
 //! A flag wins over the environment, the environment over the file. Until ports are authenticated, addresses are
 //! loopback, or the operator says by a flag with an ugly name that anything goes.
 
-use ashlar_types::{NodeName, ZoneName};
+use ashlar_types::{Duration, NodeName, Period, ZoneName};
 use clap::Args;
 use serde::Deserialize;
 use std::fs;
@@ -33,6 +33,10 @@ pub struct RunFlags {
     /// Where /metrics is served.
     #[arg(long, env = "ASHLAR_METRICS_LISTEN")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Compare the replicas of each attached volume with each other once in this time: a number with s, m, h or d; 0:
+    /// never. [default: 14d]
+    #[arg(long, value_name = "TIME", env = "ASHLAR_DATAPATH_SCRUB_PERIOD")]
+    pub scrub_period: Option<String>,
     /// Directory for NBD sockets and mount points; made with mode 0700.
     #[arg(long, env = "ASHLAR_RUN_DIR")]
     pub run_dir: Option<PathBuf>,
@@ -53,6 +57,7 @@ pub struct Config {
     pub control_url: String,
     pub rpc_listen: SocketAddr,
     pub metrics_listen: SocketAddr,
+    pub scrub_period: Option<Duration>,
     pub run_dir: PathBuf,
     pub state_file: PathBuf,
     pub any_address: bool,
@@ -93,12 +98,17 @@ impl Config {
             let address = address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
             check_loopback(flag, address, any_address).map(|()| address)
         };
+        let scrub = match flags.scrub_period.or(file.scrub_period) {
+            Some(text) => text.parse().map_err(|error: String| invalid("scrub-period", &text, error))?,
+            None => Period::SCRUB,
+        };
         Ok(Config {
             node: node.parse().map_err(|error: ashlar_types::IdError| invalid("node", &node, error))?,
             zone: zone.map(|zone| zone.parse().map_err(|error| invalid("zone", &zone, error))).transpose()?,
             control_url,
             rpc_listen: listen("rpc-listen", flags.rpc_listen.or(file.rpc_listen))?,
             metrics_listen: listen("metrics-listen", flags.metrics_listen.or(file.metrics_listen))?,
+            scrub_period: scrub.0,
             run_dir: required("run-dir", flags.run_dir, file.run_dir)?,
             state_file: required("state-file", flags.state_file, file.state_file)?,
             any_address,

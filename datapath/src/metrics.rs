@@ -5,6 +5,7 @@
 mod limits;
 
 use ashlar_types::{Duration, VolumeId};
+use ashlar_volume::ComparisonStatus;
 use limits::LimitFamilies;
 pub(crate) use limits::LimitMetrics;
 use prometheus_client::encoding::text::encode;
@@ -98,6 +99,8 @@ pub(crate) struct Metrics {
     ejections: Family<VolumeLabel, Counter>,
     repaired: Family<VolumeLabel, Counter>,
     resynced: Family<VolumeLabel, Counter>,
+    differing: Family<VolumeLabel, Gauge>,
+    compared: Family<VolumeLabel, Gauge>,
     gap: Family<VolumeLabel, Seconds>,
     commit: Family<VolumeLabel, Gauge>,
     limits: LimitFamilies,
@@ -123,6 +126,8 @@ pub(crate) struct VolumeMetrics {
     pub(crate) ejections: Counter,
     pub(crate) repaired: Counter,
     pub(crate) resynced: Counter,
+    differing: Gauge,
+    compared: Gauge,
     pub(crate) gap_seconds: Seconds,
     pub(crate) commit: Gauge,
     pub(crate) limits: LimitMetrics,
@@ -142,6 +147,8 @@ impl Metrics {
             ejections: Family::default(),
             repaired: Family::default(),
             resynced: Family::default(),
+            differing: Family::default(),
+            compared: Family::default(),
             gap: Family::default(),
             commit: Family::default(),
             limits: LimitFamilies::new(),
@@ -162,6 +169,10 @@ impl Metrics {
         all.register("ejections", "Members ejected", self.ejections.clone());
         all.register("repaired_blocks", "Blocks repaired from another replica", self.repaired.clone());
         all.register("resynced_blocks", "Blocks copied to members that returned", self.resynced.clone());
+        let differing = "Slots in which in-sync replicas hold different content";
+        all.register("differing_slots", differing, self.differing.clone());
+        let compared = "Rounds in which all replicas were compared, since the volume was attached";
+        all.register("comparison_rounds", compared, self.compared.clone());
         let gap = "Longest time in which no write was completed though one was waiting";
         all.register_with_unit("longest_gap", gap, Unit::Seconds, self.gap.clone());
         all.register("commit_lsn", "Commit point: epoch in the upper 24 bits, a counter below", self.commit.clone());
@@ -189,6 +200,8 @@ impl Metrics {
             ejections: self.ejections.get_or_create_owned(&label),
             repaired: self.repaired.get_or_create_owned(&label),
             resynced: self.resynced.get_or_create_owned(&label),
+            differing: self.differing.get_or_create_owned(&label),
+            compared: self.compared.get_or_create_owned(&label),
             gap_seconds: self.gap.get_or_create_owned(&label),
             commit: self.commit.get_or_create_owned(&label),
             limits: self.limits.for_volume(&label.volume),
@@ -256,6 +269,11 @@ impl VolumeMetrics {
         }
     }
 
+    pub(crate) fn set_comparison(&self, comparison: ComparisonStatus) {
+        self.differing.set(comparison.differing_slots as i64);
+        self.compared.set(comparison.rounds as i64);
+    }
+
     pub(crate) fn set_members(&self, state: State, count: usize) {
         let label = StateLabel { volume: self.volume.clone(), state };
         self.all.members.get_or_create(&label).set(count as i64);
@@ -279,6 +297,8 @@ impl Drop for VolumeMetrics {
         self.all.ejections.remove(&label);
         self.all.repaired.remove(&label);
         self.all.resynced.remove(&label);
+        self.all.differing.remove(&label);
+        self.all.compared.remove(&label);
         self.all.gap.remove(&label);
         self.all.commit.remove(&label);
     }

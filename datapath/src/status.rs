@@ -68,6 +68,7 @@ fn as_json(volume: &AttachedVolume) -> serde_json::Value {
         "written_bytes": volume.written_bytes,
         "longest_gap_ms": volume.longest_gap_ms,
         "repaired_blocks": volume.repaired_blocks,
+        "differing_slots": volume.comparison.unwrap_or_default().differing_slots,
         "commit_lsn": volume.commit_lsn,
         "settings_version": volume.settings_version,
     })

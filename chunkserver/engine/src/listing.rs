@@ -93,6 +93,15 @@ impl Engine {
         }
     }
 
+    pub(crate) fn digest(&mut self, to: ReplyTo, chunk: ChunkIndex, below: Lsn, out: &mut Vec<Action>) {
+        let Some(replica) = self.listed(to, out) else { return };
+        if !replica.chunks.get(&chunk).map_or(!replica.incomplete, |entry| entry.complete) {
+            return self.refuse(to, Status::Stale, "the chunk awaits copies", out);
+        }
+        let (entries, unknown) = self.store.digests_of(to.volume, chunk, below);
+        self.reply(to, Reply::Digests { entries, unknown }, out);
+    }
+
     /// Every version of a slot is on one page, unless they alone are more than a page.
     pub(crate) fn list_bad(&mut self, to: ReplyTo, from: ChunkIndex, slot: SlotIndex, out: &mut Vec<Action>) {
         if self.listed(to, out).is_none() {

@@ -62,6 +62,7 @@ impl Engine {
             Request::Usage => self.usage(to, out),
             Request::ListBlocks { chunk, floors } => self.list_blocks(to, chunk, floors, out),
             Request::ListBad { from, slot } => self.list_bad(to, from, slot, out),
+            Request::Digest { chunk, below } => self.digest(to, chunk, below, out),
             Request::Read { range, below } => self.read(to, range, below, out),
             Request::ReadSlot { chunk, slot, floors } => self.read_slot(to, chunk, slot, floors, out),
             Request::Open(_) | Request::Observe(_) => self.refuse(to, Status::BadRequest, "the link is open", out),
@@ -240,7 +241,7 @@ impl Engine {
                 .or_else(|| (content.stamp.epoch() > epoch).then_some(bad("the stamp is in the future")))
                 .or_else(|| blocks_fault(&content.blocks, content.valid.count_ones())),
             Request::ReadSlot { chunk, slot, .. } => chunk_fault(*chunk).or_else(|| slot_fault(*slot)),
-            Request::ListBlocks { chunk, .. } => chunk_fault(*chunk),
+            Request::ListBlocks { chunk, .. } | Request::Digest { chunk, .. } => chunk_fault(*chunk),
             Request::Grow { size } => grow_fault(*size),
             Request::MarkStale { chunk, floors, into, .. } => {
                 chunk_fault(*chunk).or_else(|| into_fault(*floors, *into, epoch))
@@ -338,7 +339,7 @@ impl Engine {
 fn is_observation(request: &Request) -> bool {
     use Request::*;
     matches!(request, Read { .. } | Report { .. } | ListChanged { .. } | ListStale { .. } | ReadSlot { .. } | Ping)
-        || matches!(request, Observe(_) | Usage | ListBlocks { .. } | ListBad { .. })
+        || matches!(request, Observe(_) | Usage | ListBlocks { .. } | ListBad { .. } | Digest { .. })
 }
 
 fn lsn_fault(lsn: Lsn, floor: Lsn, epoch: Epoch) -> Option<Fault> {

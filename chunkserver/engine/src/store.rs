@@ -7,6 +7,7 @@
 mod apply;
 mod bad;
 mod clone;
+mod digest;
 mod flatten;
 mod layers;
 mod merge;

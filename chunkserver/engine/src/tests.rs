@@ -3,6 +3,7 @@
 mod clone_model;
 mod clones;
 mod crash;
+mod digests;
 mod keep;
 mod model;
 mod serve;

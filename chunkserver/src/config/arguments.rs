@@ -1,11 +1,11 @@
 //! The command line and the configuration file, and how they become a configuration.
 
 use super::{
-    Command, DISKS_MAX, DiskPaths, FormatConfig, InspectConfig, Period, RunConfig, SCRUB_PERIOD, Size, absolute,
-    any_loopback_port, check_address,
+    Command, DISKS_MAX, DiskPaths, FormatConfig, InspectConfig, RunConfig, Size, absolute, any_loopback_port,
+    check_address,
 };
 use crate::Error;
-use ashlar_types::{NodeName, VolumeId, ZoneName};
+use ashlar_types::{NodeName, Period, VolumeId, ZoneName};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ pub enum LogFormat {
 #[derive(Subcommand, Debug)]
 enum Subcommands {
     /// Serve the disks until SIGTERM.
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Make an Ashlar disk of an empty file or device. Never overwrites anything.
     Format(FormatArguments),
     /// Show what is on a disk that no process uses; changes nothing.
@@ -73,6 +73,9 @@ struct RunArguments {
     /// Compare every block with its checksum once in this time: a number with s, m, h or d; 0: never. [default: 14d]
     #[arg(long, value_name = "TIME", env = "ASHLAR_CHUNKSERVER_SCRUB_PERIOD")]
     scrub_period: Option<String>,
+    /// The program of smartmontools that tells what a disk's device says of its own health. [default: smartctl]
+    #[arg(long, value_name = "PROGRAM", env = "ASHLAR_CHUNKSERVER_SMARTCTL")]
+    smartctl: Option<PathBuf>,
     /// Ports are not authenticated: this lets whoever reaches them read and destroy everything.
     #[arg(long)]
     insecure_allow_any_address: bool,
@@ -95,6 +98,7 @@ struct RunFile {
     metrics_listen: Option<SocketAddr>,
     control: Option<String>,
     scrub_period: Option<String>,
+    smartctl: Option<PathBuf>,
     insecure_allow_any_address: bool,
     ready_file: Option<PathBuf>,
 }
@@ -168,7 +172,8 @@ impl RunArguments {
             rpc_listen: address("the port of the control API", self.rpc_listen, file.rpc_listen)?,
             metrics_listen: metrics.map(|port| check_address("the port of metrics", port, allow_any)).transpose()?,
             control: self.control.or(file.control).map(checked_control).transpose()?,
-            scrub_period: scrub.map_or(Some(SCRUB_PERIOD), |Period(period)| period),
+            scrub_period: scrub.unwrap_or(Period::SCRUB).0,
+            smartctl: self.smartctl.or(file.smartctl).unwrap_or_else(|| PathBuf::from("smartctl")),
             ready_file: self.ready_file.or(file.ready_file).as_deref().map(absolute).transpose()?,
         })
     }

@@ -2,6 +2,7 @@
 
 use super::encode;
 use crate::serve::HostHandle;
+use crate::smart::Reports;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::CONTENT_TYPE;
@@ -22,7 +23,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Answers until its task is dropped.
-pub(crate) async fn serve(listener: TcpListener, host: HostHandle) {
+pub(crate) async fn serve(listener: TcpListener, host: HostHandle, smart: Reports) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -34,9 +35,9 @@ pub(crate) async fn serve(listener: TcpListener, host: HostHandle) {
                 continue;
             }
         };
-        let host = host.clone();
+        let (host, smart) = (host.clone(), smart.clone());
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(request, host.clone()));
+            let service = service_fn(|request| answer(request, host.clone(), smart.clone()));
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(false);
             if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
@@ -47,7 +48,11 @@ pub(crate) async fn serve(listener: TcpListener, host: HostHandle) {
     }
 }
 
-async fn answer(request: Request<Incoming>, host: HostHandle) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    host: HostHandle,
+    smart: Reports,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.uri().path() != "/metrics" {
         return Ok(plain(StatusCode::NOT_FOUND, "metrics are at /metrics\n"));
     }
@@ -57,7 +62,8 @@ async fn answer(request: Request<Incoming>, host: HostHandle) -> Result<Response
     let Ok(snapshot) = host.snapshot().await else {
         return Ok(plain(StatusCode::SERVICE_UNAVAILABLE, "the chunkserver is ending\n"));
     };
-    match encode(&snapshot) {
+    let encoded = encode(&snapshot, &smart.borrow());
+    match encoded {
         Ok(text) => {
             let response = Response::builder().header(CONTENT_TYPE, OPENMETRICS).body(Full::from(text));
             Ok(response.expect("the header is well-formed"))

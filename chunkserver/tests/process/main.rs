@@ -7,3 +7,4 @@ mod disks;
 mod offline;
 mod ports;
 mod sessions;
+mod smart;

@@ -41,6 +41,16 @@ fn flags_win_over_the_file() {
 }
 
 #[test]
+fn replicas_are_compared_within_a_fortnight_unless_told_otherwise() {
+    let period = |text: Option<&str>| {
+        let given = RunFlags { scrub_period: text.map(str::to_owned), ..flags() };
+        Config::checked(given, RunFlags::default()).unwrap().scrub_period
+    };
+    assert_eq!(period(None), Some(Duration::from_secs(14 * 86_400)));
+    assert_eq!([period(Some("36h")), period(Some("0"))], [Some(Duration::from_secs(36 * 3600)), None]);
+}
+
+#[test]
 fn bad_values_are_refused() {
     for bad in [
         RunFlags { node: Some("../x".to_owned()), ..flags() },
@@ -48,6 +58,7 @@ fn bad_values_are_refused() {
         RunFlags { control: Some("127.0.0.1:7000".to_owned()), ..flags() },
         RunFlags { control: Some("https://127.0.0.1:1".to_owned()), ..flags() },
         RunFlags { state_file: None, ..flags() },
+        RunFlags { scrub_period: Some("1.5h".to_owned()), ..flags() },
     ] {
         assert!(Config::checked(bad.clone(), RunFlags::default()).is_err(), "{bad:?}");
     }

@@ -1,7 +1,7 @@
 //! What a volume says of itself, as an event of the control plane's log.
 
 use ashlar_rpc::control;
-use ashlar_types::{DiskId, NodeName, VolumeId};
+use ashlar_types::{Crc32, DiskId, Lsn, NodeName, VolumeId};
 use ashlar_volume::Notice;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -61,6 +61,17 @@ fn describe(notice: &Notice) -> Description {
             format!("{blocks} blocks were repaired from another replica"),
             vec![("blocks", blocks.to_string())],
         ),
+        Notice::Differs { chunk, slot, below, said } => {
+            let digest = |digest: &Option<Crc32>| digest.map_or("zeros".to_owned(), |digest| format!("{digest:?}"));
+            let said: Vec<String> = said.iter().map(|(disk, said)| format!("{disk} {}", digest(said))).collect();
+            let view = if *below == Lsn::MAX { String::new() } else { format!(", in the snapshot at {below}") };
+            (
+                "scrub-differs",
+                None,
+                format!("replicas differ in chunk {chunk}, slot {slot}{view}: {}", said.join(", ")),
+                vec![("chunk", chunk.0.to_string()), ("slot", slot.0.to_string())],
+            )
+        }
         Notice::Fenced { epoch } => (
             "fenced",
             None,

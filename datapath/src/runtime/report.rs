@@ -18,6 +18,8 @@ impl Hosted {
         let longest_gap = self.figures.gap.longest(now());
         self.metrics.gap_seconds.set(longest_gap.as_secs_f64());
         self.metrics.commit.set(status.commit.raw() as i64);
+        let comparison = status.comparison;
+        self.metrics.set_comparison(comparison);
         let count = |wanted: fn(&MemberState) -> bool| status.members.iter().filter(|m| wanted(&m.state)).count();
         self.metrics.set_members(State::InSync, count(|state| matches!(state, MemberState::InSync)));
         self.metrics.set_members(State::Syncing, count(|state| matches!(state, MemberState::Syncing { .. })));
@@ -42,6 +44,12 @@ impl Hosted {
             commit_lsn: status.commit.raw(),
             settings_version: self.settings_version,
             record_version: status.record_version,
+            comparison: Some(control::Comparison {
+                rounds: comparison.rounds,
+                compared_slots: comparison.compared_slots,
+                passed_slots: comparison.passed_slots,
+                differing_slots: comparison.differing_slots,
+            }),
         }
     }
 }
@@ -59,5 +67,6 @@ fn member(status: &MemberStatus) -> control::MemberStatus {
         resync_blocks_copied: status.copied_blocks,
         resync_blocks_total: status.changed_blocks,
         latency_us: status.mean_latency.as_micros() as u64,
+        latency_p99_us: status.p99_latency.unwrap_or_default().as_micros() as u64,
     }
 }

@@ -1,7 +1,7 @@
 //! Everything that a volume asks its shell to do. The shell decides nothing.
 
 use crate::{ProposalId, Tag};
-use ashlar_types::{Change, DiskId, Duration, Epoch, Lsn, SessionId, SnapshotId};
+use ashlar_types::{Change, ChunkIndex, Crc32, DiskId, Duration, Epoch, Lsn, SessionId, SlotIndex, SnapshotId};
 use ashlar_wire::RequestFrame;
 use bytes::Bytes;
 
@@ -92,6 +92,14 @@ pub enum Notice {
     Repaired {
         disk: DiskId,
         blocks: u32,
+    },
+    /// In-sync replicas hold different content of a slot, each with right checksums, as a read below `below` shows it.
+    /// What each of them says; none: zeros.
+    Differs {
+        chunk: ChunkIndex,
+        slot: SlotIndex,
+        below: Lsn,
+        said: Vec<(DiskId, Option<Crc32>)>,
     },
     Fenced {
         epoch: Epoch,

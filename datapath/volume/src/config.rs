@@ -1,7 +1,7 @@
 //! Timers and bounds of one attached volume.
 
-use ashlar_types::{Duration, Member, NodeName, ZoneName};
-use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, DATA_BYTES_MAX, SESSION_DATA_BYTES_MAX, SESSION_REQUESTS_MAX};
+use ashlar_types::{Duration, Member, NodeName, SLOT_BYTES, ZoneName};
+use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, SESSION_DATA_BYTES_MAX, SESSION_REQUESTS_MAX};
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -36,8 +36,12 @@ pub struct Config {
     /// Pause between two rounds of asking replicas what their scrub has found; it doubles while what they name stays.
     pub heal_pause_min: Duration,
     pub heal_pause_max: Duration,
-    /// Most slots being copied at once, for reconcile or return.
+    /// In which replicas are compared once, as long as the volume is attached; none: they are not.
+    pub compare_period: Option<Duration>,
+    /// Most slots being copied at once, for reconcile, or for a return that was given no rate.
     pub copies_inflight_max: usize,
+    /// Most slots being copied at once for a return, however high its rate is.
+    pub paced_copies_max: usize,
     /// Most requests of listing and marking unanswered.
     pub marks_inflight_max: usize,
     /// Writes fail after waiting this long for replicas; none: they wait without limit.
@@ -65,16 +69,19 @@ impl Config {
             read_bytes_inflight_max: 32 << 20,
             heal_pause_min: Duration::from_secs(10),
             heal_pause_max: Duration::from_secs(640),
+            compare_period: None,
             copies_inflight_max: 16,
+            paced_copies_max: 128,
             marks_inflight_max: 64,
             io_timeout: None,
         };
         // What goes over one link at worst, with one large read asked block by block: a chunkserver ends a session
         // that has more.
         let reads = config.reads_inflight_max + BLOCKS_PER_FRAME_MAX as usize;
-        let requests =
-            config.writes_inflight_max + reads + config.copies_inflight_max * 2 + config.marks_inflight_max + 2;
-        let bytes = config.write_bytes_inflight_max + config.read_bytes_inflight_max + 4 * DATA_BYTES_MAX;
+        let copies = config.copies_inflight_max + config.paced_copies_max;
+        let requests = config.writes_inflight_max + reads + copies + config.marks_inflight_max + 3;
+        let copied_bytes = copies * SLOT_BYTES as usize;
+        let bytes = config.write_bytes_inflight_max + config.read_bytes_inflight_max + copied_bytes;
         assert!(requests <= SESSION_REQUESTS_MAX && bytes <= SESSION_DATA_BYTES_MAX);
         config
     }

@@ -71,9 +71,11 @@ pub enum Event {
     LetGo {
         disk: DiskId,
     },
-    /// How fast returning disks may be filled from now on; none: as fast as they take it. To be said again likewise.
+    /// How fast returning disks may be filled from now on; none: as fast as they take it. `source`: the disk that shall
+    /// be read for it where it can; none: whichever is farthest from the guest. To be said again likewise.
     Pace {
         bytes_per_second: Option<u64>,
+        source: Option<DiskId>,
     },
     /// Drain and close cleanly.
     Detach,

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod action;
+mod compare;
 mod config;
 mod copy;
 mod core;
@@ -50,5 +51,5 @@ pub use core::Core;
 pub use event::{Event, GuestOp, ProposalId, Tag};
 pub use leave::LEAVE_REASON;
 pub use reader::Reader;
-pub use status::{MemberStatus, VolumeStatus};
+pub use status::{ComparisonStatus, MemberStatus, VolumeStatus};
 pub use volume::Volume;

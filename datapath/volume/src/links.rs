@@ -73,6 +73,7 @@ impl Volume {
         }
         self.reconcile_lost_link(index);
         self.heal_lost_link(now, index, out);
+        self.compare_lost_link(now, index);
         self.resync_lost_link(now, index, reason, out);
     }
 
@@ -89,6 +90,7 @@ impl Volume {
             | Purpose::Grow
             | Purpose::Keep
             | Purpose::ListBad
+            | Purpose::Digest(_)
             | Purpose::Report { .. }
             | Purpose::Job(_)
             | Purpose::Agree => {}
@@ -154,7 +156,7 @@ impl Volume {
             }
         }
         if matches!(asked.purpose, Purpose::Write(_) | Purpose::Read(..)) {
-            member.latency.record(now.since(asked.sent));
+            member.latency.record(now.since(asked.sent), now);
             if member.latency.samples().is_multiple_of(SLOW_CHECKED_EVERY) {
                 self.judge_slowness(now, index);
             }
@@ -178,6 +180,9 @@ impl Volume {
                 }
             }
             (Purpose::ListBad, Reply::Bad { entries, more }) => self.bad_listed(now, index, &entries, more, out),
+            (Purpose::Digest(question), reply @ (Reply::Digests { .. } | Reply::Refused(_))) => {
+                self.digests_answered(now, question, index, reply, out);
+            }
             (Purpose::Repair(turn), reply) => self.repair_ended(index, turn, reply == Reply::Done, out),
             (Purpose::CopyRead(copy), reply) => self.copy_read(now, copy, index, reply, out),
             (Purpose::CopyFill(copy), reply) => self.copy_filled(now, copy, reply, out),

@@ -44,6 +44,8 @@ pub(crate) enum Purpose {
     Read(TurnId, u32),
     Repair(TurnId),
     ListBad,
+    /// Comparison, by number of the question.
+    Digest(u64),
     /// Reconcile: reports of all chunks, from this one on.
     Report {
         from: ChunkIndex,

@@ -26,7 +26,10 @@ use crate::guest::{Guest, range_fault};
 use crate::layout::held_by_chunks;
 use crate::links::{connect_due, disconnect_all};
 use crate::member::Member;
-use crate::{Action, Ending, Event, GuestError, GuestOp, MemberStatus, Notice, SnapshotError, Tag, VolumeStatus};
+use crate::{
+    Action, ComparisonStatus, Ending, Event, GuestError, GuestOp, MemberStatus, Notice, SnapshotError, Tag,
+    VolumeStatus,
+};
 use ashlar_types::{ByteCount, Duration, Epoch, Geometry, Instant, Lsn, MEMBERS_MAX, VolumeId, VolumeRecord};
 use bytes::Bytes;
 use pieces::Pieces;
@@ -147,6 +150,7 @@ impl Reader {
             copied_blocks: 0,
             changed_blocks: 0,
             mean_latency: member.latency.mean(),
+            p99_latency: member.latency.fresh_p99(),
         };
         VolumeStatus {
             epoch: self.record.epoch,
@@ -166,6 +170,7 @@ impl Reader {
             writes: 0,
             written_bytes: 0,
             repaired_blocks: 0,
+            comparison: ComparisonStatus::default(),
             reconciled_blocks: 0,
             resynced_blocks: 0,
             inflight: self.guest.count(),

@@ -36,12 +36,24 @@ pub struct VolumeStatus {
     pub writes: u64,
     pub written_bytes: u64,
     pub repaired_blocks: u64,
+    pub comparison: ComparisonStatus,
     pub reconciled_blocks: u64,
     pub resynced_blocks: u64,
     /// Guest requests not completed.
     pub inflight: usize,
     /// Longest time in which a write waited and none was acknowledged.
     pub longest_gap: Duration,
+}
+
+/// What the comparison of replicas has come to since the volume was attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ComparisonStatus {
+    pub rounds: u64,
+    /// Looks at a slot with a verdict, and those that ended without: it was written all the time, or is not there.
+    pub compared_slots: u64,
+    pub passed_slots: u64,
+    /// Slots in which replicas differ.
+    pub differing_slots: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +65,8 @@ pub struct MemberStatus {
     pub copied_blocks: u64,
     pub changed_blocks: u64,
     pub mean_latency: Duration,
+    /// Of the last seconds, if there was enough in them.
+    pub p99_latency: Option<Duration>,
 }
 
 impl Volume {
@@ -71,6 +85,7 @@ impl Volume {
             writes: self.counters.writes,
             written_bytes: self.counters.written_bytes,
             repaired_blocks: self.counters.repaired_blocks,
+            comparison: self.comparison.status(),
             reconciled_blocks: self.counters.reconciled_blocks,
             resynced_blocks: self.counters.resynced_blocks,
             inflight: self.guest.count(),
@@ -99,6 +114,7 @@ impl Volume {
             copied_blocks: resync.map_or(0, |resync| resync.copied_blocks),
             changed_blocks: resync.map_or(0, |resync| resync.changed_blocks),
             mean_latency: member.latency.mean(),
+            p99_latency: member.latency.fresh_p99(),
         }
     }
 }

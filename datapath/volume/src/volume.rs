@@ -9,6 +9,7 @@
 //! After a clean close the replicas are compared as well: one may have lost something since. Guest requests wait
 //! until Serving.
 
+use crate::compare::Comparison;
 use crate::config::Config;
 use crate::copy::Copies;
 use crate::guest::Guest;
@@ -53,6 +54,7 @@ pub struct Volume {
     pub(crate) reads: Reads,
     pub(crate) heat: Heat,
     pub(crate) healing: Healing,
+    pub(crate) comparison: Comparison,
     pub(crate) copies: Copies,
     pub(crate) proposals: Proposals,
     pub(crate) resync: Option<Resync>,
@@ -93,6 +95,7 @@ impl Volume {
             reads: Reads::default(),
             heat: Heat::default(),
             healing: Healing::default(),
+            comparison: Comparison::new(&record, geometry.chunk_count()),
             copies: Copies::default(),
             proposals: Proposals::default(),
             resync: None,
@@ -145,7 +148,7 @@ impl Volume {
             Event::Snapshot { id, held } => self.snapshot_asked(now, id, held, out),
             Event::Hold { id, at_most } => self.hold_asked(now, id, at_most, out),
             Event::LetGo { disk } => self.let_go_asked(now, disk, out),
-            Event::Pace { bytes_per_second } => self.pace.set(now, bytes_per_second),
+            Event::Pace { bytes_per_second, source } => self.pace.set(now, bytes_per_second, source),
             Event::Detach => {
                 self.draining = true;
                 self.end_hold(now, out);
@@ -171,6 +174,7 @@ impl Volume {
         if matches!(self.phase, Phase::Serving) {
             self.resync_step(now, out);
             self.heal_step(now, out);
+            self.compare_step(now, out);
             self.snapshot_step();
             self.keep_step(now, out);
         }
@@ -195,6 +199,7 @@ impl Volume {
             .min(self.reads.hedge_deadline(self.hedge_after()))
             .min(self.writes.timeout_deadline(self.config.io_timeout))
             .min(self.heal_deadline())
+            .min(self.compare_deadline())
             .min(self.hold_deadline())
             .min(self.pace_deadline())
     }

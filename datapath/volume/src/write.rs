@@ -61,6 +61,11 @@ impl Writes {
         self.queued.is_empty() && self.inflight.is_empty()
     }
 
+    /// Blocks of each write that is not acknowledged, and its floor.
+    pub(crate) fn under_way(&self) -> impl Iterator<Item = (ChunkRange, Lsn)> {
+        self.inflight.values().map(|write| (write.range, write.floor))
+    }
+
     pub(crate) fn timeout_deadline(&self, timeout: Option<Duration>) -> Instant {
         match (timeout, self.inflight.values().find(|write| write.op.is_some())) {
             (Some(timeout), Some(first)) => first.issued + timeout,
@@ -126,6 +131,7 @@ impl Volume {
         self.writes.inflight_bytes += write.bytes();
         self.writes.waiting_since.get_or_insert(now);
         let request = write.request(self.lsn);
+        self.comparison.note_write(range, floor);
         let lsn = self.lsn;
         self.writes.inflight.insert(lsn, write);
         for index in self.takers(range.chunk) {

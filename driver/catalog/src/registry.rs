@@ -7,8 +7,8 @@ use ashlar_types::{ByteCount, DiskId, NodeName, ZoneName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Of nodes and disks: 2 has `is_draining`, 3 `judged_blocks`.
-const REGISTRY_FORMAT: u32 = 3;
+/// Of nodes and disks: 2 has `is_draining`, 3 `judged_blocks`, 4 `judged_failing`.
+const REGISTRY_FORMAT: u32 = 4;
 
 /// A node and the addresses of its daemons, as last reported; empty if never.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,9 @@ pub struct Disk {
     /// Blocks that had gone bad when it was last drained for that.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub judged_blocks: u64,
+    /// Its device said that it is about to fail, and it was drained for that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub judged_failing: bool,
 }
 
 /// Bytes promised to volumes on each disk, as read at one moment.

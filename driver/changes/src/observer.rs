@@ -233,6 +233,7 @@ fn name_of(reply: &Reply) -> &'static str {
         Reply::Held(_) => "Held",
         Reply::Blocks(_) => "Blocks",
         Reply::Bad { .. } => "Bad",
+        Reply::Digests { .. } => "Digests",
         Reply::Done => "Done",
         Reply::Refused(_) => "Refused",
     }

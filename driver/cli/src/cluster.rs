@@ -145,7 +145,23 @@ fn show_disk(disk: &view::Disk) {
         None => sheet.line("scrub", "not told yet"),
         Some(scrub) => show_scrub(&mut sheet, scrub),
     }
+    match &disk.smart {
+        None => sheet.line("SMART", "not told yet"),
+        Some(smart) => show_smart(&mut sheet, smart),
+    }
     sheet.print();
+}
+
+fn show_smart(sheet: &mut Sheet, smart: &view::Smart) {
+    let device = smart.device.as_deref().unwrap_or_default();
+    match &smart.none {
+        Some(reason) => sheet.line("SMART", format!("none: {reason}")),
+        None if smart.failing => sheet.line("SMART", format!("{device} says that it is about to fail")),
+        None => sheet.line("SMART", format!("{device} says that it is well")),
+    }
+    if !smart.figures().is_empty() {
+        sheet.line("", smart.figures().join(", "));
+    }
 }
 
 fn show_scrub(sheet: &mut Sheet, scrub: &view::Scrub) {

@@ -6,7 +6,7 @@ mod nodes;
 mod space;
 
 pub use choices::Choices;
-pub use nodes::{Disk, Node, SafeToStop, Scrub, Status};
+pub use nodes::{Disk, Node, SafeToStop, Scrub, Smart, Status};
 pub use space::{SnapshotSpace, Space};
 
 use ashlar_rpc::control::{self, content_source::Of};
@@ -125,9 +125,20 @@ pub struct Attached {
     pub written_bytes: u64,
     pub longest_gap_ms: u64,
     pub repaired_blocks: u64,
+    /// Of the replicas with each other, since it was attached; none: its datapath does not tell.
+    pub comparison: Option<Comparison>,
     pub commit_lsn: u64,
     /// Of the settings that it is served by.
     pub settings_version: u64,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Comparison {
+    pub rounds: u64,
+    /// Looks at a slot with a verdict, and those that ended without one.
+    pub compared_slots: u64,
+    pub passed_slots: u64,
+    pub differing_slots: u64,
 }
 
 impl Volume {
@@ -273,9 +284,17 @@ impl Attached {
             written_bytes: attached.written_bytes,
             longest_gap_ms: attached.longest_gap_ms,
             repaired_blocks: attached.repaired_blocks,
+            comparison: attached.comparison.map(Comparison::of),
             commit_lsn: attached.commit_lsn,
             settings_version: attached.settings_version,
         }
+    }
+}
+
+impl Comparison {
+    fn of(comparison: control::Comparison) -> Comparison {
+        let control::Comparison { rounds, compared_slots, passed_slots, differing_slots } = comparison;
+        Comparison { rounds, compared_slots, passed_slots, differing_slots }
     }
 }
 

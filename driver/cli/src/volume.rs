@@ -170,6 +170,9 @@ fn show(volume: &view::Volume) {
         sheet.line("writes", format!("{} ({})", attached.writes, format_size(ByteCount(attached.written_bytes))));
         sheet.line("longest gap", format!("{} ms", attached.longest_gap_ms));
         sheet.line("repaired blocks", attached.repaired_blocks);
+        if let Some(view::Comparison { rounds, differing_slots, .. }) = attached.comparison {
+            sheet.line("replicas compared", format!("{rounds} times, {differing_slots} slots differ"));
+        }
     }
     if let Some(space) = &volume.space {
         space::lines(space, &mut sheet);

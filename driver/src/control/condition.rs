@@ -61,9 +61,10 @@ fn judge(volume: &Volume, disks: &Disks, attached: Option<&AttachedVolume>) -> C
     let faults = members.iter().filter_map(|member| fault_of(member, disks));
     let faults: Vec<String> = faults.chain(fault_of_spread(volume, &members, disks)).collect();
     let writer = attached.and_then(|attached| fault_of_writer(volume, attached));
+    let content = attached.and_then(fault_of_content);
     let clone = record.origin.map(|origin| text_of_clone(volume.source, origin));
     let is_made = record.origin.is_none_or(|origin| origin.is_made);
-    if faults.is_empty() && writer.is_none() && is_made {
+    if faults.is_empty() && writer.is_none() && content.is_none() && is_made {
         let text = format!("{live} of {replicas} replicas are in-sync and alive");
         return Condition { abnormal: false, message: iter::once(text).chain(clone).collect::<Vec<_>>().join("; ") };
     }
@@ -76,7 +77,8 @@ fn judge(volume: &Volume, disks: &Disks, attached: Option<&AttachedVolume>) -> C
         }
         () => format!("{live} of {replicas} replicas are in-sync and alive, I/O goes on"),
     };
-    let message = iter::once(effect).chain(clone).chain(writer).chain(faults).collect::<Vec<_>>().join("; ");
+    let message =
+        iter::once(effect).chain(clone).chain(writer).chain(content).chain(faults).collect::<Vec<_>>().join("; ");
     Condition { abnormal: true, message }
 }
 
@@ -108,6 +110,17 @@ fn fault_of_writer(volume: &Volume, attached: &AttachedVolume) -> Option<String>
         )),
         _ => None,
     }
+}
+
+/// What the replicas say of each other's content.
+fn fault_of_content(attached: &AttachedVolume) -> Option<String> {
+    let slots = attached.comparison.map_or(0, |comparison| comparison.differing_slots);
+    (slots > 0).then(|| {
+        format!(
+            "replicas hold different content in {slots} slots, each with right checksums, and nobody knows which of \
+             them is right: see scrub-differs in `ashlar events`, and `ashlar volume compare` when it is detached"
+        )
+    })
 }
 
 /// Replicas that share a zone although the volume was to have them apart.

@@ -167,7 +167,8 @@ pub(crate) fn disk_to_proto(view: DiskView, claims: &Claims) -> control::Disk {
         last_heartbeat_ms: view.heard_ms,
         path: view.disk.path,
         draining: view.disk.is_draining,
-        scrub: view.scrub,
+        scrub: view.told.scrub,
+        smart: view.told.smart,
     }
 }
 

@@ -14,7 +14,7 @@ mod report;
 
 use crate::error::{Error, Result};
 use ashlar_catalog::{Catalog, CatalogError, Claims, Disk, DiskFate, Event, Node, StoredVolume, Volume};
-use ashlar_rpc::control::{AttachedVolume, DiskScrub};
+use ashlar_rpc::control::{AttachedVolume, DiskScrub, DiskSmart};
 use ashlar_types::{ByteCount, DiskId, NodeName, VolumeId, VolumeRecord, ZoneName};
 use report::Refused;
 pub(crate) use report::Report;
@@ -60,7 +60,14 @@ struct DiskState {
     disk: Disk,
     /// As last reported, since this process started, by a chunkserver that still has it.
     free: Option<ByteCount>,
-    scrub: Option<DiskScrub>,
+    told: Told,
+}
+
+/// What a disk's chunkserver tells of it, for people.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) scrub: Option<DiskScrub>,
+    pub(crate) smart: Option<DiskSmart>,
 }
 
 /// One daemon of a node.
@@ -114,7 +121,7 @@ pub(crate) struct DiskView {
     pub(crate) data_address: String,
     pub(crate) chunkserver_rpc: String,
     pub(crate) heard_ms: u64,
-    pub(crate) scrub: Option<DiskScrub>,
+    pub(crate) told: Told,
 }
 
 /// Data addresses of the disks of one record.
@@ -143,7 +150,7 @@ impl Registry {
             state.nodes.insert(name, NodeState { node, chunkserver, datapath, attached: BTreeMap::new() });
         }
         for disk in catalog.disks().await? {
-            state.disks.insert(disk.id, DiskState { disk, free: None, scrub: None });
+            state.disks.insert(disk.id, DiskState { disk, free: None, told: Told::default() });
         }
         state.removed = catalog.removed_disks().await?.into_iter().map(|removed| removed.id).collect();
         let (reported, silenced) = (Notify::new(), Notify::new());
@@ -367,7 +374,7 @@ impl State {
             data_address: known.node.chunkserver_data.clone(),
             chunkserver_rpc: known.node.chunkserver_rpc.clone(),
             heard_ms: known.chunkserver.heard_ms(),
-            scrub: entry.scrub,
+            told: entry.told.clone(),
         })
     }
 }

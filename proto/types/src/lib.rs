@@ -22,6 +22,7 @@ mod geometry;
 mod ids;
 mod lsn;
 mod mutant;
+mod period;
 mod record;
 mod slip;
 mod slots;
@@ -41,6 +42,7 @@ pub use ids::{
 };
 pub use lsn::Lsn;
 pub use mutant::Mutant;
+pub use period::Period;
 pub use record::{
     Base, Change, ChangeAnswer, ChunkRun, ClonePoint, MEMBERS_MAX, Member, MemberState, Origin, Snapshot, VolumeRecord,
 };

@@ -171,6 +171,8 @@ mutants! {
     ScrubSkipsOldVersions "scrub-skips-old-versions" "scrub looks at the newest version of each slot only",
     /// Scrub: what is found is healed.
     ScrubNotHealed "scrub-not-healed" "a writer does not ask what scrub has found",
+    /// Comparison: a slot is judged only if nothing was written to it meanwhile.
+    DigestIgnoresInFlight "digest-ignores-in-flight" "replicas are compared in slots that are being written",
 }
 
 #[cfg(feature = "mutants")]

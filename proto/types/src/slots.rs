@@ -37,6 +37,10 @@ impl SlotSet {
         SlotSet(std::array::from_fn(|i| self.0[i] | other.0[i]))
     }
 
+    pub fn without(&self, other: &SlotSet) -> SlotSet {
+        SlotSet(std::array::from_fn(|i| self.0[i] & !other.0[i]))
+    }
+
     /// The slots of the set, ascending.
     pub fn iter(&self) -> impl Iterator<Item = SlotIndex> + '_ {
         (0..SLOTS_PER_CHUNK as u16).map(SlotIndex).filter(|&slot| self.contains(slot))
@@ -73,6 +77,13 @@ impl fmt::Debug for SlotSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_in_one_and_not_in_the_other() {
+        let set = |slots: &[u16]| slots.iter().copied().map(SlotIndex).collect::<SlotSet>();
+        assert_eq!(set(&[1, 64, 1023]).without(&set(&[2, 64])), set(&[1, 1023]));
+        assert_eq!(set(&[1]).union(&set(&[700])).without(&SlotSet::EMPTY), set(&[1, 700]));
+    }
 
     #[test]
     fn a_set_survives_its_bytes() {

@@ -23,6 +23,6 @@ pub use error::WireError;
 pub use header::{FrameHeader, MAGIC, VERSION};
 pub use message::{
     BadBlocks, BlockData, ChangedSlots, ChunkReport, Frame, Held, Open, Opened, Refusal, Reply, ReplyFrame, Request,
-    RequestFrame, SlotBlocks, SlotContent, Status,
+    RequestFrame, SlotBlocks, SlotContent, SlotDigest, Status,
 };
 pub use opcode::Opcode;

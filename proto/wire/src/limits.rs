@@ -17,7 +17,7 @@ pub const HELD_ENTRIES_MAX: usize = 4096;
 /// Most bytes of the text that explains a refusal.
 pub const REASON_BYTES_MAX: usize = 256;
 /// What one session may have unanswered; a peer that sends more is disconnected.
-pub const SESSION_REQUESTS_MAX: usize = 1024;
+pub const SESSION_REQUESTS_MAX: usize = 2048;
 pub const SESSION_DATA_BYTES_MAX: usize = 64 << 20;
 
 const _: () = assert!(BLOCKS_PER_FRAME_MAX >= BLOCKS_PER_SLOT, "a slot travels in one frame");

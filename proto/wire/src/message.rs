@@ -108,6 +108,9 @@ pub enum Request {
     /// Which blocks, from this slot on, the replica was found to have lost or spoiled, and from which reads they are
     /// taken: for their repair. Answered by `Bad`.
     ListBad { from: ChunkIndex, slot: SlotIndex },
+    /// What each slot of a chunk holds below a point, as one checksum: to compare replicas. Answered by `Digests`, or
+    /// refused as `Stale` if the chunk awaits copies.
+    Digest { chunk: ChunkIndex, below: Lsn },
     /// Renews the lease like every answer.
     Ping,
 }
@@ -156,6 +159,11 @@ pub enum Reply {
     Bad {
         entries: Vec<BadBlocks>,
         more: bool,
+    },
+    /// Ascending by slot; slots that read as zeros are left out. `unknown`: those of which the replica lacks a block.
+    Digests {
+        entries: Vec<SlotDigest>,
+        unknown: SlotSet,
     },
     Done,
     Refused(Refusal),
@@ -210,6 +218,14 @@ pub struct BadBlocks {
     pub slot: SlotIndex,
     pub below: Lsn,
     pub blocks: u16,
+}
+
+/// Content of a slot: the checksum of its 16 blocks' checksums, little-endian. One block that differs always shows,
+/// several in all but one of 2^32 cases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotDigest {
+    pub slot: SlotIndex,
+    pub digest: Crc32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

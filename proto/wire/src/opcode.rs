@@ -46,6 +46,7 @@ opcodes! {
     Usage = 21,
     ListBlocks = 22,
     ListBad = 23,
+    Digest = 24,
     Opened = 128,
     Reported = 129,
     Data = 130,
@@ -56,4 +57,5 @@ opcodes! {
     Held = 135,
     Blocks = 136,
     Bad = 137,
+    Digests = 138,
 }

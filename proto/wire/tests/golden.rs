@@ -3,12 +3,13 @@
 //! none yet.
 
 use ashlar_types::{
-    BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, DiskId, Epoch, FloorRange, Kept, Lsn,
+    BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, Crc32, DiskId, Epoch, FloorRange, Kept, Lsn,
     RequestId, SessionId, SlotIndex, SlotSet, VolumeId,
 };
 use ashlar_wire::{
     BadBlocks, BlockData, ChangedSlots, ChunkReport, EncodedFrame, Frame, FrameHeader, Held, Open, Opened, Refusal,
-    Reply, Request, SlotBlocks, SlotContent, Status, decode_reply, decode_request, encode_reply, encode_request,
+    Reply, Request, SlotBlocks, SlotContent, SlotDigest, Status, decode_reply, decode_request, encode_reply,
+    encode_request,
 };
 use bytes::Bytes;
 use std::{env, fs, path::PathBuf};
@@ -63,6 +64,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("usage", Request::Usage),
         ("list_blocks", Request::ListBlocks { chunk, floors }),
         ("list_bad", Request::ListBad { from: chunk, slot }),
+        ("digest", Request::Digest { chunk, below: lsn }),
         ("ping", Request::Ping),
     ]
 }
@@ -99,6 +101,10 @@ fn replies() -> Vec<(&'static str, Reply)> {
         (
             "bad",
             Reply::Bad { entries: vec![BadBlocks { chunk, slot: SlotIndex(7), below: prefix, blocks: 5 }], more: true },
+        ),
+        (
+            "digests",
+            Reply::Digests { entries: vec![SlotDigest { slot: SlotIndex(7), digest: Crc32(9) }], unknown: slots },
         ),
         ("done", Reply::Done),
         ("refused", Reply::Refused(refusal)),

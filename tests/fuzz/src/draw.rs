@@ -8,9 +8,10 @@ use ashlar_types::{
 use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, LIST_ENTRIES_MAX};
 use ashlar_wire::{
     BadBlocks, BlockData, ChangedSlots, ChunkReport, Held, Open, Opened, Refusal, Reply, Request, SlotBlocks,
-    SlotContent, Status,
+    SlotContent, SlotDigest, Status,
 };
 use bytes::Bytes;
+use std::collections::BTreeMap;
 
 /// Chunks of the volumes that are drawn.
 pub(crate) const CHUNKS: u32 = 3;
@@ -207,6 +208,7 @@ impl<'a> Draw<'a> {
             20 => Request::ListBad { from: self.chunk(), slot: self.slot() },
             21 => Request::Usage,
             22 => Request::ListBlocks { chunk: self.chunk(), floors: self.floors() },
+            _ if self.once_in(2) => Request::Digest { chunk: self.chunk(), below: self.view() },
             _ => Request::Ping,
         }
     }
@@ -241,9 +243,16 @@ impl<'a> Draw<'a> {
         (0..self.below(4)).map(|_| bad(self)).collect()
     }
 
+    pub(crate) fn digests(&mut self) -> Reply {
+        let drawn: BTreeMap<SlotIndex, u8> = (0..self.below(4)).map(|_| (self.slot(), self.byte() % 2)).collect();
+        let digest = |(slot, digest): (SlotIndex, u8)| SlotDigest { slot, digest: Crc32(digest.into()) };
+        let unknown = if self.once_in(4) { self.slots() } else { SlotSet::EMPTY };
+        Reply::Digests { entries: drawn.into_iter().map(digest).collect(), unknown }
+    }
+
     /// Any reply, to any request or none.
     pub(crate) fn reply(&mut self) -> Reply {
-        match self.byte() % 10 {
+        match self.byte() % 11 {
             0 => {
                 let (commit, floor) = (self.lsn(), self.lsn());
                 Reply::Opened(Opened { floor, ..self.opened(commit) })
@@ -278,6 +287,7 @@ impl<'a> Draw<'a> {
             8 => Reply::Held(
                 (0..self.byte() % 4).map(|slots| Held { floor: self.floor(), slots: slots.into() }).collect(),
             ),
+            10 => self.digests(),
             7 => Reply::Bad { entries: self.bad_blocks(), more: self.once_in(2) },
             5 => {
                 let status = Status::ALL[self.below(Status::ALL.len())];

@@ -103,6 +103,14 @@ impl World {
         self.inspect(volume, disk).values().any(Option::is_none)
     }
 
+    /// The checksums of each slot that a replica shows and can read, in the present and in each snapshot.
+    pub fn checksums_of(&mut self, volume: Vol, disk: Disk) -> Vec<(ChunkIndex, SlotIndex, Lsn, [Crc32; 16])> {
+        let slots = self.inspect(volume, disk);
+        let views = slots.into_iter().filter(|((floors, _, _), _)| floors.from == Lsn::ZERO);
+        let known = views.filter_map(|((floors, chunk, slot), content)| Some((floors.below, chunk, slot, content?)));
+        known.map(|(below, chunk, slot, content)| (chunk, slot, below, checksums(Some(&content)))).collect()
+    }
+
     /// `None` when it did not answer.
     fn inspect_band(&mut self, volume: Vol, link: Link, floors: FloorRange, slots: &mut Slots) -> Option<()> {
         let until = ChunkIndex(self.chunks(volume));

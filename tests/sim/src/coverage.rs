@@ -58,7 +58,8 @@ const NETWORK: [&str; 13] = [
     "state: link stands still at a cut",
 ];
 
-const DISKS: [&str; 27] = [
+const DISKS: [&str; 28] = [
+    "fault: a row of the index lost without a trace",
     "fault: bit flip at rest",
     "fault: bit flip in the index",
     "fault: bit flip in the newest batch",
@@ -162,7 +163,7 @@ const CLONES: [&str; 8] = [
     "state: too few replicas of a clone",
 ];
 
-const STATES: [&str; 33] = [
+const STATES: [&str; 36] = [
     "state: attach blocked",
     "state: below minReplicas",
     "state: block repaired",
@@ -187,11 +188,14 @@ const STATES: [&str; 33] = [
     "state: proposal unanswered",
     "state: records replayed",
     "state: return abandoned",
+    "state: replicas compared",
+    "state: replicas differ",
     "state: returned in-sync",
     "state: returning",
     "state: round of scrub ended",
     "state: scrub has found bad blocks",
     "state: serving",
+    "state: what was lost without a trace is found",
     "state: writer started",
     "refused: bad block",
     "refused: fenced",

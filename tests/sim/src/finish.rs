@@ -36,7 +36,7 @@ impl World {
         for writer in self.living_writers() {
             self.writers[writer.index()].dies_after = None;
             self.resume_writer(writer);
-            self.tell_writer(writer, Event::Pace { bytes_per_second: None });
+            self.tell_writer(writer, Event::Pace { bytes_per_second: None, source: None });
         }
         for node in (0..self.scenario.nodes).map(Node) {
             self.power_on(node);
@@ -57,6 +57,9 @@ impl World {
             self.violated(format!("not healthy {} s after the last fault: {sickness}", HEALTHY_WITHIN / SECONDS), None);
         }
         self.scrub_everything();
+        if self.compare_everything() {
+            return;
+        }
         self.read_everything();
         self.check_histories();
         self.close_everything();
@@ -67,7 +70,7 @@ impl World {
     }
 
     /// What is not yet as it should be, first thing first.
-    fn sickness(&self) -> Option<String> {
+    pub fn sickness(&self) -> Option<String> {
         for writer in self.living_writers() {
             let state = &self.writers[writer.index()];
             if self.current(state.volume) != Some(writer) {

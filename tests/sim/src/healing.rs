@@ -141,9 +141,9 @@ impl World {
                 self.heals(volume, changed, what);
             }
             Step::Narrow { disk, why, .. } => self.narrow(volume, disk, &why),
-            Step::Copy { rate, .. } => {
+            Step::Copy { rate, source, .. } => {
                 if let Some(writer) = self.current(volume) {
-                    self.tell_writer(writer, Event::Pace { bytes_per_second: Some(rate.0) });
+                    self.tell_writer(writer, Event::Pace { bytes_per_second: Some(rate.0), source });
                 }
             }
             Step::Repair { .. } | Step::StopRepair { .. } => {}

@@ -19,6 +19,7 @@ mod catalog;
 mod changes;
 mod clock;
 mod clones;
+mod compare;
 pub mod coverage;
 mod decay;
 mod describe;

@@ -88,7 +88,7 @@ impl World {
             _ => Some(self.relocation_rng.range(1, 200) * SLOT_BYTES),
         };
         self.trace.count("event: copies get another rate");
-        self.tell_writer(writer, Event::Pace { bytes_per_second });
+        self.tell_writer(writer, Event::Pace { bytes_per_second, source: None });
     }
 
     /// What the control plane does for it until the one that goes is gone.

@@ -191,6 +191,10 @@ pub struct Scenario {
     pub healing: bool,
     /// Disks verify everything that they have in this time.
     pub scrub_period: Option<Nanos>,
+    /// Writers compare replicas in this time.
+    pub compare_period: Option<Nanos>,
+    /// At the end a disk loses something without a trace, for the comparison to find.
+    pub plants: bool,
     /// Nodes are at different distances, farther than a link that was lost takes to be made again.
     pub far: bool,
 }
@@ -259,6 +263,8 @@ impl Scenario {
             relocations: if small || full { None } else { draw_relocations(seed) },
             healing,
             scrub_period: draw_scrub(seed),
+            compare_period: draw_compare(seed),
+            plants: Rng::named(seed, "plants").below(3) == 0,
             far: rng.below(16) == 0,
         }
     }
@@ -314,6 +320,12 @@ fn draw_healing(seed: u64) -> bool {
 fn draw_scrub(seed: u64) -> Option<Nanos> {
     let mut rng = Rng::named(seed, "scrub");
     (rng.below(4) == 0).then(|| rng.range(3, 20) * SECONDS)
+}
+
+/// Likewise.
+fn draw_compare(seed: u64) -> Option<Nanos> {
+    let mut rng = Rng::named(seed, "compare");
+    (rng.below(3) == 0).then(|| rng.range(500, 4000) * MILLIS)
 }
 
 fn draw_directed(rng: &mut Rng) -> Option<Directed> {

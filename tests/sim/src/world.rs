@@ -5,6 +5,7 @@ use crate::catalog::Catalog;
 use crate::changes::Changes;
 use crate::clock::Clock;
 use crate::clones::Clones;
+use crate::compare::Comparisons;
 use crate::directed::Move;
 use crate::durable::Promises;
 use crate::format;
@@ -96,6 +97,7 @@ pub struct World {
     pub clones: Clones,
     pub changes: Changes,
     pub keep: Keep,
+    pub comparisons: Comparisons,
     pub relocations: BTreeMap<Vol, Relocation>,
     pub healing: Option<Healing>,
     pub trace: Trace,
@@ -116,6 +118,7 @@ pub struct World {
     pub changes_rng: Rng,
     pub keep_rng: Rng,
     pub relocation_rng: Rng,
+    pub plant_rng: Rng,
     /// The one disk that loses bits.
     pub rotten: Disk,
     /// Disks that were replaced by empty ones.
@@ -164,6 +167,7 @@ impl World {
             clones: Clones::default(),
             changes: Changes::default(),
             keep: Keep::default(),
+            comparisons: Comparisons::default(),
             relocations: BTreeMap::new(),
             healing: scenario.healing.then(|| Healing::new(seed)),
             trace: Trace::new(with_lines),
@@ -181,6 +185,7 @@ impl World {
             changes_rng: Rng::named(seed, "changes"),
             keep_rng: Rng::named(seed, "keep"),
             relocation_rng: Rng::named(seed, "relocation"),
+            plant_rng: Rng::named(seed, "plant"),
             rotten: Disk(rng.below(u64::from(scenario.nodes)) as u16),
             emptied: std::collections::BTreeSet::new(),
             inspections: BTreeMap::new(),

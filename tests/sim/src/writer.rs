@@ -80,7 +80,8 @@ impl World {
         let dies_after = self.death_of_next_writer();
         // Often enough for a run to see it.
         let (heal_pause_min, heal_pause_max) = (Duration::from_secs(1), Duration::from_secs(8));
-        let config = Config { heal_pause_min, heal_pause_max, ..Config::new(node_name(node), None) };
+        let compare_period = self.scenario.compare_period.map(Duration::from_nanos);
+        let config = Config { heal_pause_min, heal_pause_max, compare_period, ..Config::new(node_name(node), None) };
         let mut core = Volume::new(config, record, now);
         let mut actions = Vec::new();
         core.start(now, &mut actions);
@@ -262,8 +263,12 @@ impl World {
             Notice::ReturnAbandoned { .. } => "state: return abandoned",
             Notice::InSync { .. } => "state: returned in-sync",
             Notice::Repaired { .. } => "state: block repaired",
+            Notice::Differs { .. } => "state: replicas differ",
             Notice::Fenced { .. } => "state: fenced",
         });
+        if let Notice::Differs { chunk, slot, below, said } = notice {
+            self.replicas_differ(writer, (volume, *chunk, *slot, *below), said);
+        }
         if let Notice::Serving { reconciled_blocks } = notice {
             self.trace.add("state: blocks reconciled", *reconciled_blocks);
             self.writers[writer.index()].serving = true;

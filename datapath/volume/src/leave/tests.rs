@@ -77,13 +77,13 @@ fn one_that_was_returning_stops() {
     bench.replicas[1].had(0, 400, 100, 2);
     bench.replicas[2].down = true;
     bench.start();
-    bench.event(Event::Pace { bytes_per_second: Some(0) });
+    bench.event(Event::Pace { bytes_per_second: Some(0), source: None });
     bench.come_back(2);
     bench.advance(Duration::from_secs(1));
     assert!(matches!(bench.state(2), MemberState::Syncing { .. }));
     let_go(&mut bench, 2);
     assert!(bench.notices.iter().any(|notice| matches!(notice, Notice::ReturnAbandoned { .. })));
-    bench.event(Event::Pace { bytes_per_second: None });
+    bench.event(Event::Pace { bytes_per_second: None, source: None });
     bench.advance(Duration::from_secs(5));
     assert!(matches!(bench.state(2), MemberState::Syncing { .. }));
 }

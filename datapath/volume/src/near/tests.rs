@@ -23,7 +23,7 @@ fn moving_in() -> Bench {
         bench.read(block, 1);
     }
     bench.settle();
-    bench.event(Event::Pace { bytes_per_second: Some(2 * SLOT_BYTES) });
+    bench.event(Event::Pace { bytes_per_second: Some(2 * SLOT_BYTES), source: None });
     bench.come_back(0);
     bench
 }
@@ -44,7 +44,7 @@ fn reads_at(bench: &Bench, index: usize) -> usize {
 fn half_there() -> Bench {
     let mut bench = moving_in();
     for _ in 0..13 {
-        bench.event(Event::Pace { bytes_per_second: Some(2 * SLOT_BYTES) });
+        bench.event(Event::Pace { bytes_per_second: Some(2 * SLOT_BYTES), source: None });
         bench.advance(Duration::from_millis(500));
     }
     let filled = fills(&bench);
@@ -105,7 +105,7 @@ fn content_that_is_bad_there_is_read_elsewhere() {
     let read = bench.read(PER_CHUNK + 16, 1);
     bench.settle();
     assert_eq!(bench.bytes(read), [7]);
-    bench.event(Event::Pace { bytes_per_second: None });
+    bench.event(Event::Pace { bytes_per_second: None, source: None });
     bench.advance(Duration::from_secs(1));
     assert_eq!(bench.state(0), IN);
 }
@@ -118,7 +118,7 @@ fn a_replica_that_is_not_the_nearest_is_not_read_before_it_is_in_sync() {
     }
     bench.replicas[2].down = true;
     bench.start();
-    bench.event(Event::Pace { bytes_per_second: Some(2 * SLOT_BYTES) });
+    bench.event(Event::Pace { bytes_per_second: Some(2 * SLOT_BYTES), source: None });
     bench.come_back(2);
     bench.advance(Duration::from_secs(3));
     bench.mute[2] = true;

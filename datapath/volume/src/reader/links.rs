@@ -76,7 +76,7 @@ impl Reader {
             member.backoff = Duration::ZERO;
         }
         if matches!(asked.purpose, Purpose::Read(..)) {
-            member.latency.record(now.since(asked.sent));
+            member.latency.record(now.since(asked.sent), now);
         }
         match (asked.purpose, frame.message) {
             // A volume is deleted under an epoch above all that were granted.

@@ -125,6 +125,7 @@ impl Replica {
             Request::Ping | Request::Grow { .. } => Reply::Done,
             Request::Usage => Reply::Held(vec![]),
             Request::ListBad { from, slot } => self.list_bad(from, slot),
+            Request::Digest { chunk, below } => self.digests(chunk, below),
             Request::Observe(_) | Request::ListBlocks { .. } => unreachable!("a writer does not observe"),
         }
     }
@@ -221,6 +222,21 @@ impl Replica {
             BadBlocks { chunk, slot, below: Lsn::MAX, blocks }
         };
         Reply::Bad { entries: slots.iter().take(2).map(entry).collect(), more: slots.len() > 2 }
+    }
+
+    /// A slot with a bad block is one that is not here.
+    fn digests(&self, chunk: ChunkIndex, below: Lsn) -> Reply {
+        let (mut entries, mut unknown) = (vec![], SlotSet::EMPTY);
+        for slot in (0..SLOTS_PER_CHUNK as u16).map(SlotIndex) {
+            let bytes: Vec<u8> =
+                blocks_of(chunk, slot).map(|(_, block)| self.byte_below(chunk.0, block, below)).collect();
+            if blocks_of(chunk, slot).any(|block| self.bad.contains(&block)) {
+                unknown.insert(slot);
+            } else if bytes.iter().any(|byte| *byte != 0) {
+                entries.push(SlotDigest { slot, digest: Crc32::of(&bytes) });
+            }
+        }
+        Reply::Digests { entries, unknown }
     }
 
     fn read(&self, range: ChunkRange, below: Lsn) -> Reply {

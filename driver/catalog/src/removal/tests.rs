@@ -15,6 +15,7 @@ fn kept(number: u128) -> Disk {
         fate: DiskFate::Usable,
         is_draining: false,
         judged_blocks: 0,
+        judged_failing: false,
     }
 }
 

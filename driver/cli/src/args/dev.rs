@@ -26,7 +26,8 @@ pub struct DevUp {
     /// The zone of one node, for example n1=a; may be repeated.
     #[arg(long = "zone", value_name = "NODE=ZONE", value_parser = parse_parameter)]
     pub zones: Vec<(String, String)>,
-    /// In what time chunkservers verify every block, for example 10s; otherwise their own default.
+    /// In what time chunkservers verify every block and datapaths compare replicas, for example 10s; otherwise their
+    /// own default.
     #[arg(long, value_name = "TIME")]
     pub scrub_period: Option<String>,
     /// A block device, or a file to be made, as the disk of one node (n1, n2, ...), for example n2=/dev/sdb; may be

@@ -107,6 +107,7 @@ impl Daemon<'_> {
                 .option("--control", layout.control_url())
                 .option("--rpc-listen", node.datapath_rpc.to_string())
                 .option("--metrics-listen", node.datapath_metrics.to_string())
+                .maybe("--scrub-period", layout.file.scrub_period.clone())
                 .option("--run-dir", layout.run_dir(node)),
             (Kind::Node, Some(node)) => line
                 .word("node")

@@ -49,6 +49,8 @@ pub struct Disk {
     pub draining: bool,
     /// None: its chunkserver has not reported since the control plane started.
     pub scrub: Option<Scrub>,
+    /// None: likewise.
+    pub smart: Option<Smart>,
 }
 
 /// The verification of a disk's blocks, and what was found bad, by it or by reads.
@@ -67,6 +69,51 @@ pub struct Scrub {
     pub found_lately_blocks: u64,
     pub repaired_blocks: u64,
     pub bad_blocks: u64,
+}
+
+/// What a disk's device says of its own health; what it does not tell is none.
+#[derive(Debug, Serialize)]
+pub struct Smart {
+    /// Why nothing is told, if nothing is.
+    pub none: Option<String>,
+    pub device: Option<String>,
+    pub failing: bool,
+    pub temperature_celsius: Option<i32>,
+    pub wear_percent: Option<u32>,
+    pub media_errors: Option<u64>,
+    pub reallocated_sectors: Option<u64>,
+    pub pending_sectors: Option<u64>,
+    pub power_on_hours: Option<u64>,
+}
+
+impl Smart {
+    fn of(smart: control::DiskSmart) -> Smart {
+        Smart {
+            none: filled(smart.none),
+            device: filled(smart.device),
+            failing: smart.failing,
+            temperature_celsius: smart.temperature_celsius,
+            wear_percent: smart.wear_percent,
+            media_errors: smart.media_errors,
+            reallocated_sectors: smart.reallocated_sectors,
+            pending_sectors: smart.pending_sectors,
+            power_on_hours: smart.power_on_hours,
+        }
+    }
+
+    /// What is told, with its name.
+    pub fn figures(&self) -> Vec<String> {
+        let count = |name: &str, number: Option<u64>| number.map(|number| format!("{name} {number}"));
+        let told = [
+            self.temperature_celsius.map(|degrees| format!("{degrees} °C")),
+            self.wear_percent.map(|percent| format!("{percent} % worn")),
+            count("media errors", self.media_errors),
+            count("reallocated sectors", self.reallocated_sectors),
+            count("pending sectors", self.pending_sectors),
+            count("hours on", self.power_on_hours),
+        ];
+        told.into_iter().flatten().collect()
+    }
 }
 
 impl Scrub {
@@ -113,6 +160,7 @@ impl Disk {
             last_heartbeat_ms: disk.last_heartbeat_ms,
             draining: disk.draining,
             scrub: disk.scrub.map(Scrub::of),
+            smart: disk.smart.map(Smart::of),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::control::tests::{World, disk, node};
+use ashlar_rpc::control::Comparison;
 use ashlar_types::Lsn;
 
 async fn condition(world: &World) -> Condition {
@@ -67,6 +68,21 @@ async fn what_the_writer_tells_counts_also_when_every_replica_reports() {
         let is_told = found.message.contains(word) && found.message.contains("node n1");
         assert!(found.abnormal && is_told, "{phase}: {}", found.message);
     }
+}
+
+#[tokio::test]
+async fn replicas_that_differ_are_told_of() {
+    let world = World::with_nodes(3).await;
+    let mut volume = world.create("a").await.volume;
+    volume.record.holder = Some(node("n1"));
+    let disks = world.control.disks_by_id().await;
+    let differing = |differing_slots| {
+        let comparison = Some(Comparison { differing_slots, ..Comparison::default() });
+        judge(&volume, &disks, Some(&AttachedVolume { comparison, ..AttachedVolume::default() }))
+    };
+    assert!(!differing(0).abnormal);
+    let found = differing(2);
+    assert!(found.abnormal && found.message.contains("different content in 2 slots"), "{}", found.message);
 }
 
 #[tokio::test]

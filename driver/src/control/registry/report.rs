@@ -1,10 +1,10 @@
 //! One heartbeat: checked, compared with what is known, kept in the catalog if it is news, and only then believed.
 
-use super::{Daemon, DiskState, Liveness, NodeState, Registry, State};
+use super::{Daemon, DiskState, Liveness, NodeState, Registry, State, Told};
 use crate::control::wall_clock_ms;
 use crate::error::{Error, Result};
 use ashlar_catalog::{Catalog, Disk, DiskFate, Event, Node, TRANSACTION_OPS_MAX};
-use ashlar_plan::wear::{BadBlocks, unjudged, wears_out};
+use ashlar_plan::wear::{BadBlocks, gives_notice, unjudged, wears_out};
 use ashlar_rpc::control::{self, heartbeat_request};
 use ashlar_types::{ByteCount, DiskId, NodeName, VolumeId, ZoneName};
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ pub(crate) struct ReportedDisk {
     free: ByteCount,
     /// Why it refuses writes, if it does.
     failure: Option<String>,
-    scrub: Option<control::DiskScrub>,
+    told: Told,
 }
 
 /// Why a disk that a chunkserver reports is not used.
@@ -73,7 +73,7 @@ impl Refused {
 /// What a heartbeat changes.
 struct News {
     node: Node,
-    disks: Vec<(Disk, ByteCount, Option<control::DiskScrub>)>,
+    disks: Vec<(Disk, ByteCount, Told)>,
     refused: BTreeMap<(NodeName, DiskId), Refused>,
     /// Whether the catalog must learn of it.
     durable: bool,
@@ -262,13 +262,15 @@ impl State {
             fate,
             is_draining: kept.is_some_and(|kept| kept.is_draining),
             judged_blocks: kept.map_or(0, |kept| kept.judged_blocks),
+            judged_failing: kept.is_some_and(|kept| kept.judged_failing),
         };
-        news.events.extend(judge(&mut next, disk.scrub.as_ref(), bad_blocks_max));
+        news.events.extend(judge(&mut next, disk.told.scrub.as_ref(), bad_blocks_max));
+        news.events.extend(judge_device(&mut next, disk.told.smart.as_ref(), bad_blocks_max));
         if kept != Some(&next) {
             news.durable = true;
             news.events.extend(disk_event(kept, &next));
         }
-        news.disks.push((next, disk.free, disk.scrub));
+        news.disks.push((next, disk.free, disk.told.clone()));
     }
 
     fn believe(&mut self, report: Report, news: News, now: Instant, now_ms: u64) -> bool {
@@ -279,8 +281,8 @@ impl State {
             self.refused.retain(|(node, _), _| *node != report.node);
             self.refused.extend(news.refused);
         }
-        for (disk, free, scrub) in news.disks {
-            self.disks.insert(disk.id, DiskState { disk, free: Some(free), scrub });
+        for (disk, free, told) in news.disks {
+            self.disks.insert(disk.id, DiskState { disk, free: Some(free), told });
         }
         let daemon = report.daemon();
         let fresh = || NodeState {
@@ -314,6 +316,24 @@ fn judge(disk: &mut Disk, scrub: Option<&control::DiskScrub>, bad_blocks_max: u6
     );
     tracing::warn!(disk = %id, lately, "disk is drained because its blocks go bad");
     Some(Event::new(wall_clock_ms(), "disk-wears-out", text).of_disk(id).of_node(&disk.node))
+}
+
+/// Has a disk drained whose device says that it is about to fail.
+fn judge_device(disk: &mut Disk, smart: Option<&control::DiskSmart>, bad_blocks_max: u64) -> Option<Event> {
+    let smart = smart.filter(|smart| smart.none.is_empty())?;
+    disk.judged_failing &= smart.failing;
+    let is_judged = disk.judged_failing || disk.is_draining || disk.fate != DiskFate::Usable;
+    if !gives_notice(smart.failing, is_judged, bad_blocks_max) {
+        return None;
+    }
+    (disk.is_draining, disk.judged_failing) = (true, true);
+    let (id, device) = (disk.id, &smart.device);
+    let text = format!(
+        "disk {id} is being drained: its device {device} says that it is about to fail (SMART); replace it, or take it \
+         back with `ashlar disk undrain`"
+    );
+    tracing::warn!(disk = %disk.id, device, "disk is drained because its device says that it is about to fail");
+    Some(Event::new(wall_clock_ms(), "disk-failing", text).of_disk(id).of_node(&disk.node))
 }
 
 fn disk_event(kept: Option<&Disk>, next: &Disk) -> Option<Event> {
@@ -356,8 +376,12 @@ fn checked_disk(disk: control::Disk) -> Result<ReportedDisk> {
         capacity_bytes: disk.capacity_bytes,
         free: ByteCount(disk.free_bytes),
         failure,
-        scrub: disk.scrub,
+        told: Told { scrub: disk.scrub, smart: disk.smart.map(checked_smart) },
     })
+}
+
+fn checked_smart(smart: control::DiskSmart) -> control::DiskSmart {
+    control::DiskSmart { none: shortened(&smart.none), device: shortened(&smart.device), ..smart }
 }
 
 fn checked_attached(volume: control::AttachedVolume) -> Result<(VolumeId, control::AttachedVolume)> {

@@ -1,7 +1,7 @@
 //! Liveness, and what of a report is believed.
 
 use crate::control::tests::{BAD_BLOCKS_MAX, GIB, World, chunkserver_beat, disk, node};
-use ashlar_rpc::control::{DiskScrub, DiskState, Event, HeartbeatRequest, heartbeat_request::Daemon};
+use ashlar_rpc::control::{DiskScrub, DiskSmart, DiskState, Event, HeartbeatRequest, heartbeat_request::Daemon};
 use ashlar_types::NodeName;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -93,11 +93,11 @@ async fn a_disk_that_wears_out_is_drained_once_and_for_what_is_new_after_it_was_
         world.report(with_bad_blocks(BAD_BLOCKS_MAX + 1, 501)).await.unwrap();
         assert!(is_draining(&world).await);
     }
-    let told = world.control.registry.disks().await[0].scrub;
+    let told = world.control.registry.disks().await[0].told.scrub;
     assert_eq!(told.map(|scrub| scrub.found_blocks), Some(501));
 
     let world = world.restarted().await;
-    assert!(is_draining(&world).await && world.control.registry.disks().await[0].scrub.is_none());
+    assert!(is_draining(&world).await && world.control.registry.disks().await[0].told.scrub.is_none());
     world.control.registry.drain_disk(&world.control.catalog, disk(1), false).await.unwrap();
     world.report(with_bad_blocks(BAD_BLOCKS_MAX + 1, 501)).await.unwrap();
     assert!(!is_draining(&world).await, "whoever took it back knew of these");
@@ -105,6 +105,36 @@ async fn a_disk_that_wears_out_is_drained_once_and_for_what_is_new_after_it_was_
     assert!(is_draining(&world).await);
     let kinds = world.kinds_of_events().await;
     assert_eq!(kinds.iter().filter(|kind| *kind == "disk-wears-out").count(), 2);
+}
+
+#[tokio::test]
+async fn a_disk_whose_device_gives_notice_is_drained_once_and_told() {
+    let world = World::with_nodes(1).await;
+    let telling = |failing, none: &str| {
+        with_disk(chunkserver_beat(1, "127.0.0.1:9"), |disk| {
+            let (none, device) = (none.to_owned(), "/dev/sda".to_owned());
+            disk.smart = Some(DiskSmart { failing, none, device, wear_percent: Some(7), ..Default::default() });
+        })
+    };
+    world.report(telling(false, "")).await.unwrap();
+    assert!(!is_draining(&world).await);
+    for _ in 0..2 {
+        world.report(telling(true, "")).await.unwrap();
+        assert!(is_draining(&world).await);
+    }
+    let told = world.control.registry.disks().await[0].told.smart.clone().unwrap();
+    assert_eq!((told.failing, told.wear_percent), (true, Some(7)));
+    let world = world.restarted().await;
+    world.control.registry.drain_disk(&world.control.catalog, disk(1), false).await.unwrap();
+    world.report(telling(true, "")).await.unwrap();
+    world.report(telling(false, "smartctl took too long")).await.unwrap();
+    world.report(telling(true, "")).await.unwrap();
+    assert!(!is_draining(&world).await, "whoever took it back knew");
+    world.report(telling(false, "")).await.unwrap();
+    world.report(telling(true, "")).await.unwrap();
+    assert!(is_draining(&world).await, "another device, or a change of its mind");
+    let kinds = world.kinds_of_events().await;
+    assert_eq!(kinds.iter().filter(|kind| *kind == "disk-failing").count(), 2);
 }
 
 #[tokio::test]

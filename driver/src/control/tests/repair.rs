@@ -45,9 +45,8 @@ fn holders(record: &VolumeRecord) -> Vec<DiskId> {
     record.holders().map(|member| member.disk).collect()
 }
 
-#[tokio::test]
-async fn a_member_that_is_out_on_a_silent_node_is_replaced_with_claim_and_tombstone() {
-    let world = World::with_nodes(4).await;
+/// A volume with a writer on n1, and one replica elsewhere that it has ejected.
+async fn with_one_out(world: &World) -> (VolumeId, DiskId, Arc<PlayedDatapath>) {
     let id = world.create("a").await.volume.id();
     let played = world.play_datapath("n1", None).await;
     world.control.attach(id, &node("n1"), shown(Frontend::Nbd)).await.unwrap();
@@ -55,6 +54,13 @@ async fn a_member_that_is_out_on_a_silent_node_is_replaced_with_claim_and_tombst
     let gone = *holders(&record).iter().find(|&&disk| disk != super::disk(1)).unwrap();
     let eject = Change::Eject { disks: vec![gone], commit: Lsn::ZERO, reason: "silent".to_owned() };
     world.control.propose(id, record.epoch, record.version, &eject).await.unwrap();
+    (id, gone, played)
+}
+
+#[tokio::test]
+async fn a_member_that_is_out_on_a_silent_node_is_replaced_with_claim_and_tombstone() {
+    let world = World::with_nodes(4).await;
+    let (id, gone, played) = with_one_out(&world).await;
     let mut planner = planner();
     world.only_silent(gone.as_u128(), 4).await;
     world.datapath_reports_again("n1", &played).await;
@@ -129,13 +135,7 @@ async fn each_step_of_a_lost_replica_is_told_once_and_counted() {
 #[tokio::test]
 async fn a_disk_that_its_chunkserver_does_not_name_yet_has_its_grace() {
     let world = World::with_nodes(4).await;
-    let id = world.create("a").await.volume.id();
-    let played = world.play_datapath("n1", None).await;
-    world.control.attach(id, &node("n1"), shown(Frontend::Nbd)).await.unwrap();
-    let record = world.record(id).await;
-    let out = *holders(&record).iter().find(|&&disk| disk != super::disk(1)).unwrap();
-    let eject = Change::Eject { disks: vec![out], commit: Lsn::ZERO, reason: "silent".to_owned() };
-    world.control.propose(id, record.epoch, record.version, &eject).await.unwrap();
+    let (id, out, played) = with_one_out(&world).await;
     // It has just started, and has not read its disk.
     let mut beat = chunkserver_beat(out.as_u128(), NOWHERE);
     let Some(heartbeat_request::Daemon::Chunkserver(chunkserver)) = &mut beat.daemon else { unreachable!() };
@@ -152,13 +152,7 @@ async fn a_disk_that_its_chunkserver_does_not_name_yet_has_its_grace() {
 
 /// A volume with a writer on n1, one replica out on a silent disk and replaced.
 async fn with_one_replaced(world: &World) -> (VolumeId, DiskId) {
-    let id = world.create("a").await.volume.id();
-    let played = world.play_datapath("n1", None).await;
-    world.control.attach(id, &node("n1"), shown(Frontend::Nbd)).await.unwrap();
-    let record = world.record(id).await;
-    let gone = *holders(&record).iter().find(|&&disk| disk != super::disk(1)).unwrap();
-    let eject = Change::Eject { disks: vec![gone], commit: Lsn::ZERO, reason: "silent".to_owned() };
-    world.control.propose(id, record.epoch, record.version, &eject).await.unwrap();
+    let (id, gone, played) = with_one_out(world).await;
     world.only_silent(gone.as_u128(), 4).await;
     world.datapath_reports_again("n1", &played).await;
     world

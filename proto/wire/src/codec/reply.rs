@@ -5,9 +5,11 @@ use super::request::{decode_slot, encode_slot};
 use super::wrong_direction;
 use crate::error::WireError;
 use crate::limits::{HELD_ENTRIES_MAX, LIST_ENTRIES_MAX, REASON_BYTES_MAX};
-use crate::message::{BadBlocks, ChangedSlots, ChunkReport, Held, Opened, Refusal, Reply, SlotBlocks, Status};
+use crate::message::{
+    BadBlocks, ChangedSlots, ChunkReport, Held, Opened, Refusal, Reply, SlotBlocks, SlotDigest, Status,
+};
 use crate::opcode::Opcode;
-use ashlar_types::{BLOCKS_PER_CHUNK, BlockIndex, SLOTS_PER_CHUNK, SessionId};
+use ashlar_types::{BLOCKS_PER_CHUNK, BlockIndex, Crc32, SLOTS_PER_CHUNK, SessionId, SlotSet};
 use bytes::Bytes;
 
 pub(super) fn encode(reply: &Reply, body: &mut Writer) -> (Opcode, Bytes) {
@@ -69,6 +71,10 @@ pub(super) fn encode(reply: &Reply, body: &mut Writer) -> (Opcode, Bytes) {
             encode_bad(entries, *more, body);
             (Opcode::Bad, none)
         }
+        Reply::Digests { entries, unknown } => {
+            encode_digests(entries, unknown, body);
+            (Opcode::Digests, none)
+        }
         Reply::Done => (Opcode::Done, none),
         Reply::Refused(refusal) => {
             encode_refusal(refusal, body);
@@ -87,6 +93,17 @@ fn encode_bad(entries: &[BadBlocks], more: bool, body: &mut Writer) {
         body.u16(entry.slot.0);
         body.lsn(entry.below);
         body.u16(entry.blocks);
+    }
+}
+
+/// unknown 128 · number u32 · each slot u16, digest u32
+fn encode_digests(entries: &[SlotDigest], unknown: &SlotSet, body: &mut Writer) {
+    assert!(entries.len() <= SLOTS_PER_CHUNK as usize);
+    body.raw(&unknown.to_bytes());
+    body.u32(entries.len() as u32);
+    for entry in entries {
+        body.u16(entry.slot.0);
+        body.u32(entry.digest.0);
     }
 }
 
@@ -150,6 +167,7 @@ pub(super) fn decode(opcode: Opcode, body: &mut Reader<'_>) -> Result<Reply, Wir
             let length = body.list_length()?;
             Reply::Bad { entries: (0..length).map(|_| decode_bad(body)).collect::<Result<_, _>>()?, more }
         }
+        Opcode::Digests => decode_digests(body)?,
         Opcode::Done => Reply::Done,
         Opcode::Refused => Reply::Refused(decode_refusal(body)?),
         request => return Err(wrong_direction(request)),
@@ -163,6 +181,21 @@ fn decode_blocks(body: &mut Reader<'_>) -> Result<SlotBlocks, WireError> {
 
 fn decode_bad(body: &mut Reader<'_>) -> Result<BadBlocks, WireError> {
     Ok(BadBlocks { chunk: body.chunk()?, slot: body.slot()?, below: body.lsn()?, blocks: body.u16()? })
+}
+
+fn decode_digests(body: &mut Reader<'_>) -> Result<Reply, WireError> {
+    let (unknown, count) = (body.slots()?, body.u32()?);
+    if count > SLOTS_PER_CHUNK {
+        return Err(WireError::Field("entries"));
+    }
+    let digest = |body: &mut Reader<'_>| -> Result<SlotDigest, WireError> {
+        Ok(SlotDigest { slot: body.slot()?, digest: Crc32(body.u32()?) })
+    };
+    let entries: Vec<SlotDigest> = (0..count).map(|_| digest(body)).collect::<Result<_, _>>()?;
+    match entries.is_sorted_by(|one, next| one.slot < next.slot) {
+        true => Ok(Reply::Digests { entries, unknown }),
+        false => Err(WireError::Field("entries")),
+    }
 }
 
 fn decode_refusal(body: &mut Reader<'_>) -> Result<Refusal, WireError> {

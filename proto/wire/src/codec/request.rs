@@ -131,6 +131,11 @@ fn encode_question(request: &Request, body: &mut Writer) -> (Opcode, Bytes) {
             body.u16(slot.0);
             (Opcode::ListBad, none)
         }
+        Request::Digest { chunk, below } => {
+            body.u32(chunk.0);
+            body.lsn(*below);
+            (Opcode::Digest, none)
+        }
         Request::Ping => (Opcode::Ping, none),
         _ => unreachable!("encode handles the others"),
     }
@@ -213,6 +218,7 @@ pub(super) fn decode(opcode: Opcode, body: &mut Reader<'_>) -> Result<Request, W
         Opcode::Usage => Request::Usage,
         Opcode::ListBlocks => Request::ListBlocks { chunk: body.chunk()?, floors: body.floors()? },
         Opcode::ListBad => Request::ListBad { from: body.chunk()?, slot: body.slot()? },
+        Opcode::Digest => Request::Digest { chunk: body.chunk()?, below: body.lsn()? },
         Opcode::Ping => Request::Ping,
         reply => return Err(wrong_direction(reply)),
     })

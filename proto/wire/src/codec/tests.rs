@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::message::{
-    BlockData, ChangedSlots, ChunkReport, Held, Open, Opened, Refusal, Reply, Request, SlotBlocks, SlotContent, Status,
+    BlockData, ChangedSlots, ChunkReport, Held, Open, Opened, Refusal, Reply, Request, SlotBlocks, SlotContent,
+    SlotDigest, Status,
 };
 use ashlar_types::{
     BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, DiskId, Epoch, FloorRange, Kept, Lsn,
@@ -120,6 +121,7 @@ fn request() -> impl Strategy<Value = Request> {
         kept().prop_map(Request::Keep),
         Just(Request::Usage),
         (chunk(), floors()).prop_map(|(chunk, floors)| Request::ListBlocks { chunk, floors }),
+        (chunk(), lsn()).prop_map(|(chunk, below)| Request::Digest { chunk, below }),
         Just(Request::Ping),
     ]
 }
@@ -146,6 +148,11 @@ fn reply() -> impl Strategy<Value = Reply> {
         proptest::collection::vec((slot(), any::<u16>(), any::<u16>()), 0..9).prop_map(|blocks| {
             let blocks = blocks.into_iter().map(|(slot, set, valid)| SlotBlocks { slot, set, valid: set & valid });
             Reply::Blocks(blocks.collect())
+        }),
+        (proptest::collection::btree_map(0u16..1024, any::<u32>(), 0..20), slots()).prop_map(|(digests, unknown)| {
+            let digests = digests.into_iter();
+            let entries = digests.map(|(slot, digest)| SlotDigest { slot: SlotIndex(slot), digest: Crc32(digest) });
+            Reply::Digests { entries: entries.collect(), unknown }
         }),
         Just(Reply::Done),
         (proptest::sample::select(Status::ALL), 0u64..16_384, "[a-zé]{0,200}").prop_map(

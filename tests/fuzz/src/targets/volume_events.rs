@@ -18,6 +18,7 @@ pub(crate) fn run(input: &[u8]) {
     let mut draw = Draw::new(input);
     let states = std::array::from_fn(|_| if draw.once_in(4) { state(&mut draw) } else { MemberState::InSync });
     let mut config = Config::new("node-0".parse().expect("a name"), None);
+    config.compare_period = Some(Duration::from_secs(60));
     config.io_timeout = draw.once_in(4).then(|| Duration::from_secs(3));
     let start = record(states, draw.byte() % 3 + 1, draw.once_in(2));
     let mut volume = Attachment::start(config, start);
@@ -56,8 +57,11 @@ fn step(draw: &mut Draw, volume: &mut Attachment) {
 /// A word of the control plane: who shall go, and how fast copies are.
 fn steer(draw: &mut Draw) -> Event {
     match draw.byte() % 4 {
-        0 => Event::Pace { bytes_per_second: None },
-        1 => Event::Pace { bytes_per_second: Some(if draw.once_in(2) { 0 } else { draw.wide() }) },
+        0 => Event::Pace { bytes_per_second: None, source: None },
+        1 => Event::Pace {
+            bytes_per_second: Some(if draw.once_in(2) { 0 } else { draw.wide() }),
+            source: draw.once_in(2).then(|| disk(draw.below(MEMBERS_MAX))),
+        },
         _ => Event::LetGo { disk: disk(draw.below(MEMBERS_MAX)) },
     }
 }
@@ -148,6 +152,7 @@ fn fitting_reply(draw: &mut Draw, frame: &RequestFrame) -> Reply {
             Reply::Changed { entries, next: None }
         }
         Request::ListBad { .. } => Reply::Bad { entries: draw.bad_blocks(), more: draw.once_in(2) },
+        Request::Digest { .. } => draw.digests(),
         Request::ReadSlot { .. } => Reply::Slot(SlotContent {
             stamp: draw.lsn(),
             set: u16::MAX,
