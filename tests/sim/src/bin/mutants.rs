@@ -23,6 +23,7 @@ const WIDTH: usize = 80;
 const RARE: &[Mutant] = &[
     Mutant::AckBeforeEjectionKnown,
     Mutant::CatalogComparesNoVersion,
+    Mutant::CutOffReconcileComplete,
     Mutant::ListingForgetsBase,
     Mutant::MergeIgnoresClones,
     Mutant::NearNotAwaited,
