@@ -86,3 +86,17 @@ fn slots_are_read_where_the_planner_says_and_elsewhere_when_that_disk_cannot() {
         assert_eq!(bench.state(2), IN);
     }
 }
+
+#[test]
+fn many_slots_are_under_way_only_where_the_rate_says_that_nobody_feels_it() {
+    let config = Config::new("n1".parse().unwrap(), None);
+    let at = |rate: Option<u64>| {
+        let mut pace = Pace::default();
+        pace.set(Instant::ZERO, rate, None);
+        pace.slots_max(&config)
+    };
+    assert_eq!(at(None), config.copies_inflight_max);
+    assert_eq!([at(Some(0)), at(Some(64 << 20))], [PACED_SLOTS_MIN; 2]);
+    assert_eq!(at(Some(RATE_OF_ALL / 2)), config.paced_copies_max / 4);
+    assert_eq!([at(Some(RATE_OF_ALL)), at(Some(u64::MAX))], [config.paced_copies_max; 2]);
+}
