@@ -2,11 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use ashlar_rpc::control::MemberState;
-use ashlar_tests::{NbdClient, Scene, StampedGuest, nbd_socket, on_cluster, wait_until};
+use ashlar_tests::{NbdClient, Scene, StampedGuest, nbd_socket, on_cluster, on_single_process_nodes, wait_until};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -167,6 +168,56 @@ fn the_death_of_everything_under_load_keeps_what_was_acknowledged() -> Result<()
             scene.cluster.up_again()
         })
     })
+}
+
+#[test]
+fn the_death_of_a_node_that_is_one_process_under_load_keeps_what_was_acknowledged() -> Result<()> {
+    on_single_process_nodes("one-process", |scene| {
+        crash_under_load(scene, 7, |scene| {
+            scene.cluster.kill("datapath-n1", Signal::SIGKILL)?;
+            scene.cluster.start("datapath-n1")
+        })
+    })
+}
+
+#[test]
+fn the_death_of_all_nodes_of_one_process_under_load_keeps_what_was_acknowledged() -> Result<()> {
+    on_single_process_nodes("one-process-all", |scene| {
+        crash_under_load(scene, 8, |scene| {
+            scene.cluster.kill("all", Signal::SIGKILL)?;
+            scene.cluster.up_again()
+        })
+    })
+}
+
+/// Where the datapath and the chunkserver are one process the node's own disk is on no socket; the other two are.
+#[test]
+fn the_replica_on_the_own_node_is_reached_without_a_socket() -> Result<()> {
+    on_single_process_nodes("no-socket", |scene| {
+        let mut client = create_and_attach(scene)?;
+        let mut guest = StampedGuest::new(GUEST_BLOCKS, 9);
+        guest.write(&mut client, 500, &AtomicU64::new(0))?;
+        let mut connected = BTreeMap::new();
+        for node in ["n1", "n2", "n3"] {
+            let daemon = scene.cluster.daemon(&format!("datapath-{node}"))?;
+            let data = daemon.addresses.get("data").context("one process has a data port")?.parse::<SocketAddr>()?;
+            connected.insert(node, established_to(data.port())?);
+        }
+        ensure!(connected == BTreeMap::from([("n1", 0), ("n2", 1), ("n3", 1)]), "connections: {connected:?}");
+        verify_detach_and_compare(scene, client, &mut guest)
+    })
+}
+
+/// Connections to a port of this machine that stand.
+fn established_to(port: u16) -> Result<usize> {
+    const ESTABLISHED: &str = "01";
+    let remote = format!(":{port:04X}");
+    let table = std::fs::read_to_string("/proc/self/net/tcp")?;
+    let stands = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.get(2).is_some_and(|to| to.ends_with(&remote)) && fields.get(3) == Some(&ESTABLISHED)
+    };
+    Ok(table.lines().filter(stands).count())
 }
 
 /// Three times: load, crash, attach, verify.

@@ -1,9 +1,10 @@
-//! The thread beside the I/O path: gRPC, metrics, heartbeat, signals, all on one tokio runtime.
+//! The thread beside the I/O path: gRPC, metrics, heartbeat, signals (unless its owner ends the host), all on one tokio runtime.
 
 use crate::Error;
 use crate::config::RunConfig;
 use crate::heartbeat::Heartbeat;
 use crate::metrics;
+use crate::process::EndsBy;
 use crate::rpc::ChunkserverService;
 use crate::serve::HostHandle;
 use crate::smart::{self, Reports};
@@ -26,6 +27,7 @@ const RPC_CONCURRENCY_MAX: usize = 32;
 /// What the thread serves, and as whom.
 pub(crate) struct ControlPlan {
     pub(crate) config: RunConfig,
+    pub(crate) ends_by: EndsBy,
     pub(crate) data_address: SocketAddr,
     pub(crate) rpc_address: SocketAddr,
     pub(crate) rpc: TcpListener,
@@ -64,8 +66,8 @@ impl ControlThread {
 
 /// Everything that can fail at the start is done; what remains is to wait.
 struct Serving {
-    terminate: Signal,
-    interrupt: Signal,
+    /// SIGTERM and SIGINT, where they end the host.
+    signals: Option<(Signal, Signal)>,
     rpc: TcpIncoming,
     metrics: Option<tokio::net::TcpListener>,
     heartbeat: Option<(Heartbeat, Endpoint)>,
@@ -77,7 +79,7 @@ struct Serving {
 impl Serving {
     fn new(runtime: &Runtime, plan: ControlPlan, host: HostHandle) -> io::Result<Serving> {
         let _context = runtime.enter();
-        let ControlPlan { config, data_address, rpc_address, rpc, metrics } = plan;
+        let ControlPlan { config, ends_by, data_address, rpc_address, rpc, metrics } = plan;
         let disks = config.disks.iter().map(|paths| paths.disk.clone()).collect();
         let smart = smart::watch(config.smartctl.clone(), disks);
         let heartbeat = match &config.control {
@@ -97,8 +99,10 @@ impl Serving {
             None => None,
         };
         Ok(Serving {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
+            signals: match ends_by {
+                EndsBy::Signal => Some((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)),
+                EndsBy::Owner => None,
+            },
             rpc: TcpIncoming::from(tokio::net::TcpListener::from_std(rpc)?).with_nodelay(Some(true)),
             metrics: metrics.map(tokio::net::TcpListener::from_std).transpose()?,
             heartbeat,
@@ -114,7 +118,7 @@ impl Serving {
     }
 
     async fn until(self, ended: oneshot::Receiver<()>) {
-        let Serving { mut terminate, mut interrupt, rpc, metrics, heartbeat, service, host, smart } = self;
+        let Serving { signals, rpc, metrics, heartbeat, service, host, smart } = self;
         if let Some(listener) = metrics {
             tokio::spawn(metrics::serve(listener, host.clone(), smart));
         }
@@ -132,6 +136,7 @@ impl Serving {
             }
         });
         let signalled = async {
+            let Some((mut terminate, mut interrupt)) = signals else { return std::future::pending::<()>().await };
             tokio::select! {
                 _ = terminate.recv() => tracing::info!("SIGTERM: the chunkserver ends"),
                 _ = interrupt.recv() => tracing::info!("SIGINT: the chunkserver ends"),

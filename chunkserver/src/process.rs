@@ -1,12 +1,12 @@
-//! The daemon: disks and data port on the main thread's reactor, the control API, metrics, heartbeat and
-//! signals on a second thread.
+//! The daemon: disks and data port on a reactor, the control API, metrics, heartbeat and signals on a second thread.
+//! The reactor is the main thread's, or that of whoever has the chunkserver in its own process.
 //!
 //! ```text
 //!  main thread     reactor ── Host ── engines          everything on the path of an I/O
 //!  "index"         RocksDB commits                     once per checkpoint
 //!  "control"       tokio: gRPC, metrics, heartbeat     asks the host through HostHandle
 //! ```
-//! Order of the start: open disks → ring → ports → ready file → loop. Nothing is served before all ports are open.
+//! Order of the start: ring → open disks → ports → ready file → loop. Nothing is served before all ports are open.
 
 use crate::Error;
 use crate::config::RunConfig;
@@ -48,30 +48,9 @@ struct ReadyDisk {
 
 /// Serves the disks until SIGTERM or SIGINT. An error if not one of them can be used.
 pub fn run(config: &RunConfig) -> Result<(), Error> {
-    if let Some(path) = &config.ready_file {
-        remove_stale(path)?;
-    }
     let links_max = descriptors::links_max()?;
-    let (disks, failed) = open_disks(config)?;
     let mut reactor = Reactor::new(ReactorConfig { links_max, ..ReactorConfig::default() })?;
-    let (mut host, handle) = Host::start(config.cluster, config.scrub_period, disks, failed, &mut reactor)?;
-    if host.disk_states().all(|(_, _, failure)| failure.is_some()) {
-        let reasons: Vec<&str> = host.disk_states().filter_map(|(_, _, failure)| failure).collect();
-        return Err(Error::NoDisk(reasons.join("; ")));
-    }
-    let data_address = host.listen(&mut reactor, config.listen)?;
-    let rpc = listen(config.rpc_listen)?;
-    let metrics = config.metrics_listen.map(listen).transpose()?;
-    let rpc_address = local_address(&rpc)?;
-    let metrics_address = metrics.as_ref().map(local_address).transpose()?;
-    let ready = Ready::new(config, &host, data_address, rpc_address, metrics_address);
-    let plan = ControlPlan { config: config.clone(), data_address, rpc_address, rpc, metrics };
-    let control = ControlThread::start(plan, handle)?;
-    if let Some(path) = &config.ready_file {
-        write_ready(path, &ready)?;
-    }
-    let disks = ready.disks.len();
-    tracing::info!(node = %config.node, data = %data_address, rpc = %rpc_address, disks, "chunkserver is up");
+    let Chunkserver { mut host, control } = Chunkserver::start(config, &mut reactor, EndsBy::Signal)?;
     drive(&mut host, &mut reactor)?;
     // The indexes are closed, and the locks of the disks given back, before the process says goodbye.
     drop(host);
@@ -79,6 +58,67 @@ pub fn run(config: &RunConfig) -> Result<(), Error> {
     control.end();
     tracing::info!("chunkserver ended");
     Ok(())
+}
+
+/// A thread that has panicked leaves an invariant broken that the others rely on. What is durable is safe; the
+/// process starts again.
+pub fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+}
+
+/// What ends a chunkserver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndsBy {
+    /// SIGTERM or SIGINT.
+    Signal,
+    /// Whoever has it in its process.
+    Owner,
+}
+
+/// A chunkserver that serves, driven by whoever owns the reactor.
+pub struct Chunkserver {
+    pub host: Host,
+    control: ControlThread,
+}
+
+impl Chunkserver {
+    /// Opens the disks and the ports. An error if not one disk can be used.
+    pub fn start(config: &RunConfig, reactor: &mut Reactor, ends_by: EndsBy) -> Result<Chunkserver, Error> {
+        if let Some(path) = &config.ready_file {
+            remove_stale(path)?;
+        }
+        let (disks, failed) = open_disks(config)?;
+        let (mut host, handle) = Host::start(config.cluster, config.scrub_period, disks, failed, reactor)?;
+        if host.disk_states().all(|(_, _, failure)| failure.is_some()) {
+            let reasons: Vec<&str> = host.disk_states().filter_map(|(_, _, failure)| failure).collect();
+            return Err(Error::NoDisk(reasons.join("; ")));
+        }
+        let data_address = host.listen(reactor, config.listen)?;
+        let rpc = listen(config.rpc_listen)?;
+        let metrics = config.metrics_listen.map(listen).transpose()?;
+        let rpc_address = local_address(&rpc)?;
+        let metrics_address = metrics.as_ref().map(local_address).transpose()?;
+        let ready = Ready::new(config, &host, data_address, rpc_address, metrics_address);
+        let plan = ControlPlan { config: config.clone(), ends_by, data_address, rpc_address, rpc, metrics };
+        let control = ControlThread::start(plan, handle)?;
+        if let Some(path) = &config.ready_file {
+            write_ready(path, &ready)?;
+        }
+        let disks = ready.disks.len();
+        tracing::info!(node = %config.node, data = %data_address, rpc = %rpc_address, disks, "chunkserver is up");
+        Ok(Chunkserver { host, control })
+    }
+
+    /// The host has ended: gives back the indexes and the ports.
+    pub fn end(self) {
+        drop(self.host);
+        self.control.end();
+        tracing::info!("chunkserver ended");
+    }
 }
 
 impl Ready {

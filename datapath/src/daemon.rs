@@ -1,6 +1,7 @@
 //! The running process: brings the parts up in order, waits for a signal, brings them down in order.
 
 use crate::attachments::Attachments;
+use crate::companion::MakeCompanion;
 use crate::config::Config;
 use crate::control::{ControlPlane, EventLog, heartbeat, serve_asks};
 use crate::descriptors;
@@ -13,6 +14,7 @@ use anyhow::Context;
 use ashlar_rpc::control::datapath_server::DatapathServer;
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tracing_subscriber::EnvFilter;
 
 /// What the state file says once the daemon is up.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,8 +36,8 @@ pub struct State {
 }
 
 /// Runs until SIGTERM or SIGINT; no other thread may run yet. An error means that the daemon did not come up, or that
-/// a part of it failed.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+/// a part of it failed. The companion, if there is one, ends last.
+pub async fn run(config: Config, companion: Option<MakeCompanion>) -> anyhow::Result<()> {
     if let Err(error) = reclaim::mark_as_io_flusher() {
         tracing::info!(%error, "memory pressure may stall the node: CAP_SYS_RESOURCE is missing");
     }
@@ -53,7 +56,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let metrics = Metrics::new();
     let (asks_in, asks) = mpsc::channel(ASKS_MAX);
-    let (runtime, io_thread) = runtime::spawn(&config, metrics.clone(), asks_in).context("start the I/O thread")?;
+    let spawned = runtime::spawn(&config, metrics.clone(), asks_in, companion);
+    let (runtime, io_thread) = spawned.context("start the I/O thread")?;
     let control = ControlPlane::new(config.clone()).context("prepare for the control plane")?;
     let attachments = Attachments::new(config.clone(), control.clone(), runtime.clone());
     let events = EventLog::default();
@@ -85,6 +89,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         Some(ended) => ended?,
         None => Ok(()),
     }
+}
+
+/// To standard error, as `ASHLAR_LOG` says.
+pub fn start_logging() {
+    // fuser warns when a mount is gone that was taken away on purpose.
+    let filter = EnvFilter::try_from_env("ASHLAR_LOG").unwrap_or_else(|_| EnvFilter::new("info,fuser=error"));
+    let is_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(std::io::stderr).init();
 }
 
 async fn never(part: impl Future<Output = ()>) -> anyhow::Result<()> {

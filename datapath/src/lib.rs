@@ -11,6 +11,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | `runtime` | the I/O thread: reactor, volumes, links |
+//! | `companion` | who shares the I/O thread with the volumes |
 //! | `guest` | requests in bytes, as operations in blocks (pure) |
 //! | `limits` | who waits for the limits of its volume (pure) |
 //! | `frontend` | NBD server, FUSE with loop devices |
@@ -20,6 +21,7 @@
 //! | `config`, `metrics`, `status`, `daemon` | the process |
 
 mod attachments;
+mod companion;
 mod config;
 mod control;
 mod daemon;
@@ -34,8 +36,9 @@ mod runtime;
 mod settings;
 mod status;
 
+pub use companion::{Companion, MakeCompanion};
 pub use config::{Config, ConfigError, RunFlags};
-pub use daemon::{State, run};
+pub use daemon::{State, run, start_logging};
 #[cfg(feature = "fuzz")]
 pub use frontend::nbd::fuzz as nbd_fuzz;
 pub use status::{StatusFlags, run as status};

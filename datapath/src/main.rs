@@ -2,9 +2,10 @@
 
 use ashlar_datapath::{Config, RunFlags, StatusFlags};
 use clap::{Parser, Subcommand};
-use std::io::IsTerminal;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The node's volume engine: attaches volumes and serves them as block devices.
 #[derive(Parser)]
@@ -38,15 +39,8 @@ fn start(command: Command) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match command {
         Command::Run(flags) => {
-            // fuser warns when a mount is gone that was taken away on purpose.
-            let filter = EnvFilter::try_from_env("ASHLAR_LOG").unwrap_or_else(|_| EnvFilter::new("info,fuser=error"));
-            let is_terminal = std::io::stderr().is_terminal();
-            tracing_subscriber::fmt()
-                .with_env_filter(filter)
-                .with_ansi(is_terminal)
-                .with_writer(std::io::stderr)
-                .init();
-            runtime.block_on(ashlar_datapath::run(Config::from_flags(flags)?))
+            ashlar_datapath::start_logging();
+            runtime.block_on(ashlar_datapath::run(Config::from_flags(flags)?, None))
         }
         Command::Status(flags) => runtime.block_on(ashlar_datapath::status(flags)),
     }

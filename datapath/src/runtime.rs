@@ -10,7 +10,7 @@
 //!
 //! - A volume belongs to one thread. Several threads are several of these loops, each with the volumes that were
 //!   given to it.
-//! - A chunkserver that is hosted here becomes one more owner of links and of file operations, beside the volumes.
+//! - A companion that shares the thread (the node's chunkserver, in a node daemon) is shown every completion first.
 //! - A panic of this thread ends the process: a writer that lost its state must not look alive.
 
 mod command;
@@ -21,11 +21,12 @@ mod links;
 mod notices;
 mod report;
 
+use crate::companion::MakeCompanion;
 use crate::config::Config;
 use crate::frontend::Origin;
 use crate::frontend::fuse::FuseCall;
 use crate::metrics::Metrics;
-use ashlar_reactor::{Completion, LinkId, Reactor, ReactorConfig, ReactorError, now};
+use ashlar_reactor::{Completion, LinkId, Reactor, ReactorConfig, now};
 use ashlar_types::{DiskId, Epoch, Instant, VolumeId};
 use ashlar_volume::{Core, Event, GuestError, Reader, Volume};
 pub(crate) use command::{
@@ -56,31 +57,34 @@ pub(crate) fn spawn(
     config: &Config,
     metrics: Metrics,
     asks: mpsc::Sender<Ask>,
-) -> std::io::Result<(RuntimeHandle, JoinHandle<Result<(), ReactorError>>)> {
+    companion: Option<MakeCompanion>,
+) -> anyhow::Result<(RuntimeHandle, JoinHandle<anyhow::Result<()>>)> {
     let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
     let (fuse_in, fuse_calls) = sync_channel(FUSE_CALLS_MAX);
     let (made, waker) = std::sync::mpsc::sync_channel(1);
     let (node, zone, compare_period) = (config.node.clone(), config.zone.clone(), config.scrub_period);
     let run = move || {
         // A reactor belongs to the thread that made it.
-        let reactor = Reactor::new(ReactorConfig::default())?;
+        let mut reactor = Reactor::new(ReactorConfig::default())?;
+        let companion = companion.map(|make| make(&mut reactor)).transpose()?;
         made.send(reactor.waker()).expect("the thread that starts this one waits");
         let core_config = ashlar_volume::Config { compare_period, ..ashlar_volume::Config::new(node.clone(), zone) };
         let asks = Outbox::new(asks);
-        let io = Io { reactor, node, asks, links: HashMap::new(), listeners: HashMap::new(), gone: Vec::new() };
+        let (links, listeners) = (HashMap::new(), HashMap::new());
+        let io = Io { reactor, companion, node, asks, links, listeners, gone: Vec::new() };
         Runtime { io, commands, fuse_calls, volumes: BTreeMap::new(), core_config, metrics }.run()
     };
     let thread = std::thread::Builder::new().name("io-0".to_owned()).spawn(move || match abort_on_panic(run) {
         Ok(()) => Ok(()),
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "the I/O thread cannot go on");
+            tracing::error!(error = format!("{error:#}"), "the I/O thread cannot go on");
             Err(error)
         }
     })?;
     match waker.recv() {
         Ok(waker) => Ok((RuntimeHandle::new(commands_in, fuse_in, waker), thread)),
         Err(_) => match thread.join().expect("a panic has aborted the process") {
-            Err(error) => Err(std::io::Error::other(error)),
+            Err(error) => Err(error),
             Ok(()) => unreachable!("the thread ends without an error only when told to"),
         },
     }
@@ -100,7 +104,7 @@ fn abort_on_panic<T>(run: impl FnOnce() -> T) -> T {
 }
 
 impl Runtime {
-    fn run(mut self) -> Result<(), ReactorError> {
+    fn run(mut self) -> anyhow::Result<()> {
         let mut completions = Vec::new();
         loop {
             let deadline = self.next_deadline();
@@ -111,7 +115,8 @@ impl Runtime {
                 self.completed(completion);
             }
             if is_woken && self.take_calls().is_break() {
-                return Ok(());
+                let Io { mut reactor, companion, .. } = self.io;
+                return companion.map_or(Ok(()), |companion| companion.end(&mut reactor));
             }
             self.tick();
             self.io.asks.hand_over();
@@ -126,8 +131,9 @@ impl Runtime {
         }
     }
 
-    fn next_deadline(&self) -> Instant {
-        let volumes = self.volumes.values().map(Hosted::next_deadline).min().unwrap_or(Instant::FAR);
+    fn next_deadline(&mut self) -> Instant {
+        let companion = self.io.companion.as_mut().map_or(Instant::FAR, |companion| companion.next_deadline());
+        let volumes = self.volumes.values().map(Hosted::next_deadline).min().unwrap_or(Instant::FAR).min(companion);
         let waits = !self.io.asks.is_empty() || self.volumes.values().any(Hosted::waits_for_clients);
         if waits { volumes.min(now() + HAND_OVER_PAUSE) } else { volumes }
     }
@@ -143,9 +149,17 @@ impl Runtime {
                 hosted.nbd_go_on(&mut self.io);
             }
         }
+        if let Some(companion) = &mut self.io.companion {
+            companion.tick(&mut self.io.reactor);
+        }
     }
 
     fn completed(&mut self, completion: Completion) {
+        let others = match &mut self.io.companion {
+            Some(companion) => companion.handle(&mut self.io.reactor, completion),
+            None => Some(completion),
+        };
+        let Some(completion) = others else { return };
         match completion {
             Completion::Frame { link, header, body, data } => {
                 self.on_disk_link(link, |hosted, io, disk| hosted.frame(io, disk, link, (&header, body, data)));

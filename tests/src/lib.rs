@@ -40,7 +40,7 @@ pub use nbd::{NbdClient, NbdReply, nbd_socket};
 pub use peer::Peer;
 pub use scene::{
     Scene, on_cluster, on_cluster_on, on_cluster_with, on_nodes_on, on_placing_cluster, on_repairing_cluster,
-    on_repairing_cluster_with, on_scrubbing_cluster,
+    on_repairing_cluster_with, on_scrubbing_cluster, on_single_process_nodes,
 };
 pub use sealed_files::{FileLoad, check_files};
 pub use snapshot_view::SnapshotView;

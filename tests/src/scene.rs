@@ -77,6 +77,13 @@ pub fn on_repairing_cluster_with(
     play(&dir, Scene { cluster: cluster.context("start a cluster")?, files: dir.files() }, test)
 }
 
+/// On three nodes, each of which has its datapath and its chunkserver in one process.
+pub fn on_single_process_nodes(label: &str, test: impl FnOnce(&Scene) -> Result<()>) -> Result<()> {
+    let dir = ScratchDir::new(label)?;
+    let cluster = DevCluster::up_with(&dir.0.join("c"), 3, DISK_SIZE, Some(JOURNAL_SIZE), &["--one-process"]);
+    play(&dir, Scene { cluster: cluster.context("start a cluster")?, files: dir.files() }, test)
+}
+
 /// On three nodes whose disks verify all that they have in this time.
 pub fn on_scrubbing_cluster(label: &str, period: &str, test: impl FnOnce(&Scene) -> Result<()>) -> Result<()> {
     let dir = ScratchDir::new(label)?;

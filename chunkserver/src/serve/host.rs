@@ -147,6 +147,16 @@ impl Host {
         hosted.chain(self.failed.iter().map(|disk| (disk.id, disk.path.as_path(), Some(disk.reason.as_str()))))
     }
 
+    /// The listener that a connection within the reactor goes to, if the disk is here.
+    pub fn listener_of(&self, disk: DiskId) -> Option<ListenerId> {
+        self.listener.filter(|_| self.by_id.contains_key(&disk))
+    }
+
+    /// Somebody is connected.
+    pub fn has_links(&self) -> bool {
+        self.links.len() > 0
+    }
+
     /// Works on what completed. Gives back what is not the host's.
     pub fn handle(&mut self, reactor: &mut Reactor, completion: Completion) -> Option<Completion> {
         match completion {
@@ -382,7 +392,7 @@ impl Host {
     }
 
     /// Ends the links, and gives the engines, now idle, time for the checkpoint that saves the next start its replay.
-    fn stop(&mut self, reactor: &mut Reactor) {
+    pub fn stop(&mut self, reactor: &mut Reactor) {
         if self.stop_at.is_some() {
             return;
         }

@@ -244,17 +244,21 @@ impl Hosted {
     // ----- links to chunkservers
 
     fn connect(&mut self, io: &mut Io, disk: DiskId) {
-        let connected = match self.addresses.get(&disk) {
-            Some(&address) => self.links.connect(&mut io.reactor, disk, address).map_err(|error| {
-                tracing::warn!(volume = %self.id, %disk, %address, %error, "begin to connect to a chunkserver");
-            }),
-            None => Err(()),
+        let near = io.companion.as_ref().and_then(|companion| companion.listener_of(disk));
+        let connected = match (near, self.addresses.get(&disk)) {
+            (Some(listener), _) => Some(self.links.connect_inner(&mut io.reactor, disk, listener)),
+            (None, Some(&address)) => Some(self.links.connect(&mut io.reactor, disk, address)),
+            (None, None) => None,
         };
+        let connected = connected.and_then(|connected| {
+            let warn = |error| tracing::warn!(volume = %self.id, %disk, %error, "begin to connect to a chunkserver");
+            connected.map_err(warn).ok()
+        });
         match connected {
-            Ok(link) => {
+            Some(link) => {
                 io.links.insert(link, LinkOwner::Disk { volume: self.id, disk });
             }
-            Err(()) => {
+            None => {
                 self.ask_record(io);
                 self.events.push_back(Event::LinkDown { disk, session: None, reset: false });
             }

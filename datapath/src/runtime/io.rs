@@ -1,6 +1,7 @@
 //! What the volumes of one I/O thread share: the reactor, who owns which link, and the way to the control plane.
 
 use super::command::Ask;
+use crate::companion::Companion;
 use ashlar_reactor::{LinkId, ListenerId, Reactor};
 use ashlar_types::{DiskId, Duration, NodeName, VolumeId};
 use std::collections::{HashMap, VecDeque};
@@ -15,6 +16,7 @@ pub(super) const HAND_OVER_PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) struct Io {
     pub(super) reactor: Reactor,
+    pub(super) companion: Option<Box<dyn Companion>>,
     pub(super) node: NodeName,
     pub(super) asks: Outbox,
     pub(super) links: HashMap<LinkId, LinkOwner>,
@@ -23,7 +25,7 @@ pub(super) struct Io {
     pub(super) gone: Vec<VolumeId>,
 }
 
-/// Whose link it is. A chunkserver hosted on the same thread becomes one more variant.
+/// Whose link it is. The companion knows its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LinkOwner {
     Disk { volume: VolumeId, disk: DiskId },

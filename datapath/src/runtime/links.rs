@@ -6,7 +6,7 @@
 //!
 //! Before `Opened` nobody knows who listens at the address: it may be another's by now.
 
-use ashlar_reactor::{Framing, LinkId, Reactor};
+use ashlar_reactor::{Framing, LinkId, ListenerId, Reactor};
 use ashlar_types::{DiskId, Duration, SessionId};
 use ashlar_wire::{RequestFrame, encode_request};
 use std::collections::BTreeMap;
@@ -38,12 +38,27 @@ pub(super) struct GoneLink {
 }
 
 impl DiskLinks {
-    /// Begins to connect; gives the link, whose fate the reactor reports.
+    /// Begins to connect to a chunkserver elsewhere; gives the link, whose fate the reactor reports.
     pub(super) fn connect(&mut self, reactor: &mut Reactor, disk: DiskId, address: SocketAddr) -> io::Result<LinkId> {
         let link = reactor.connect_tcp(address, CONNECT_TIMEOUT, Framing::Frames)?;
+        Ok(self.connecting(disk, link))
+    }
+
+    /// The same to one that is on the reactor itself.
+    pub(super) fn connect_inner(
+        &mut self,
+        reactor: &mut Reactor,
+        disk: DiskId,
+        listener: ListenerId,
+    ) -> io::Result<LinkId> {
+        let link = reactor.connect_inner(listener)?;
+        Ok(self.connecting(disk, link))
+    }
+
+    fn connecting(&mut self, disk: DiskId, link: LinkId) -> LinkId {
         let before = self.by_disk.insert(disk, DiskLink { link, session: None, opened: false });
         assert!(before.is_none(), "at most one link per disk is asked for or stands");
-        Ok(link)
+        link
     }
 
     /// The link stands: gives its new session.

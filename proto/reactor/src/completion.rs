@@ -52,6 +52,8 @@ pub enum Peer {
     Tcp(SocketAddr),
     /// A process on this machine.
     Unix,
+    /// Who shares the reactor.
+    Inner,
 }
 
 /// Why a link ended.

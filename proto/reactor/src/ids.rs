@@ -35,3 +35,10 @@ id! {
     /// One connection.
     LinkId
 }
+
+impl LinkId {
+    /// An end of a connection of the reactor with itself.
+    pub(crate) fn is_inner(self) -> bool {
+        self.0.is_upper()
+    }
+}

@@ -12,6 +12,7 @@
 //!   most one frame.
 
 mod files;
+mod inner;
 mod links;
 mod listeners;
 
@@ -26,6 +27,7 @@ use crate::spin::Spin;
 use crate::waker::Waker;
 use crate::{Completion, LinkId, ListenerId, ReactorConfig, ReactorError};
 use ashlar_types::{Duration, Instant};
+use inner::InnerEnd;
 use listeners::Listener;
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
@@ -40,6 +42,8 @@ pub struct Reactor {
     files: Slab<Rc<OpenFile>>,
     listeners: Slab<Listener>,
     links: Slab<Link>,
+    /// Ends of connections of the reactor with itself.
+    inner: Slab<InnerEnd>,
     /// Links that may have something to send.
     to_send: Vec<LinkId>,
     deadlines: BTreeSet<(Instant, Deadline)>,
@@ -90,6 +94,7 @@ impl Reactor {
             files: Slab::new(),
             listeners: Slab::new(),
             links: Slab::new(),
+            inner: Slab::new_upper(),
             to_send: Vec::new(),
             deadlines: BTreeSet::new(),
             frames: Vec::new(),

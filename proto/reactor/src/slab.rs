@@ -1,7 +1,8 @@
 //! Values under keys that are never reused: a key names its value until it is removed, and nothing afterwards.
 //!
 //! A key is an index and the generation of the place. Removing a value raises the generation, so an old key finds
-//! nothing. A place whose generation would wrap is retired.
+//! nothing. Generations are of one half or the other of all numbers, so that the keys of two slabs can be told apart; a
+//! place whose generation would leave its half is retired.
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Key {
@@ -17,9 +18,18 @@ impl Key {
     pub(crate) fn from_u64(number: u64) -> Key {
         Key { index: number as u32, generation: (number >> 32) as u32 }
     }
+
+    /// It is of a slab that [`Slab::new_upper`] made.
+    pub(crate) fn is_upper(self) -> bool {
+        self.generation >= UPPER
+    }
 }
 
+/// The first generation of the upper half.
+const UPPER: u32 = 1 << 31;
+
 pub(crate) struct Slab<T> {
+    first_generation: u32,
     places: Vec<Place<T>>,
     free: Vec<u32>,
     len: usize,
@@ -32,7 +42,12 @@ struct Place<T> {
 
 impl<T> Slab<T> {
     pub(crate) fn new() -> Slab<T> {
-        Slab { places: Vec::new(), free: Vec::new(), len: 0 }
+        Slab { first_generation: 0, places: Vec::new(), free: Vec::new(), len: 0 }
+    }
+
+    /// One whose keys are never those of a slab made by `new`.
+    pub(crate) fn new_upper() -> Slab<T> {
+        Slab { first_generation: UPPER, ..Slab::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -54,8 +69,9 @@ impl<T> Slab<T> {
         // The last index is kept free: no key is `u64::MAX`.
         let index = u32::try_from(self.places.len()).ok().filter(|&index| index < u32::MAX);
         let index = index.expect("fewer than 2^32 values");
-        self.places.push(Place { generation: 0, value: Some(value) });
-        Key { index, generation: 0 }
+        let generation = self.first_generation;
+        self.places.push(Place { generation, value: Some(value) });
+        Key { index, generation }
     }
 
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
@@ -72,7 +88,8 @@ impl<T> Slab<T> {
         let place = self.places.get_mut(key.index as usize).filter(|place| place.generation == key.generation)?;
         let value = place.value.take()?;
         self.len -= 1;
-        if let Some(next) = place.generation.checked_add(1) {
+        let next = place.generation.checked_add(1);
+        if let Some(next) = next.filter(|next| (*next >= UPPER) == (self.first_generation >= UPPER)) {
             place.generation = next;
             self.free.push(key.index);
         }
@@ -117,12 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn a_place_whose_generation_would_wrap_is_retired() {
-        let mut slab = Slab::new();
-        let key = slab.insert(1);
-        slab.places[0].generation = u32::MAX;
-        slab.remove(Key { generation: u32::MAX, ..key });
-        assert!(slab.is_empty());
-        assert_ne!(slab.insert(2).index, key.index);
+    fn a_place_whose_generation_would_leave_its_half_is_retired() {
+        for (mut slab, last) in [(Slab::new(), UPPER - 1), (Slab::new_upper(), u32::MAX)] {
+            let key = slab.insert(1);
+            assert_eq!(key.is_upper(), last == u32::MAX);
+            slab.places[0].generation = last;
+            slab.remove(Key { generation: last, ..key });
+            assert!(slab.is_empty());
+            assert_ne!(slab.insert(2).index, key.index);
+        }
     }
 }

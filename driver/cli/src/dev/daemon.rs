@@ -13,6 +13,7 @@ pub enum Kind {
     /// Control plane with the CSI controller.
     Control,
     Chunkserver,
+    /// With the chunkserver in its process, where the cluster is made so.
     Datapath,
     /// CSI node service.
     Node,
@@ -29,16 +30,14 @@ impl Kind {
             Kind::Node => "node",
         }
     }
-
-    /// File name of the program.
-    pub fn program(self) -> &'static str {
-        match self {
-            Kind::Control | Kind::Node => "ashlar-driver",
-            Kind::Chunkserver => "ashlar-chunkserver",
-            Kind::Datapath => "ashlar-datapath",
-        }
-    }
 }
+
+const DRIVER: &str = "ashlar-driver";
+pub const CHUNKSERVER: &str = "ashlar-chunkserver";
+const DATAPATH: &str = "ashlar-datapath";
+const NODE: &str = "ashlar-node";
+/// File names of the programs.
+pub const PROGRAMS: [&str; 4] = [DRIVER, CHUNKSERVER, DATAPATH, NODE];
 
 /// One daemon: `control`, or `KIND-NODE`.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +55,22 @@ impl Daemon<'_> {
         }
     }
 
+    /// File name of the program.
+    pub fn program(&self, layout: &Layout) -> &'static str {
+        match self.kind {
+            Kind::Control | Kind::Node => DRIVER,
+            Kind::Chunkserver => CHUNKSERVER,
+            Kind::Datapath if layout.file.one_process => NODE,
+            Kind::Datapath => DATAPATH,
+        }
+    }
+
+    /// The disk of the node is served by it.
+    pub fn has_disk(&self, layout: &Layout) -> bool {
+        let kind = if layout.file.one_process { Kind::Datapath } else { Kind::Chunkserver };
+        self.kind == kind
+    }
+
     /// Its addresses by purpose.
     pub fn addresses(&self, layout: &Layout) -> Vec<(&'static str, SocketAddr)> {
         let control = &layout.file.control;
@@ -65,7 +80,17 @@ impl Daemon<'_> {
                 ("rpc", node.chunkserver_rpc),
                 ("metrics", node.chunkserver_metrics),
             ],
-            (Kind::Datapath, Some(node)) => vec![("rpc", node.datapath_rpc), ("metrics", node.datapath_metrics)],
+            (Kind::Datapath, Some(node)) => {
+                let mut addresses = vec![("rpc", node.datapath_rpc), ("metrics", node.datapath_metrics)];
+                if self.has_disk(layout) {
+                    addresses.extend([
+                        ("data", node.chunkserver_data),
+                        ("chunkserver rpc", node.chunkserver_rpc),
+                        ("chunkserver metrics", node.chunkserver_metrics),
+                    ]);
+                }
+                addresses
+            }
             (Kind::Node, Some(node)) => vec![("metrics", node.node_metrics)],
             _ => vec![("control", control.listen), ("metrics", control.metrics)],
         }
@@ -80,11 +105,22 @@ impl Daemon<'_> {
     }
 
     pub fn disk(&self, layout: &Layout) -> Option<PathBuf> {
-        self.node.filter(|_| self.kind == Kind::Chunkserver).map(|node| layout.disk(node))
+        self.node.filter(|_| self.has_disk(layout)).map(|node| layout.disk(node))
     }
 
     /// The arguments after the program's name.
     pub fn arguments(&self, layout: &Layout) -> Vec<OsString> {
+        let own = self.own_arguments(layout);
+        if self.kind == Kind::Datapath && layout.file.one_process {
+            // What follows the verb, of either.
+            let chunkserver = Daemon { kind: Kind::Chunkserver, ..*self }.own_arguments(layout);
+            let between = [OsString::from("--")];
+            return own.into_iter().skip(1).chain(between).chain(chunkserver.into_iter().skip(1)).collect();
+        }
+        own
+    }
+
+    fn own_arguments(&self, layout: &Layout) -> Vec<OsString> {
         let mut line = CommandLine::default();
         let state_file = layout.state_file(&self.name());
         match (self.kind, self.node) {
@@ -137,6 +173,9 @@ pub fn all(layout: &Layout) -> Vec<Daemon<'_>> {
     let on_nodes = |kind| layout.file.nodes.iter().map(move |node| Daemon { kind, node: Some(node) });
     let mut daemons = vec![Daemon { kind: Kind::Control, node: None }];
     for kind in [Kind::Chunkserver, Kind::Datapath, Kind::Node] {
+        if kind == Kind::Chunkserver && layout.file.one_process {
+            continue;
+        }
         daemons.extend(on_nodes(kind));
     }
     daemons
@@ -224,6 +263,28 @@ mod tests {
     }
 
     #[test]
+    fn where_a_node_has_one_process_it_has_the_options_and_the_disk_of_both() {
+        let dir = tempfile::tempdir().unwrap();
+        let wish = Wish { nodes: Some(1), one_process: true, ..Wish::default() };
+        let layout = Layout::open_or_create(dir.path(), wish).unwrap();
+        let names: Vec<String> = all(&layout).iter().map(Daemon::name).collect();
+        assert_eq!(names, ["control", "datapath-n1", "node-n1"]);
+        let node = by_name(&layout, "datapath-n1").unwrap();
+        assert_eq!(node.program(&layout), NODE);
+        let arguments = node.arguments(&layout);
+        let between = arguments.iter().position(|word| word == "--").expect("two lists");
+        let [datapath, chunkserver] = [&arguments[..between], &arguments[between + 1..]];
+        assert!(datapath.contains(&"--run-dir".into()) && chunkserver.contains(&"--disk".into()));
+        assert!(!arguments.contains(&"run".into()));
+        assert_eq!(node.disk(&layout), Some(layout.disk(node.node.unwrap())));
+        // Later commands need not say it again; a cluster that was made otherwise cannot become one.
+        assert!(Layout::open_or_create(dir.path(), Wish::default()).unwrap().file.one_process);
+        let other = tempfile::tempdir().unwrap();
+        Layout::open_or_create(other.path(), Wish { nodes: Some(1), ..Wish::default() }).unwrap();
+        assert!(Layout::open_or_create(other.path(), wish).is_err());
+    }
+
+    #[test]
     fn a_device_keeps_its_size_and_has_its_index_in_the_directory() {
         let dir = tempfile::tempdir().unwrap();
         let mut layout = Layout::open_or_create(dir.path(), Wish { nodes: Some(1), ..Wish::default() }).unwrap();
@@ -243,14 +304,17 @@ mod tests {
     #[test]
     fn a_daemon_is_given_the_addresses_that_status_shows() {
         let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::open_or_create(dir.path(), Wish { nodes: Some(1), ..Wish::default() }).unwrap();
-        for daemon in all(&layout) {
-            let arguments = daemon.arguments(&layout);
-            for (purpose, address) in daemon.addresses(&layout) {
-                assert!(arguments.contains(&address.to_string().into()), "{} {purpose}", daemon.name());
-            }
-            for path in daemon.csi_socket(&layout).into_iter().chain(daemon.disk(&layout)) {
-                assert!(arguments.contains(&path.into_os_string()), "{}", daemon.name());
+        let mut layout = Layout::open_or_create(dir.path(), Wish { nodes: Some(1), ..Wish::default() }).unwrap();
+        for one_process in [false, true] {
+            layout.file.one_process = one_process;
+            for daemon in all(&layout) {
+                let arguments = daemon.arguments(&layout);
+                for (purpose, address) in daemon.addresses(&layout) {
+                    assert!(arguments.contains(&address.to_string().into()), "{} {purpose}", daemon.name());
+                }
+                for path in daemon.csi_socket(&layout).into_iter().chain(daemon.disk(&layout)) {
+                    assert!(arguments.contains(&path.into_os_string()), "{}", daemon.name());
+                }
             }
         }
     }

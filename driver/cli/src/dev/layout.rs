@@ -55,6 +55,9 @@ pub struct ClusterFile {
     pub control_options: Vec<String>,
     #[serde(default)]
     pub scrub_period: Option<String>,
+    /// Datapath and chunkserver of a node are one process.
+    #[serde(default)]
+    pub one_process: bool,
     pub control: ControlPorts,
     pub nodes: Vec<NodePorts>,
 }
@@ -104,6 +107,7 @@ pub struct Wish<'a> {
     /// Name of a node and of its zone.
     pub zones: &'a [(String, String)],
     pub scrub_period: Option<&'a str>,
+    pub one_process: bool,
     /// Name of a node and path of its disk.
     pub disks: &'a [(String, String)],
 }
@@ -194,6 +198,7 @@ impl Layout {
             rebuild_grace_ms: wish.rebuild_grace_ms,
             control_options: wish.control_options.to_vec(),
             scrub_period: wish.scrub_period.map(str::to_owned),
+            one_process: wish.one_process,
             control: ControlPorts { listen: next(), metrics: next() },
             nodes: names
                 .into_iter()
@@ -259,6 +264,11 @@ impl Layout {
         if !options.is_empty() && options != self.file.control_options {
             bail!("the cluster in {dir} was made with other control options than {}", options.join(" "));
         }
+        ensure!(
+            self.file.one_process || !wish.one_process,
+            "the cluster in {} was made with a process for each chunkserver and each datapath",
+            self.dir.display()
+        );
         if let Some(period) = wish.scrub_period.filter(|&period| Some(period) != self.file.scrub_period.as_deref()) {
             bail!("the cluster in {dir} was made with another scrub period than {period}");
         }

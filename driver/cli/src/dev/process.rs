@@ -5,7 +5,7 @@
 //! and its name, together with the program that it runs. So neither a pid that was given to another process, nor a
 //! daemon whose starter was killed before it could write the pid down, leads astray.
 
-use super::daemon::{Daemon, Kind, program_path};
+use super::daemon::{Daemon, PROGRAMS, program_path};
 use super::layout::Layout;
 use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
@@ -54,7 +54,7 @@ fn identify(dir: &Path, pid: i32) -> Option<(String, i32)> {
     let executable = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     // A program that was built anew since is shown as `PATH (deleted)`.
     let program = executable.file_name()?.to_str()?.trim_end_matches(" (deleted)").to_owned();
-    if !Kind::START_ORDER.iter().any(|kind| kind.program() == program) {
+    if !PROGRAMS.contains(&program.as_str()) {
         return None;
     }
     Some((name, parent_of(pid)?))
@@ -88,7 +88,7 @@ pub fn start(layout: &Layout, daemon: &Daemon) -> anyhow::Result<i32> {
     let log = log.with_context(|| format!("open {}", log_path.display()))?;
     // setsid(1) becomes the program: the pid is the daemon's.
     let mut command = Command::new("setsid");
-    command.arg("--").arg(program_path(daemon.kind.program())?).args(daemon.arguments(layout));
+    command.arg("--").arg(program_path(daemon.program(layout))?).args(daemon.arguments(layout));
     clean_environment(&mut command);
     command.env(DIR_VARIABLE, &layout.dir).env(NAME_VARIABLE, &name);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir(&layout.dir);

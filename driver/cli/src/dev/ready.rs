@@ -78,12 +78,13 @@ async fn missing(layout: &Layout, daemons: &[Daemon<'_>], started: &[Started]) -
         let online = |disk: &&control::Disk| {
             disk.node == node.name && disk.state() == control::DiskState::Online && disk.last_heartbeat_ms >= since_ms
         };
+        let serves = || view.is_some_and(|view| view.chunkserver_alive) && disks.iter().any(|disk| online(&disk));
+        if daemon.has_disk(layout) && !serves() {
+            return Ok(Some(format!("no disk of {name} yet (log: {})", layout.log(&name).display())));
+        }
         let alive = match daemon.kind {
-            Kind::Chunkserver => {
-                view.is_some_and(|view| view.chunkserver_alive) && disks.iter().any(|disk| online(&disk))
-            }
             Kind::Datapath => view.is_some_and(|view| view.datapath_alive && view.last_heartbeat_ms >= since_ms),
-            Kind::Control | Kind::Node => true,
+            Kind::Control | Kind::Chunkserver | Kind::Node => true,
         };
         if !alive {
             return Ok(Some(format!("no heartbeat of {name} yet (log: {})", layout.log(&name).display())));

@@ -1,6 +1,6 @@
 //! `dev up` and `dev start`: makes the disks, starts what does not run, waits until it serves.
 
-use super::daemon::{self, Daemon, Kind, format_arguments, program_path};
+use super::daemon::{self, CHUNKSERVER, Daemon, Kind, PROGRAMS, format_arguments, program_path};
 use super::layout::{Layout, NodePorts, Wish};
 use super::process;
 use super::ready::{self, Started};
@@ -19,8 +19,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 pub async fn up(dir: &Path, wish: DevUp) -> anyhow::Result<()> {
-    for kind in Kind::START_ORDER {
-        program_path(kind.program())?;
+    for program in PROGRAMS {
+        program_path(program)?;
     }
     Layout::refuse_foreign(dir)?;
     fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
@@ -33,6 +33,7 @@ pub async fn up(dir: &Path, wish: DevUp) -> anyhow::Result<()> {
         control_options: &wish.control_options,
         zones: &wish.zones,
         scrub_period: wish.scrub_period.as_deref(),
+        one_process: wish.one_process,
         disks: &wish.disks,
     };
     let layout = Layout::open_or_create(dir, shape)?;
@@ -128,7 +129,7 @@ async fn format_disks(layout: &Layout) -> anyhow::Result<()> {
     let _progress = Progress::spinner(format!("writing {} disks of {size}", missing.len()));
     let mut formats = JoinSet::new();
     for node in missing {
-        let program = program_path(Kind::Chunkserver.program())?;
+        let program = program_path(CHUNKSERVER)?;
         let (disk, unfinished) = (layout.disk(node), layout.unfinished_disk(node));
         if node.disk.is_some() {
             let arguments = format_arguments(layout, node, &disk);

@@ -59,7 +59,12 @@ impl Reactor {
     /// Queues the parts; they go out with the next `wait`, in one call with whatever else is queued. The caller
     /// bounds what it queues, by what its peer has yet to answer or by [`Self::queued_bytes`]. On a link that is gone
     /// or closing nothing happens.
+    ///
+    /// On a link with [`Framing::Frames`] the parts are one whole frame, header and body in the first.
     pub fn send(&mut self, link: LinkId, parts: impl IntoIterator<Item = Bytes>) {
+        if link.is_inner() {
+            return self.send_inner(link, parts);
+        }
         match self.links.get_mut(link.0) {
             Some(open) if !matches!(open.state, LinkState::Draining { .. }) => {
                 parts.into_iter().for_each(|part| open.outbound.queue.push(part));
@@ -71,12 +76,18 @@ impl Reactor {
 
     /// Bytes that were given to `send` and that the kernel has not taken yet; zero for a link that is gone.
     pub fn queued_bytes(&self, link: LinkId) -> usize {
+        if link.is_inner() {
+            return self.queued_inner(link);
+        }
         self.links.get(link.0).map_or(0, Link::queued_bytes)
     }
 
     /// Receives no more, so that the peer is held back, once what the receive in flight brings is delivered: 64 KiB
     /// or a frame. If the peer ends the connection meanwhile, the link ends, and what it had sent is never received.
     pub fn pause_reading(&mut self, link: LinkId) {
+        if link.is_inner() {
+            return self.pause_inner(link);
+        }
         match self.links.get_mut(link.0) {
             Some(open) => {
                 open.inbound.paused = true;
@@ -90,6 +101,9 @@ impl Reactor {
     }
 
     pub fn resume_reading(&mut self, link: LinkId) {
+        if link.is_inner() {
+            return self.resume_inner(link);
+        }
         match self.links.get_mut(link.0) {
             Some(open) => {
                 open.inbound.paused = false;
@@ -102,6 +116,9 @@ impl Reactor {
     /// Ends the link at once. What is queued is lost; no further completion names the link.
     pub fn close(&mut self, link: LinkId) {
         self.ready.retain(|completion| completion.link() != Some(link));
+        if link.is_inner() {
+            return self.close_inner(link);
+        }
         if !self.remove_link(link) {
             self.stats.stale_calls += 1;
         }
@@ -110,6 +127,9 @@ impl Reactor {
     /// Ends the link when what is queued was sent and the peer has seen it, or two seconds from now. Nothing that
     /// comes is delivered any more, `LinkDown` excepted. A link that is not up yet ends at once.
     pub fn close_after_sent(&mut self, link: LinkId) {
+        if link.is_inner() {
+            return self.close_inner_after_sent(link);
+        }
         let Some(open) = self.links.get_mut(link.0) else {
             self.stats.stale_calls += 1;
             return;
@@ -129,8 +149,8 @@ impl Reactor {
         }
     }
 
-    fn check_links_max(&self) -> io::Result<()> {
-        if self.links.len() < self.links_max {
+    pub(super) fn check_links_max(&self) -> io::Result<()> {
+        if self.links.len() + self.inner.len() < self.links_max {
             return Ok(());
         }
         Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the reactor's links are at their bound"))
@@ -370,7 +390,7 @@ fn shut_down(socket: &OwnedFd, how: Shutdown) {
 pub(super) fn prepare(socket: &OwnedFd, peer: Peer) -> io::Result<()> {
     match peer {
         Peer::Tcp(_) => prepare_tcp(socket),
-        Peer::Unix => Ok(()),
+        Peer::Unix | Peer::Inner => Ok(()),
     }
 }
 

@@ -64,6 +64,10 @@ impl Reactor {
         }
     }
 
+    pub(super) fn framing_of(&self, listener: ListenerId) -> Option<Framing> {
+        self.listeners.get(listener.0).map(|listener| listener.framing)
+    }
+
     fn add_listener(&mut self, socket: OwnedFd, framing: Framing) -> ListenerId {
         let listener = Listener { socket: Rc::new(socket), framing, accept: Accept::AtBound };
         let id = ListenerId(self.listeners.insert(listener));
@@ -72,7 +76,7 @@ impl Reactor {
     }
 
     pub(super) fn start_accept(&mut self, id: ListenerId) {
-        let at_bound = self.links.len() >= self.links_max;
+        let at_bound = self.check_links_max().is_err();
         let Some(listener) = self.listeners.get_mut(id.0) else { return };
         if at_bound {
             tracing::warn!(links = self.links_max, "links are at their bound, accept no more");

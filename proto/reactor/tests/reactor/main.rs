@@ -4,5 +4,6 @@ mod endings;
 mod files;
 mod frames;
 mod harness;
+mod inner;
 mod links;
 mod turns;
