@@ -1,4 +1,5 @@
-//! The thread beside the I/O path: gRPC, metrics, heartbeat, signals (unless its owner ends the host), all on one tokio runtime.
+//! The thread beside the I/O path: gRPC, metrics, heartbeat, signals (unless its owner ends the host), all on one
+//! tokio runtime.
 
 use crate::Error;
 use crate::config::RunConfig;

@@ -30,8 +30,8 @@ pub struct DevUp {
     /// own default.
     #[arg(long, value_name = "TIME")]
     pub scrub_period: Option<String>,
-    /// Datapath and chunkserver of each node are one process, in which the node's own replica is written and read without
-    /// a socket. To be said when the cluster is made.
+    /// Datapath and chunkserver of each node are one process, in which the node's own replica is written and read
+    /// without a socket. To be said when the cluster is made.
     #[arg(long)]
     pub one_process: bool,
     /// A block device, or a file to be made, as the disk of one node (n1, n2, ...), for example n2=/dev/sdb; may be
