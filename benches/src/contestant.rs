@@ -1,6 +1,7 @@
 //! Who takes part: a candidate's name, what drives it, and whose costs are its own.
 
 use crate::costs::Meter;
+use crate::engine;
 use crate::fio::{self, Engine};
 use crate::idle;
 use crate::job::{Job, Outcome};
@@ -26,6 +27,8 @@ pub(crate) enum Driver {
     /// Our own loop.
     Loop(Target),
     Fio(Engine),
+    /// The load is in the process of one of the daemons.
+    Inner(Box<engine::Engine>),
 }
 
 pub(crate) struct Contestant {
@@ -57,7 +60,7 @@ impl Contestant {
         let outcome = self.run(ring, job, seed)?;
         match &self.driver {
             Driver::Loop(_) if self.daemons.is_empty() => {}
-            Driver::Loop(_) => idle::wait_until_resting(&self.daemons)?,
+            Driver::Loop(_) | Driver::Inner(_) => idle::wait_until_resting(&self.daemons)?,
             Driver::Fio(_) => idle::settle(&self.daemons, SETTLE_LIMIT)?,
         }
         let operations = outcome.latencies.count();
@@ -70,13 +73,17 @@ impl Contestant {
         match &mut self.driver {
             Driver::Loop(target) => load::run(ring.reactor, target, job, ring.span_bytes, seed, || Ok(())),
             Driver::Fio(engine) => fio::run(engine, job, ring.span_bytes, seed),
+            Driver::Inner(engine) => engine.run(job, ring.span_bytes, seed),
         }
     }
 
-    pub(crate) fn close(self, reactor: &mut Reactor) {
-        if let Driver::Loop(target) = self.driver {
-            target.close(reactor);
+    pub(crate) fn close(self, reactor: &mut Reactor) -> Result<()> {
+        match self.driver {
+            Driver::Loop(target) => target.close(reactor),
+            Driver::Inner(engine) => engine.stop()?,
+            Driver::Fio(_) => {}
         }
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Latencies by the million in a few kilobytes: counts in bands, 32 to each doubling, so a percentile is right to about
 //! 3 %.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Bands in which `BANDS` doublings are cut.
@@ -9,7 +9,7 @@ const PER_DOUBLING: u64 = 32;
 const BANDS: usize = 40 * PER_DOUBLING as usize;
 
 /// Counts of latencies in nanoseconds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Histogram {
     counts: Vec<u64>,
     count: u64,

@@ -1,6 +1,7 @@
 //! One measurement: what is done, how many at once, for how long; and what came of it. The words are fio's.
 
 use crate::histogram::Histogram;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,7 +11,7 @@ pub(crate) enum Access {
     Write,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Pattern {
     Random,
     Sequential,
@@ -18,7 +19,7 @@ pub(crate) enum Pattern {
     Zipf,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
     /// Share of reads, in percent: 0 writes only.
     pub(crate) read_percent: u8,
@@ -30,7 +31,7 @@ pub(crate) struct Job {
     pub(crate) until: Until,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Until {
     Elapsed(Duration),
     /// Every place was the turn once.
@@ -65,6 +66,7 @@ impl Job {
 }
 
 /// Operations that began and ended within the measured time.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) elapsed: Duration,
     pub(crate) latencies: Histogram,

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant as Clock};
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(100);
 
-struct Load<'a> {
-    job: &'a Job,
+/// One job under way; whoever has the reactor drives it.
+pub(crate) struct Load {
+    job: Job,
     offsets: Offsets,
     accesses: Noise,
     data: Bytes,
@@ -25,6 +26,12 @@ struct Load<'a> {
     left: Option<u64>,
     idle: Vec<usize>,
     slots: Vec<Slot>,
+    start: Clock,
+    /// When something was last answered.
+    last: Clock,
+    longest_gap: Duration,
+    latencies: Histogram,
+    seconds: Vec<u32>,
 }
 
 #[derive(Clone, Copy)]
@@ -42,63 +49,90 @@ pub(crate) fn run(
     seed: u64,
     mut at_half: impl FnMut() -> Result<()>,
 ) -> Result<Outcome> {
-    let start = Clock::now();
-    let mut load = Load::new(reactor, job, span_bytes, seed, start);
-    let (mut latencies, mut seconds) = (Histogram::default(), vec![]);
-    let (mut completions, mut done) = (vec![], vec![]);
-    let (mut last, mut longest_gap, mut half) = (start, Duration::ZERO, false);
-    loop {
-        let now = Clock::now();
-        let is_over = load.is_over(now - start);
-        if is_over && load.idle.len() == job.depth {
-            break;
-        }
-        if !is_over {
-            load.begin_due(reactor, target, now);
-        }
-        let limit = reactor.now() + if is_over { LOOK } else { load.wait_at_most(now) };
+    let mut load = Load::new(reactor, *job, span_bytes, seed);
+    let (mut completions, mut done, mut half) = (vec![], vec![], false);
+    while load.go_on(reactor, target, Clock::now())? {
+        let limit = reactor.now() + load.wait_at_most(Clock::now());
         reactor.wait(limit, &mut completions)?;
         for completion in completions.drain(..) {
             target.answers(completion, &mut done)?;
         }
         let now = Clock::now();
-        let is_silent = now - last >= SILENCE_MAX && load.idle.len() < job.depth;
-        ensure!(!is_silent, "no answer for {SILENCE_MAX:?}");
-        for slot in done.drain(..) {
-            if let Some(latency) = load.answered(slot, now) {
-                latencies.add(latency);
-                longest_gap = longest_gap.max(now - last);
-                last = now;
-                let second = (now - start).as_secs() as usize;
-                seconds.resize(seconds.len().max(second + 1), 0);
-                seconds[second] += 1;
-            }
-        }
-        if !half && matches!(job.until, Until::Elapsed(duration) if now - start >= duration / 2) {
+        load.answered(&mut done, now);
+        if !half && matches!(job.until, Until::Elapsed(duration) if now - load.start >= duration / 2) {
             half = true;
             at_half()?;
         }
     }
-    Ok(Outcome { elapsed: start.elapsed(), latencies, longest_gap, seconds, asker: (Duration::ZERO, 0) })
+    Ok(load.outcome())
 }
 
-impl Load<'_> {
-    fn new<'a>(reactor: &Reactor, job: &'a Job, span_bytes: u64, seed: u64, start: Clock) -> Load<'a> {
+impl Load {
+    pub(crate) fn new(reactor: &Reactor, job: Job, span_bytes: u64, seed: u64) -> Load {
+        let data = payload(reactor, &job, seed);
+        let start = Clock::now();
         Load {
             job,
-            offsets: Offsets::new(job, span_bytes, seed),
+            offsets: Offsets::new(&job, span_bytes, seed),
             accesses: Noise::new(!seed),
-            data: payload(reactor, job, seed),
+            data,
             due: job.per_second.map(|_| start),
             left: (job.until == Until::Through).then(|| span_bytes / u64::from(job.bytes)),
             idle: (0..job.depth).collect(),
             slots: vec![Slot { began: start, answers_left: 0 }; job.depth],
+            start,
+            last: start,
+            longest_gap: Duration::ZERO,
+            latencies: Histogram::default(),
+            seconds: vec![],
         }
     }
 
-    fn is_over(&self, elapsed: Duration) -> bool {
+    /// Begins what is due; false when the job is over and everything is answered.
+    pub(crate) fn go_on(&mut self, reactor: &mut Reactor, target: &mut Target, now: Clock) -> Result<bool> {
+        let is_resting = self.idle.len() == self.job.depth;
+        ensure!(is_resting || now - self.last < SILENCE_MAX, "no answer for {SILENCE_MAX:?}");
+        if self.is_over(now) {
+            return Ok(!is_resting);
+        }
+        self.begin_due(reactor, target, now);
+        Ok(true)
+    }
+
+    /// When to look again although nothing was answered.
+    pub(crate) fn wait_at_most(&self, now: Clock) -> Duration {
+        match self.due {
+            Some(due) if !self.idle.is_empty() && !self.is_over(now) => due.saturating_duration_since(now).min(LOOK),
+            _ => LOOK,
+        }
+    }
+
+    /// Takes these answers, one entry for each.
+    pub(crate) fn answered(&mut self, slots: &mut Vec<usize>, now: Clock) {
+        for slot in slots.drain(..) {
+            let Slot { began, answers_left } = &mut self.slots[slot];
+            *answers_left -= 1;
+            if *answers_left > 0 {
+                continue;
+            }
+            self.idle.push(slot);
+            self.latencies.add(now.saturating_duration_since(*began));
+            self.longest_gap = self.longest_gap.max(now - self.last);
+            self.last = now;
+            let second = (now - self.start).as_secs() as usize;
+            self.seconds.resize(self.seconds.len().max(second + 1), 0);
+            self.seconds[second] += 1;
+        }
+    }
+
+    pub(crate) fn outcome(self) -> Outcome {
+        let Load { start, longest_gap, latencies, seconds, .. } = self;
+        Outcome { elapsed: start.elapsed(), latencies, longest_gap, seconds, asker: (Duration::ZERO, 0) }
+    }
+
+    fn is_over(&self, now: Clock) -> bool {
         match self.job.until {
-            Until::Elapsed(duration) => elapsed >= duration,
+            Until::Elapsed(duration) => now - self.start >= duration,
             Until::Through => self.left == Some(0),
         }
     }
@@ -117,24 +151,6 @@ impl Load<'_> {
             let answers_left = target.begin(reactor, slot, access, offset, &self.data);
             self.slots[slot] = Slot { began, answers_left };
         }
-    }
-
-    fn wait_at_most(&self, now: Clock) -> Duration {
-        match self.due {
-            Some(due) if !self.idle.is_empty() => due.saturating_duration_since(now).min(LOOK),
-            _ => LOOK,
-        }
-    }
-
-    /// Its latency, once all its answers are there.
-    fn answered(&mut self, slot: usize, now: Clock) -> Option<Duration> {
-        let Slot { began, answers_left } = &mut self.slots[slot];
-        *answers_left -= 1;
-        if *answers_left > 0 {
-            return None;
-        }
-        self.idle.push(slot);
-        Some(now.saturating_duration_since(*began))
     }
 }
 

@@ -7,6 +7,7 @@ mod ceph;
 mod contestant;
 mod costs;
 mod databases;
+mod engine;
 mod fio;
 mod front;
 mod growth;
@@ -27,15 +28,22 @@ mod target;
 
 use anyhow::{Context, Result};
 use ashlar_tests::{Stage, clear_stage};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use parts::{Bench, Part};
 use plan::Plan;
 use report::{Machine, Report};
 use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::PathBuf, process::ExitCode};
 
+/// Allocates as the daemons do.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Ashlar beside local files and others, as ratios.
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    role: Option<Role>,
     /// Fewer and shorter rounds on less data.
     #[arg(long)]
     quick: bool,
@@ -56,6 +64,13 @@ struct Arguments {
     dir: PathBuf,
 }
 
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// A node with the load in its own process; for the bench itself.
+    #[command(hide = true)]
+    Engine(engine::EngineArguments),
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Peer {
     /// Ceph RBD, of Debian's packages.
@@ -63,7 +78,12 @@ enum Peer {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let done = match arguments.role {
+        Some(Role::Engine(engine)) => engine::serve(engine).map(|()| ExitCode::SUCCESS),
+        None => run(&arguments),
+    };
+    match done {
         Ok(status) => status,
         Err(error) => {
             eprintln!("bench: {error:#}");

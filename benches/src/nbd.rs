@@ -21,6 +21,8 @@ const REPLY_MAGIC: u32 = 0x6744_6698;
 const READ: u16 = 0;
 const WRITE: u16 = 1;
 const REPLY_BYTES: usize = 16;
+/// What a server says before the first reply: its greeting, and the export's size and flags.
+const PREFACE_BYTES: usize = 18 + 10;
 const SEND_BUFFER_BYTES: usize = 4 << 20;
 
 /// A connection in its transmission phase.
@@ -36,6 +38,14 @@ pub(crate) fn negotiate(socket: &Path) -> Result<UnixStream> {
     let mut export = [0; 10];
     stream.read_exact(&mut export).context("read the export's size and flags")?;
     Ok(stream)
+}
+
+/// What leads to the transmission phase, for who cannot wait in between: the answers are passed over by
+/// [`Replies::after_negotiation`].
+pub(crate) fn negotiation() -> Bytes {
+    [&FIXED_NEWSTYLE_NO_ZEROES.to_be_bytes(), &OPTION_MAGIC[..], &EXPORT_NAME.to_be_bytes(), &0u32.to_be_bytes()]
+        .concat()
+        .into()
 }
 
 pub(crate) fn request(access: Access, cookie: u64, offset: u64, bytes: u32) -> Bytes {
@@ -57,9 +67,15 @@ pub(crate) struct Replies {
     /// Data of a read that is still to come, and whose it is.
     skipping: Option<(u64, usize)>,
     reads: HashMap<u64, usize>,
+    /// Bytes of the negotiation that are still to come.
+    preface: usize,
 }
 
 impl Replies {
+    pub(crate) fn after_negotiation() -> Replies {
+        Replies { preface: PREFACE_BYTES, ..Replies::default() }
+    }
+
     pub(crate) fn expect_data(&mut self, cookie: u64, bytes: usize) {
         self.reads.insert(cookie, bytes);
     }
@@ -67,6 +83,9 @@ impl Replies {
     /// Cookies of the requests that are answered whole by now.
     pub(crate) fn take(&mut self, mut bytes: &[u8]) -> Result<Vec<u64>> {
         let mut done = vec![];
+        let preface = self.preface.min(bytes.len());
+        self.preface -= preface;
+        bytes = &bytes[preface..];
         while !bytes.is_empty() {
             if let Some((cookie, left)) = self.skipping.take() {
                 let taken = left.min(bytes.len());

@@ -65,8 +65,11 @@ impl Bench<'_> {
     fn speed(&self, findings: &mut Findings) -> Result<()> {
         let dir = Scratch::new(self.dir)?;
         let ceph = self.start_ceph(&dir)?;
-        self.on_cluster(3, self.plan.speed.disk_size, &[], |cluster, dir| {
-            speed::measure(cluster, dir, &self.plan.speed, ceph.as_ref(), findings)
+        let plan = &self.plan.speed;
+        self.on_cluster(3, plan.disk_size, &[], |cluster, dir| {
+            self.on_cluster(3, plan.disk_size, &["--one-process"], |nodes, _| {
+                speed::measure(cluster, nodes, dir, plan, ceph.as_ref(), findings)
+            })
         })
     }
 

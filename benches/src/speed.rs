@@ -7,7 +7,8 @@ mod outage;
 
 use crate::ceph::Ceph;
 use crate::contestant::{Contestant, Driver, Ring, Round, reading};
-use crate::fio::{self, Engine};
+use crate::engine::Engine;
+use crate::fio;
 use crate::front::Front;
 use crate::idle;
 use crate::job::{Job, Pattern};
@@ -16,7 +17,7 @@ use crate::target::{Target, prewritten};
 use anyhow::{Context, Result};
 use ashlar_reactor::{Reactor, ReactorConfig};
 use ashlar_tests::{DevCluster, nbd_socket};
-use cells::{ASHLAR, CEPH, CellPlan, L1, L3, LN, WRITE_32};
+use cells::{ASHLAR, CEPH, CellPlan, ENGINE, L1, L3, LN, NODE, WRITE_32};
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,8 +27,10 @@ const VOLUME: &str = "bench";
 pub(crate) const NOT_SAID: &[&str] = &[
     "L1: one local file, L3: three in parallel, LN: Ashlar's own NBD server over one local file; all O_DIRECT and \
      durable.",
-    "Ashlar and LN are asked through NBD by our own loop, L1 and L3 by the same loop directly: a kernel's block device \
-     costs more.",
+    "Ashlar: each chunkserver and datapath a process; one process: those of a node are one. These two and LN are asked \
+     through NBD by our own loop, L1 and L3 by the same loop directly: a kernel's block device costs more.",
+    "Engine: one process, and our loop is in it too, as fio's engines for Ceph and Vitastor have the client in fio; it \
+     speaks NBD to the volume's server without a socket. The bars 1 to 5 are about it, where they do not say NBD.",
     "CPU and switches: of all daemons and of who asks, with what is done behind the answers; not the kernel's threads.",
     "Ceph RBD, if it is there, is asked by fio through librbd, whose processor time is in its figures. Its OSDs write \
      through the page cache too, so of its bytes only the disk's count says something.",
@@ -55,6 +58,7 @@ struct Stage<'a> {
 /// What is found is in `findings` at once, so a failure takes nothing of it.
 pub(crate) fn measure(
     cluster: &DevCluster,
+    nodes: &DevCluster,
     dir: &Path,
     plan: &SpeedPlan,
     ceph: Option<&Ceph>,
@@ -62,6 +66,10 @@ pub(crate) fn measure(
 ) -> Result<()> {
     cluster.cli(&["volume", "create", VOLUME, "--size", &plan.span_bytes.to_string(), "--node", NODES[0]])?;
     let uri = cluster.attach(VOLUME, NODES[0], "nbd")?;
+    nodes.cli(&["volume", "create", VOLUME, "--size", &plan.span_bytes.to_string(), "--node", NODES[0]])?;
+    let engine = Box::new(Engine::in_place_of(nodes, NODES[0], VOLUME)?);
+    let mut node_pids = idle::pids(nodes)?;
+    node_pids.push(engine.pid());
     let mut reactor = Reactor::new(ReactorConfig::default())?;
     eprintln!("writing the files and the volume in full");
     let local = dir.join("front-file");
@@ -72,6 +80,8 @@ pub(crate) fn measure(
         Contestant::new(L3, Target::files(&mut reactor, dir, 3, plan.span_bytes)?, vec![]),
         Contestant::new(LN, Target::nbd(&mut reactor, front.place())?, vec![front.pid()]),
         Contestant::new(ASHLAR, Target::nbd(&mut reactor, &nbd_socket(&uri)?)?, idle::pids(cluster)?),
+        Contestant::new(NODE, Target::nbd(&mut reactor, engine.socket())?, node_pids.clone()),
+        Contestant { candidate: ENGINE, driver: Driver::Inner(engine), daemons: node_pids },
     ];
     if let Some(ceph) = ceph {
         let driver = Driver::Fio(ceph.image(VOLUME, plan.span_bytes)?);
@@ -87,7 +97,7 @@ pub(crate) fn measure(
     findings.figures.extend(stage.outages(ceph)?);
     findings.figures.push(stage.idle()?);
     for contestant in stage.contestants {
-        contestant.close(&mut reactor);
+        contestant.close(&mut reactor)?;
     }
     drop(reactor);
     front.stop()?;
@@ -100,7 +110,7 @@ impl Stage<'_> {
     /// First touches are not what is measured; files are written already.
     fn fill(&mut self) -> Result<()> {
         let job = Job::write(1 << 20, 8).pattern(Pattern::Sequential);
-        for contestant in self.contestants.iter_mut().filter(|one| matches!(one.candidate, ASHLAR | CEPH)) {
+        for contestant in self.contestants.iter_mut().filter(|one| matches!(one.candidate, ASHLAR | NODE | CEPH)) {
             contestant.run(&mut self.ring, &job, 1)?;
         }
         Ok(())
@@ -157,7 +167,7 @@ impl Stage<'_> {
         let (mut readings, mut sentinels) = (vec![], vec![]);
         for at in 0..self.contestants.len() {
             let candidate = self.contestants[at].candidate;
-            if candidate == LN {
+            if matches!(candidate, LN | NODE) {
                 continue;
             }
             eprintln!("sustained for {} s: {candidate}", self.plan.sustained.as_secs());
@@ -173,7 +183,7 @@ impl Stage<'_> {
         let command = fio::arguments(&job, self.ring.span_bytes, 5).join(" ");
         let cell = Cell { name, unit: "IOPS", command, readings, sentinels };
         let of = |clause, to| -> Result<Figure> {
-            let ratios = cell.ratios(ASHLAR, to).context("all candidates were sustained")?;
+            let ratios = cell.ratios(ENGINE, to).context("all candidates were sustained")?;
             let detail = format!("{} s, one round", self.plan.sustained.as_secs());
             Ok(Figure::of_clause(clause, ratios, detail))
         };
@@ -185,7 +195,7 @@ impl Stage<'_> {
     fn cross_check(&mut self, uri: &str) -> Result<Figure> {
         eprintln!("fio through NBD beside our own loop");
         let job = Job::write(4096, 8).lasting(self.plan.cell.max(Duration::from_secs(1)));
-        let engine = Engine::Nbd { uri: uri.to_owned() };
+        let engine = fio::Engine::Nbd { uri: uri.to_owned() };
         let ashlar = self.contestants.iter().position(|one| one.candidate == ASHLAR).context("Ashlar takes part")?;
         let (mut ratios, mut detail) = (vec![], String::new());
         for round in 0..self.plan.rounds as u64 {

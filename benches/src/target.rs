@@ -52,6 +52,20 @@ impl Target {
         Ok(Target::Nbd(sockets.iter().map(connect).collect::<Result<_>>()?))
     }
 
+    /// The NBD server of the same reactor that listens at the path, without a socket between.
+    pub(crate) fn nbd_inner(reactor: &mut Reactor, socket: &Path) -> Result<Target> {
+        let listener =
+            reactor.listener_at(socket).with_context(|| format!("nobody listens at {}", socket.display()))?;
+        let link = reactor.connect_inner(listener).context("connect within the process")?;
+        reactor.send(link, [nbd::negotiation()]);
+        Ok(Target::Nbd(vec![Device { link, replies: Replies::after_negotiation() }]))
+    }
+
+    /// Whether what comes on the link is its own.
+    pub(crate) fn has_link(&self, link: LinkId) -> bool {
+        matches!(self, Target::Nbd(devices) if devices.iter().any(|device| device.link == link))
+    }
+
     /// Begins an operation; gives the number of answers that it takes.
     pub(crate) fn begin(
         &mut self,

@@ -91,6 +91,9 @@ const GAUGES: &[DiskMetric] = &[
     counter!("disk_serving", "1: the disk has recovered and serves", None, |disk| {
         of_status(disk, |status| u64::from(status.serving))
     }),
+    counter!("replay_milliseconds", "From opening the disk until it served; 0 before that", None, |disk| {
+        of_status(disk, |status| u64::try_from(status.replay_took.as_millis()).unwrap_or(u64::MAX))
+    }),
     counter!("journal_size", "Size of the journal", Some(Unit::Bytes), |disk| {
         of_status(disk, |status| status.journal_bytes.0)
     }),

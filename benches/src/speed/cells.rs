@@ -8,6 +8,9 @@ pub(crate) const L1: &str = "L1";
 pub(crate) const L3: &str = "L3";
 pub(crate) const LN: &str = "LN";
 pub(crate) const ASHLAR: &str = "Ashlar";
+/// Datapath and chunkserver of a node are one process: through NBD, and with the load in it.
+pub(crate) const NODE: &str = "Ashlar, one process";
+pub(crate) const ENGINE: &str = "Ashlar, engine";
 pub(crate) const CEPH: &str = "Ceph RBD";
 
 const WRITE_1: &str = "4 KiB random write, depth 1";
@@ -88,36 +91,42 @@ pub(super) fn judge(cells: &[Cell]) -> Vec<Figure> {
         }
     };
     let ratio = |name: &str, of: &str, to: &str| cell(name).and_then(|cell| cell.ratios(of, to));
-    let p99 = |name: &str| cell(name).and_then(|cell| cell.ratios_by(ASHLAR, L1, |reading| reading.p99_us.clone()));
+    let p99 = |name: &str| cell(name).and_then(|cell| cell.ratios_by(ENGINE, L1, |reading| reading.p99_us.clone()));
     let bytes = |name: &str| {
-        let reading = cell(name)?.reading(ASHLAR)?;
+        let reading = cell(name)?.reading(ENGINE)?;
         Some(reading.cost(|costs| costs.written_per_user_byte / 3.0)).filter(|rounds| !rounds.is_empty())
     };
     let cpu = |reading: &crate::report::Reading| reading.cost(|costs| costs.cpu_us_per_op);
     // One after the other, so the latencies are as the rates, upside down.
-    add(Clause::WriteNbdL3, WRITE_1, ratio(WRITE_1, L3, ASHLAR));
-    add(Clause::BurstL1, WRITE_32, ratio(WRITE_32, ASHLAR, L1));
-    add(Clause::Read1, READ_1, ratio(READ_1, ASHLAR, L1));
-    add(Clause::Read32, READ_32, ratio(READ_32, ASHLAR, L1));
+    add(Clause::WriteEngineL3, WRITE_1, ratio(WRITE_1, L3, ENGINE));
+    add(Clause::WriteEngineL1, WRITE_1, ratio(WRITE_1, L1, ENGINE));
+    add(Clause::WriteNbdL3, WRITE_1, ratio(WRITE_1, L3, NODE));
+    add(Clause::BurstL1, WRITE_32, ratio(WRITE_32, ENGINE, L1));
+    add(Clause::Read1, READ_1, ratio(READ_1, ENGINE, L1));
+    add(Clause::Read32, READ_32, ratio(READ_32, ENGINE, L1));
     add(Clause::Read1P99, READ_1, p99(READ_1));
     add(Clause::Read32P99, READ_32, p99(READ_32));
     add(Clause::BytesLarge, SEQUENTIAL, bytes(SEQUENTIAL));
     add(Clause::BytesSmall, WRITE_32, bytes(WRITE_32));
-    add(Clause::SequentialL3, SEQUENTIAL, ratio(SEQUENTIAL, ASHLAR, L3));
-    add(Clause::CpuWrite, WRITE_32, cell(WRITE_32).and_then(|cell| cell.reading(ASHLAR)).map(cpu));
-    add(Clause::CpuCeph, WRITE_32, cell(WRITE_32).and_then(|cell| cell.ratios_by(ASHLAR, CEPH, cpu)));
+    add(Clause::SequentialL3, SEQUENTIAL, ratio(SEQUENTIAL, ENGINE, L3));
+    add(Clause::CpuWrite, WRITE_32, cell(WRITE_32).and_then(|cell| cell.reading(ENGINE)).map(cpu));
+    add(Clause::CpuCeph, WRITE_32, cell(WRITE_32).and_then(|cell| cell.ratios_by(ENGINE, CEPH, cpu)));
     let told = [
-        ("4 KiB write, depth 1, latency / L1, through NBD", WRITE_1, L1, ASHLAR),
-        ("4 KiB write, depth 1, latency / LN", WRITE_1, LN, ASHLAR),
+        ("4 KiB write, depth 1, latency / L1, through NBD", WRITE_1, L1, NODE),
+        ("4 KiB write, depth 1, latency / L3, all processes, NBD", WRITE_1, L3, ASHLAR),
         ("front-end alone: 4 KiB write, depth 1, latency LN / L1", WRITE_1, L1, LN),
-        ("4 KiB write, depth 32, IOPS / L3", WRITE_32, ASHLAR, L3),
-        ("4 KiB write, depth 32, IOPS / LN", WRITE_32, ASHLAR, LN),
-        ("4 KiB read, depth 1, IOPS / LN", READ_1, ASHLAR, LN),
-        ("4 KiB read, depth 32, IOPS / LN", READ_32, ASHLAR, LN),
-        ("p99 at half load / L3", HALF, ASHLAR, L3),
-        ("4 KiB write, depth 1, IOPS / Ceph RBD", WRITE_1, ASHLAR, CEPH),
-        ("4 KiB write, depth 32, IOPS / Ceph RBD", WRITE_32, ASHLAR, CEPH),
-        ("4 KiB read, depth 32, IOPS / Ceph RBD", READ_32, ASHLAR, CEPH),
+        ("4 KiB write, depth 32, IOPS / L3, engine", WRITE_32, ENGINE, L3),
+        ("4 KiB write, depth 32, IOPS / L1, through NBD", WRITE_32, NODE, L1),
+        ("4 KiB write, depth 32, IOPS / L1, all processes, NBD", WRITE_32, ASHLAR, L1),
+        ("4 KiB read, depth 1, IOPS / L1, through NBD", READ_1, NODE, L1),
+        ("4 KiB read, depth 1, IOPS / LN, through NBD", READ_1, NODE, LN),
+        ("4 KiB read, depth 1, IOPS / L1, all processes, NBD", READ_1, ASHLAR, L1),
+        ("4 KiB read, depth 32, IOPS / L1, through NBD", READ_32, NODE, L1),
+        ("4 KiB read, depth 32, IOPS / L1, all processes, NBD", READ_32, ASHLAR, L1),
+        ("p99 at half load / L3, engine", HALF, ENGINE, L3),
+        ("4 KiB write, depth 1, IOPS / Ceph RBD, engine", WRITE_1, ENGINE, CEPH),
+        ("4 KiB write, depth 32, IOPS / Ceph RBD, engine", WRITE_32, ENGINE, CEPH),
+        ("4 KiB read, depth 32, IOPS / Ceph RBD, engine", READ_32, ENGINE, CEPH),
     ];
     for (text, name, of, to) in told {
         if let (Some(cell), Some(rounds)) = (cell(name), ratio(name, of, to)) {
@@ -152,7 +161,8 @@ mod tests {
             vec![
                 reading(L1, &[l1; 3], 100.0, 1.0),
                 reading(L3, &[l3; 3], 200.0, 3.0),
-                reading(ASHLAR, &[ashlar; 3], 150.0, 6.0),
+                reading(NODE, &[ashlar; 3], 150.0, 6.0),
+                reading(ENGINE, &[ashlar; 3], 150.0, 6.0),
             ]
         };
         let names = [WRITE_1, WRITE_32, SEQUENTIAL, READ_1, READ_32];

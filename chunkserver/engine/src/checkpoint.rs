@@ -151,7 +151,7 @@ impl Engine {
     /// The foreground comes first, unless the ring fills up or somebody waits.
     fn apply_depth(&self) -> u32 {
         let is_busy = self.recovery.is_none() && !self.journal.is_quiet();
-        let is_pressing = self.checkpoint.wanted || self.ring.used() > self.ring.bytes() / 2;
+        let is_pressing = self.checkpoint.wanted || self.ring.used() > self.ring.bytes() / 4 * 3;
         if is_busy && !is_pressing { self.config.apply_depth_busy } else { self.config.apply_depth }
     }
 

@@ -59,7 +59,7 @@ pub struct EngineConfig {
     pub checkpoint_interval: Duration,
     /// A checkpoint starts when nothing was written for so long.
     pub idle_delay: Duration,
-    /// Writes in place in flight while the foreground is idle or the ring is more than half full.
+    /// Writes in place in flight while the foreground is idle or more than three quarters of the ring are used.
     pub apply_depth: u32,
     /// Writes in place in flight while the foreground is busy.
     pub apply_depth_busy: u32,
@@ -77,11 +77,11 @@ pub struct EngineConfig {
 impl Default for EngineConfig {
     fn default() -> EngineConfig {
         EngineConfig {
-            checkpoint_ring_percent: 25,
-            checkpoint_interval: Duration::from_secs(5),
+            checkpoint_ring_percent: 50,
+            checkpoint_interval: Duration::from_secs(30),
             idle_delay: Duration::from_millis(200),
             apply_depth: 8,
-            apply_depth_busy: 1,
+            apply_depth_busy: 4,
             reserve_permille: 10,
             recover_read_bytes: 1 << 20,
             recover_read_depth: 4,

@@ -26,7 +26,7 @@ use crate::session::{ReplyTo, Sessions};
 use crate::status::Counters;
 use crate::store::{Outcome, Store};
 use crate::superblock::Superblock;
-use ashlar_types::{BlockIndex, ByteOffset, Epoch, Instant, Lsn, Mutant, Slip, VolumeId};
+use ashlar_types::{BlockIndex, ByteOffset, Duration, Epoch, Instant, Lsn, Mutant, Slip, VolumeId};
 use ashlar_wire::limits::REASON_BYTES_MAX;
 use ashlar_wire::{Frame, Opened, Refusal, Reply, RequestFrame, Status};
 use bytes::Bytes;
@@ -83,6 +83,9 @@ pub struct Engine {
     pub(crate) config: EngineConfig,
     pub(crate) superblock: Superblock,
     pub(crate) now: Instant,
+    pub(crate) began: Instant,
+    /// From then until it served.
+    pub(crate) replay_took: Duration,
     pub(crate) store: Store,
     pub(crate) ring: Ring,
     pub(crate) journal: Journal,
@@ -129,6 +132,8 @@ impl Engine {
             config,
             superblock,
             now,
+            began: now,
+            replay_took: Duration::ZERO,
             store,
             ring: Ring::new(layout.journal.0, position),
             journal: Journal::new(last),

@@ -294,6 +294,7 @@ impl Engine {
     /// The index holds everything: the disk serves.
     pub(crate) fn recovered(&mut self, out: &mut Vec<Action>) {
         self.recovery = None;
+        self.replay_took = self.now.since(self.began);
         let (replayed_records, lost_blocks) = (self.counters.replayed_records, self.store.lost_blocks);
         out.push(Action::Recovered { replayed_records, lost_blocks });
         self.handle_early(out);

@@ -8,6 +8,8 @@ use ashlar_types::{BLOCK_BYTES, Base, ByteCount, Duration, Epoch, Lsn, SLOT_BYTE
 pub struct EngineStatus {
     /// Recovery has ended and the disk takes writes or, once failed, reads.
     pub serving: bool,
+    /// What recovery took; zero until it has ended.
+    pub replay_took: Duration,
     /// Why the disk's life as a replica ended.
     pub failed: Option<String>,
     pub slots_total: u32,
@@ -117,6 +119,7 @@ impl Engine {
         let places = &self.store.places;
         EngineStatus {
             serving: self.recovery.is_none(),
+            replay_took: self.replay_took,
             failed: self.failed.clone(),
             slots_total: places.count(),
             slots_used: places.count() - places.free() - places.waiting(),

@@ -16,12 +16,14 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 pub(super) struct Listener {
     socket: Rc<OwnedFd>,
     framing: Framing,
+    /// Where it listens, if that is a path.
+    path: Option<PathBuf>,
     accept: Accept,
 }
 
@@ -40,13 +42,19 @@ impl Reactor {
     pub fn listen_tcp(&mut self, address: SocketAddr, framing: Framing) -> io::Result<(ListenerId, SocketAddr)> {
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
-        Ok((self.add_listener(listener.into(), framing), address))
+        Ok((self.add_listener(listener.into(), framing, None), address))
     }
 
     /// Takes connections at a path where nothing is yet. Who may connect is a matter of the directory's permissions.
     pub fn listen_unix(&mut self, path: &Path, framing: Framing) -> io::Result<ListenerId> {
         let listener = UnixListener::bind(path)?;
-        Ok(self.add_listener(listener.into(), framing))
+        Ok(self.add_listener(listener.into(), framing, Some(path.to_owned())))
+    }
+
+    /// The listener of this reactor at a path, to connect to within it.
+    pub fn listener_at(&self, path: &Path) -> Option<ListenerId> {
+        let found = self.listeners.iter().find(|(_, listener)| listener.path.as_deref() == Some(path));
+        found.map(|(key, _)| ListenerId(key))
     }
 
     /// Takes no further connections. Links that it took stay.
@@ -68,8 +76,8 @@ impl Reactor {
         self.listeners.get(listener.0).map(|listener| listener.framing)
     }
 
-    fn add_listener(&mut self, socket: OwnedFd, framing: Framing) -> ListenerId {
-        let listener = Listener { socket: Rc::new(socket), framing, accept: Accept::AtBound };
+    fn add_listener(&mut self, socket: OwnedFd, framing: Framing, path: Option<PathBuf>) -> ListenerId {
+        let listener = Listener { socket: Rc::new(socket), framing, path, accept: Accept::AtBound };
         let id = ListenerId(self.listeners.insert(listener));
         self.start_accept(id);
         id

@@ -112,6 +112,19 @@ fn what_is_no_frame_ends_the_connection() {
 }
 
 #[test]
+fn a_listener_is_found_by_its_path_as_long_as_it_listens() {
+    let mut it = Loop::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let listener = it.reactor.listen_unix(&path, Framing::RawBytes).unwrap();
+    assert_eq!(it.reactor.listener_at(&path), Some(listener));
+    assert_eq!(it.reactor.listener_at(dir.path()), None);
+    connected_to(&mut it, listener);
+    it.reactor.close_listener(listener);
+    assert_eq!(it.reactor.listener_at(&path), None);
+}
+
+#[test]
 fn they_count_among_the_links_and_need_a_listener() {
     let mut it = Loop::with(ReactorConfig { links_max: 2, ..ReactorConfig::default() });
     let (listener, _) = it.reactor.listen_tcp("127.0.0.1:0".parse().unwrap(), Framing::Frames).unwrap();
