@@ -48,6 +48,8 @@ pub struct Clones {
     /// Replicas that may still be there, of deleted volumes and on disks that were to go; and the epoch of their
     /// deletion.
     pub tombstones: BTreeMap<(Vol, Disk), Epoch>,
+    /// The same of disks that were to go while their volume stayed, kept after the deletion.
+    pub left_behind: BTreeMap<(Vol, Disk), Epoch>,
     asked: BTreeMap<(Disk, OpToken), Asked>,
     next_op: u64,
 }

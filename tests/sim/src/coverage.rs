@@ -102,10 +102,11 @@ const DIRECTED: [&str; 10] = [
     "directed: zombie",
 ];
 
-const LAYOUT: [&str; 20] = [
+const LAYOUT: [&str; 21] = [
     "event: a disk may be replaced",
     "event: a volume may grow",
     "event: copies get another rate",
+    "event: disk chosen again",
     "event: disk replaced",
     "event: node drained",
     "event: clone laid anew",

@@ -5,7 +5,7 @@
 
 use crate::catalog::node_name;
 use crate::format;
-use crate::names::{Disk, MILLIS, Node, Vol};
+use crate::names::{MILLIS, Node, Vol};
 use crate::rng::Rng;
 use crate::trace::Touch;
 use crate::world::{Happening, World, disk_of};
@@ -129,6 +129,7 @@ impl World {
             Step::Replace { gone, with, .. } => {
                 let changed = |record: &VolumeRecord| membership::replace(record, gone, new_member(with));
                 if self.heals(volume, changed, "event: planner replaces a replica") {
+                    self.check_comer(volume, disk_of(with));
                     self.leave_behind(volume, disk_of(gone));
                 }
             }
@@ -138,7 +139,9 @@ impl World {
                     Why::Away { .. } => "event: planner makes a temporary replica",
                     _ => "event: planner moves a replica",
                 };
-                self.heals(volume, changed, what);
+                if self.heals(volume, changed, what) {
+                    self.check_comer(volume, disk_of(with));
+                }
             }
             Step::Narrow { disk, why, .. } => self.narrow(volume, disk, &why),
             Step::Copy { rate, source, .. } => {
@@ -187,12 +190,6 @@ impl World {
             self.trace.line(self.now, Touch::all(volume), || format!("{what}: {volume}"));
         }
         is_changed
-    }
-
-    fn leave_behind(&mut self, volume: Vol, disk: Disk) {
-        let epoch = self.catalog.record(volume).epoch;
-        self.clones.tombstones.insert((volume, disk), epoch);
-        self.agenda.add(self.now, Happening::Reap { volume });
     }
 }
 

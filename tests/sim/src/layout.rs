@@ -2,7 +2,7 @@
 
 use crate::format;
 use crate::names::{Disk, Node, Vol};
-use crate::world::{World, disk_of};
+use crate::world::{Happening, World, disk_of};
 use ashlar_types::{BLOCKS_PER_CHUNK, BLOCKS_PER_SLOT, ByteCount, CHUNK_BYTES, Member, MemberState};
 
 impl World {
@@ -23,16 +23,14 @@ impl World {
         self.sites[volume.index()].hot.extend([end - u64::from(BLOCKS_PER_SLOT), end]);
     }
 
-    /// The chunks of a disk that is out go to one that has none of the volume, or has them from long ago.
+    /// The chunks of a disk that is out go to one that has none of the volume.
     pub fn replace_some_disk(&mut self, volume: Vol) {
         let record = self.catalog.record(volume);
         let gone = record.members.iter().find(|member| {
             matches!(member.state, MemberState::Out { .. }) && crate::finish::holds(record, member.disk)
         });
-        // What it has of the volume is still to be deleted.
-        let is_buried = |disk: &Disk| self.clones.tombstones.contains_key(&(volume, *disk));
-        let is_free = |disk: &Disk| record.member(format::disk_id(*disk)).is_none() && !is_buried(disk);
-        let (Some(gone), Some(free)) = (gone.map(|member| member.disk), self.disks().find(is_free)) else { return };
+        let free = self.disks().find(|&disk| self.may_come(volume, disk));
+        let (Some(gone), Some(free)) = (gone.map(|member| member.disk), free) else { return };
         if !self.catalog.up {
             return;
         }
@@ -42,5 +40,33 @@ impl World {
         self.trace.count("event: disk replaced");
         let gone = disk_of(gone);
         self.trace.line(self.now, None, || format!("{free} takes the place of {gone} in {volume}"));
+        self.check_comer(volume, free);
+        self.leave_behind(volume, gone);
+    }
+
+    /// It is no member, and nothing of the volume is still to be deleted there.
+    pub fn may_come(&self, volume: Vol, disk: Disk) -> bool {
+        let is_member = self.catalog.record(volume).member(format::disk_id(disk)).is_some();
+        !is_member && !self.clones.tombstones.contains_key(&(volume, disk))
+    }
+
+    /// In the change that takes its chunks from the disk: what it has is to be deleted, and the deletion fences the
+    /// epoch of that change.
+    pub fn leave_behind(&mut self, volume: Vol, disk: Disk) {
+        let epoch = self.catalog.record(volume).epoch;
+        self.clones.tombstones.insert((volume, disk), epoch);
+        self.clones.left_behind.insert((volume, disk), epoch);
+        self.agenda.add(self.now, Happening::Reap { volume });
+    }
+
+    /// A disk has been given chunks. One that had some before would refuse every writer up to the epoch that their
+    /// deletion has fenced, and stay out.
+    pub fn check_comer(&mut self, volume: Vol, disk: Disk) {
+        let Some(&fenced) = self.clones.left_behind.get(&(volume, disk)) else { return };
+        self.trace.count("event: disk chosen again");
+        let epoch = self.catalog.record(volume).epoch;
+        if epoch <= fenced || self.clones.tombstones.contains_key(&(volume, disk)) {
+            self.violated(format!("{disk} is chosen for {volume} again under {epoch}, and refuses {fenced}"), None);
+        }
     }
 }

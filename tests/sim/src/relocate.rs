@@ -57,10 +57,7 @@ impl World {
         }
         let holders = record.members.iter().map(|member| member.disk);
         let holders: Vec<DiskId> = holders.filter(|&disk| crate::finish::holds(record, disk)).collect();
-        let tombstones = &self.clones.tombstones;
-        let is_free =
-            |disk: &Disk| record.member(format::disk_id(*disk)).is_none() && !tombstones.contains_key(&(volume, *disk));
-        let Some(to) = self.disks().find(is_free) else { return };
+        let Some(to) = self.disks().find(|&disk| self.may_come(volume, disk)) else { return };
         let from = disk_of(*self.relocation_rng.pick(&holders));
         let with =
             Member { disk: format::disk_id(to), node: node_name(Node(to.0)), zone: None, state: MemberState::InSync };
@@ -68,6 +65,7 @@ impl World {
         if self.catalog.change(volume, widened) {
             self.trace.count("event: relocation begun");
             self.trace.line(self.now, Touch::all(volume), || format!("{to} comes beside {from} in {volume}"));
+            self.check_comer(volume, to);
             self.relocations.insert(volume, Relocation { from, to, given_up: false });
             self.agenda.add(self.now + AGAIN, Happening::RelocationStep { volume });
         }
@@ -95,21 +93,20 @@ impl World {
     pub fn relocation_step(&mut self, volume: Vol) {
         let Some(&relocation) = self.relocations.get(&volume) else { return };
         let goes = relocation.goes();
-        if self.clones.gone.contains(&volume) {
+        let id = format::disk_id(goes);
+        // Another one has its chunks. What it had was buried with that change, under the epoch of that change: under a
+        // later one it may be chosen again.
+        let is_gone = !crate::finish::holds(self.catalog.record(volume), id);
+        if self.clones.gone.contains(&volume) || is_gone {
             self.relocations.remove(&volume);
             return;
         }
-        let id = format::disk_id(goes);
-        // A grant forgets members without chunks.
-        let is_gone = self.catalog.record(volume).member(id).is_none();
         let narrowed = |record: &VolumeRecord| membership::narrow(record, id).or(membership::retire(record, id)).ok();
-        if self.catalog.up && (is_gone || self.catalog.change(volume, narrowed)) {
+        if self.catalog.up && self.catalog.change(volume, narrowed) {
             self.relocations.remove(&volume);
-            let epoch = self.catalog.record(volume).epoch;
-            self.clones.tombstones.insert((volume, goes), epoch);
             self.trace.count("state: relocation done");
             self.trace.line(self.now, Touch::all(volume), || format!("{goes} holds nothing of {volume} any more"));
-            self.agenda.add(self.now, Happening::Reap { volume });
+            self.leave_behind(volume, goes);
             return;
         }
         let is_lost = !self.quiet && self.relocation_rng.chance(LOST_PPM);
