@@ -270,6 +270,23 @@ fn one_goes_only_when_it_is_out_and_another_has_what_it_had() {
 }
 
 #[test]
+fn a_disk_that_lost_its_chunks_comes_again_under_a_later_epoch_only() {
+    let first = grant(&volume(), &node("a")).unwrap();
+    let out = with_state(&first, C, MemberState::Out { commit: Lsn::from_raw(9) });
+    let replaced = replace(&out, C, fresh(D)).unwrap();
+    // Its deletion fences this epoch.
+    assert_eq!(replace(&with_state(&replaced, B, MemberState::Out { commit: Lsn::ZERO }), B, fresh(C)), member(C));
+    assert_eq!(widen(&replaced, B, fresh(C)), member(C));
+    let next = grant(&release_by_force(&replaced), &node("b")).unwrap();
+    assert!(next.epoch > replaced.epoch && next.member(C).is_none());
+    assert!(widen(&next, B, fresh(C)).is_ok());
+}
+
+fn member(disk: DiskId) -> Result<VolumeRecord, Refusal> {
+    Err(Refusal::AlreadyAMember { disk })
+}
+
+#[test]
 fn without_a_writer_one_goes_at_once_if_the_last_one_closed() {
     let wide = with_state(&widen(&volume(), B, fresh(D)).unwrap(), D, MemberState::InSync);
     let gone = retire(&wide, B).unwrap();

@@ -13,8 +13,11 @@ pub struct Need<'a> {
     pub zones: &'a [ZoneName],
     /// Not in a zone that has a replica.
     pub spread_zones: bool,
-    /// Not these: members of the volume, though they may hold nothing of it any more.
-    pub barred: &'a [DiskId],
+    /// Not these, though they may hold nothing of the volume any more: it has had them as members under the present
+    /// epoch. A writer knows its members by their indexes, and the deletion of what they had fences that epoch.
+    pub members: &'a [DiskId],
+    /// Not these: what they had of the volume is still to be deleted.
+    pub buried: &'a [DiskId],
     /// The node of a replica that goes when the new one is there, and not before.
     pub leaving: Option<&'a NodeName>,
 }
@@ -89,8 +92,11 @@ pub(super) fn against(need: &Need, standing: &[Site], candidate: &Candidate) -> 
     if standing.iter().any(|site| *site.node == candidate.node) || need.leaving == Some(&candidate.node) {
         return Some(Reason::NodeTaken);
     }
-    if need.barred.contains(&candidate.disk) {
+    if need.members.contains(&candidate.disk) {
         return Some(Reason::Member);
+    }
+    if need.buried.contains(&candidate.disk) {
+        return Some(Reason::Buried);
     }
     if !need.is_asked(zone) {
         return Some(Reason::ZoneNotAsked { zone: candidate.zone.clone() });

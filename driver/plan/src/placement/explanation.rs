@@ -46,8 +46,10 @@ pub enum Reason {
     Closed(String),
     /// A replica of the volume is on its node.
     NodeTaken,
-    /// It was a member of the volume, and the volume's record has it still.
+    /// It held chunks of the volume under the present epoch, and under that it takes none again.
     Member,
+    /// What it had of the volume is not deleted yet.
+    Buried,
     Room {
         room: ByteCount,
         needed: ByteCount,
@@ -124,7 +126,10 @@ impl fmt::Display for Reason {
         match self {
             Reason::Closed(why) => write!(f, "it is {why}"),
             Reason::NodeTaken => f.write_str("its node has a replica already"),
-            Reason::Member => f.write_str("it was a member of the volume until a moment ago"),
+            Reason::Member => {
+                f.write_str("its replica was given up, and it takes none again until the volume is attached anew")
+            }
+            Reason::Buried => f.write_str("what it had of the volume is still to be deleted there"),
             Reason::Room { room, needed } => write!(f, "it has {room} of {needed} bytes"),
             Reason::ZoneNotAsked { zone } => write!(f, "zone {} is not among those asked for", name_of(zone)),
             Reason::ZoneTaken { zone } => write!(f, "zone {} has a replica already", name_of(zone)),

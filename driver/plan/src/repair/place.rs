@@ -98,13 +98,13 @@ impl<'a> Places<'a> {
         let standing: Vec<Site> =
             staying.map(|member| Site { node: &member.node, zone: zone_of(seen, &member.node) }).collect();
         let leaving = volume.held().find(|(_, member)| member.disk == goes).map(|(_, member)| &member.node);
-        let members = volume.members.iter().map(|member| member.disk);
-        let barred: Vec<DiskId> = members.chain(volume.buried.iter().copied()).collect();
+        let members: Vec<DiskId> = volume.members.iter().map(|member| member.disk).collect();
         let need = Need {
             size: volume.claim,
             zones: &volume.wish.zones,
             spread_zones: volume.wish.spread_zones,
-            barred: &barred,
+            members: &members,
+            buried: &volume.buried,
             leaving: leaving.filter(|_| matches!(going, Going::Moves(_))),
         };
         let allowed = layout.candidates.iter().filter(|candidate| allowed(candidate));

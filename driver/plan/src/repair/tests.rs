@@ -293,6 +293,51 @@ fn a_temporary_replica_ends_with_the_writer_and_where_room_is_wanted() {
     assert_eq!((holds(1), holds(2)), (false, true));
 }
 
+/// One volume in use, and beside its three replicas one disk.
+fn with_one_other_disk() -> World {
+    let mut world = World::new(4, 4, 0, 100 * GIB);
+    world.add_on(volume(1), Class::Normal, GIB, Some(node(0)), &[disk(0), disk(1), disk(2)]);
+    world
+}
+
+#[test]
+fn a_disk_that_gave_chunks_up_takes_none_before_the_next_writer_and_it_is_said() {
+    let (mut planner, mut world) = (planner(), with_one_other_disk());
+    world.stop_node(&node(2));
+    looks(&mut world, &mut planner, 4);
+    world.start_node(&node(2));
+    world.settle(&mut planner, 1000);
+    assert_eq!((world.counts.widens, world.counts.narrows), (1, 1), "the other one had the new writes meanwhile");
+    world.stop_node(&node(2));
+    let plan = world.settle(&mut planner, 1000);
+    let said = plan.stuck[0].choice.to_string();
+    assert!(
+        said.contains("on node n003: its replica was given up, and it takes none again until the volume"),
+        "{said}"
+    );
+    assert_eq!((world.safe(&world.volumes[&volume(1)]), world.counts.replaces), (2, 0));
+    world.volumes.get_mut(&volume(1)).unwrap().attach(&node(0));
+    world.settle(&mut planner, 1000);
+    let after = &world.volumes[&volume(1)];
+    assert!(world.safe(after) == 3 && after.held().any(|member| member.disk == disk(3)));
+}
+
+#[test]
+fn a_disk_that_still_has_what_is_to_be_deleted_takes_nothing_and_it_is_said() {
+    let (mut planner, world) = (planner(), with_one_other_disk());
+    let mut seen = world.see();
+    seen.disks.get_mut(&disk(2)).unwrap().fate = Fate::Failed;
+    let lacking = seen.volumes.get_mut(&volume(1)).unwrap();
+    lacking.members[2].state = ashlar_types::MemberState::Out { commit: ashlar_types::Lsn::ZERO };
+    lacking.buried = vec![disk(3)];
+    let plan = planner.plan(&seen);
+    let said = plan.stuck[0].choice.to_string();
+    assert!(said.contains("on node n003: what it had of the volume is still to be deleted there"), "{said}");
+    assert!(!plan.steps.iter().any(|step| matches!(step, Step::Replace { .. })), "{:?}", plan.steps);
+    seen.volumes.get_mut(&volume(1)).unwrap().buried.clear();
+    assert!(planner.plan(&seen).steps.iter().any(|step| matches!(step, Step::Replace { .. })));
+}
+
 #[test]
 fn what_many_nodes_read_is_left_as_it_is_and_counts_all_the_same() {
     let (mut planner, world) = (planner(), world());

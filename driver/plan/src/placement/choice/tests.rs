@@ -107,7 +107,7 @@ proptest! {
                 Reason::NodeTaken => prop_assert!(names.contains(&other.node)),
                 Reason::Room { room: said, needed } => prop_assert!(room(other) == said.0 && said < needed),
                 Reason::ZoneTaken { zone } => prop_assert!(spread_zones && *zone == other.zone && zone.is_none()),
-                Reason::ZoneNotAsked { .. } | Reason::Member | Reason::AskedLater => {
+                Reason::ZoneNotAsked { .. } | Reason::Member | Reason::Buried | Reason::AskedLater => {
                     prop_assert!(false, "nobody asked");
                 }
                 Reason::Behind(said) => {

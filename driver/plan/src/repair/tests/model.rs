@@ -54,6 +54,10 @@ pub(super) struct Volume {
     measured: BTreeMap<DiskId, u64>,
     pub(super) attached_since_ms: u64,
     pub(super) safe_since_ms: Option<u64>,
+    /// Disks that still have what they had of it.
+    buried: BTreeSet<DiskId>,
+    /// Up to which epoch a disk that chunks were taken from refuses writers.
+    fenced: BTreeMap<DiskId, Epoch>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -155,9 +159,20 @@ impl World {
         };
         let (copied, measured) = (BTreeMap::new(), BTreeMap::new());
         let (attached_since_ms, safe_since_ms) = (self.now_ms, Some(self.now_ms));
-        let by_repair = false;
-        let made =
-            Volume { record, class, claim, by_repair, copied, rate: 0, measured, attached_since_ms, safe_since_ms };
+        let (by_repair, rate, buried, fenced) = (false, 0, BTreeSet::new(), BTreeMap::new());
+        let made = Volume {
+            record,
+            class,
+            claim,
+            by_repair,
+            copied,
+            rate,
+            measured,
+            attached_since_ms,
+            safe_since_ms,
+            buried,
+            fenced,
+        };
         self.volumes.insert(id, made);
     }
 
@@ -233,7 +248,20 @@ impl World {
             assert_eq!(nodes.collect::<BTreeSet<_>>().len(), changed.held().count(), "two on one node: {step:?}");
         }
         self.pass();
+        self.bury(&plan);
         plan
+    }
+
+    /// Disks that work delete what they had, where enough is left.
+    fn bury(&mut self, plan: &Plan) {
+        for id in self.volumes.keys().copied().collect::<Vec<_>>() {
+            let is_stuck = plan.stuck.iter().any(|stuck| stuck.volume == id);
+            if membership::may_forget(&self.volumes[&id].record, |disk| self.works(disk), is_stuck) {
+                let mut buried = std::mem::take(&mut self.volumes.get_mut(&id).unwrap().buried);
+                buried.retain(|disk| !self.works(*disk));
+                self.volumes.get_mut(&id).unwrap().buried = buried;
+            }
+        }
     }
 
     fn apply(&mut self, step: &Step) {
@@ -246,6 +274,7 @@ impl World {
         match step {
             Step::Replace { gone, .. } => {
                 volume.record = membership::replace(&volume.record, *gone, with.unwrap()).unwrap();
+                volume.leaves(*gone);
                 self.counts.replaces += 1;
             }
             Step::Widen { leaving, .. } => {
@@ -257,7 +286,10 @@ impl World {
             }
             Step::Repair { node, .. } => {
                 assert!(volume.record.holder.as_ref().is_none_or(|holder| volume.by_repair && holder == node));
-                (volume.record.holder, volume.by_repair) = (Some(node.clone()), true);
+                if volume.record.holder.is_none() {
+                    volume.attach(node);
+                }
+                volume.by_repair = true;
             }
             Step::StopRepair { .. } => {
                 assert!(volume.by_repair);
@@ -337,6 +369,7 @@ impl Volume {
 
     fn seen(&self) -> VolumeSeen {
         let mut seen = VolumeSeen::of(&self.record, self.class, 3, ByteCount(self.claim), self.by_repair);
+        seen.buried = self.buried.iter().copied().collect();
         for member in &mut seen.members {
             if let MemberState::Syncing { commit } = member.state {
                 let done = self.copied.get(&member.disk).copied().unwrap_or(0);
@@ -352,6 +385,22 @@ impl Volume {
         ByteCount(if commit == Lsn::ZERO { self.claim } else { self.claim / 10 })
     }
 
+    /// By the next writer, whoever held it.
+    pub(super) fn attach(&mut self, on: &NodeName) {
+        self.record = membership::grant(&membership::release_by_force(&self.record), on).unwrap();
+        self.by_repair = false;
+    }
+
+    /// Nothing of it is left there, and the writer to come is not one that the deletion has fenced.
+    pub(super) fn may_take(&self, disk: DiskId) -> bool {
+        !self.buried.contains(&disk) && self.fenced.get(&disk).is_none_or(|&fenced| fenced < self.record.epoch)
+    }
+
+    fn leaves(&mut self, disk: DiskId) {
+        self.buried.insert(disk);
+        self.fenced.insert(disk, self.record.epoch);
+    }
+
     fn widen(&mut self, leaving: DiskId, with: Member) {
         self.record = membership::widen(&self.record, leaving, with).unwrap();
     }
@@ -365,6 +414,7 @@ impl Volume {
         }
         let narrowed = membership::narrow(&self.record, disk).or_else(|_| membership::retire(&self.record, disk));
         self.record = narrowed.unwrap_or_else(|refusal| panic!("{refusal}: {:?}", self.record));
+        self.leaves(disk);
         true
     }
 

@@ -1,6 +1,6 @@
 //! Promises for random clusters and random failures. Every step is checked where it is carried out (`model.rs`,
-//! `truth.rs`): never two replicas on one node, never fewer in-sync by a step of ours, reasons that are true, no grace
-//! cut short by a clock that jumps. Here: the order, the bounds, and that it ends.
+//! `truth.rs`): never two replicas on one node, never fewer in-sync by a step of ours, none on a disk that would refuse
+//! it, reasons that are true, no grace cut short by a clock that jumps. Here: the order, the bounds, and that it ends.
 
 use super::model::{GIB, World, disk, node, volume};
 use super::*;
@@ -56,7 +56,11 @@ fn cause(world: &mut World, trouble: &Trouble) {
             let on = on.map(node).filter(|on| world.nodes.contains_key(on) && world.is_up(on));
             let now_ms = world.now_ms;
             if let Some(volume) = world.volumes.get_mut(&volume(number)) {
-                (volume.record.holder, volume.by_repair, volume.attached_since_ms) = (on, false, now_ms);
+                match &on {
+                    Some(on) => volume.attach(on),
+                    None => (volume.record.holder, volume.by_repair) = (None, false),
+                }
+                volume.attached_since_ms = now_ms;
             }
         }
         Trouble::JumpClock(to_ms) => world.shift_ms = to_ms,

@@ -6,6 +6,9 @@ use ashlar_types::{Lsn, MemberState, NodeName};
 
 pub(super) fn check(world: &World, step: &Step) {
     let volume = &world.volumes[&step.volume()];
+    if let Step::Replace { with, .. } | Step::Widen { with, .. } = step {
+        assert!(volume.may_take(*with), "its deletion is not done, or has fenced this writer: {step:?}");
+    }
     match step {
         Step::Replace { gone, with, why, choice, .. } => {
             let member = volume.held().find(|member| member.disk == *gone).expect("the replaced one holds chunks");
