@@ -3,7 +3,8 @@
 //! §5.2).
 //!
 //! ```text
-//!   all in-sync promised, nobody declared lost ─────────────────────────────► pass
+//!   all in-sync promised, and whoever else an older writer may read ────────► pass
+//!   all in-sync promised ─────────── 1.25 leases ───────────────────────────► pass
 //!   min_replicas of every chunk promised ── 1.25 leases, and they are still there ── Eject the rest ──► pass
 //!   fewer ──────────────────────────────────────────────────────────────────► blocked, and tried again
 //! ```
@@ -12,7 +13,7 @@ use crate::Action;
 use crate::member::Member;
 use crate::reconcile::Reconcile;
 use crate::volume::{Phase, Volume};
-use ashlar_types::{Change, DiskId, Duration, Instant, Mutant};
+use ashlar_types::{Change, DiskId, Duration, Instant, MemberState, Mutant};
 
 impl Volume {
     pub(crate) fn fence_step(&mut self, now: Instant, out: &mut Vec<Action>) {
@@ -22,7 +23,7 @@ impl Volume {
         }
         let missing = self.unpromised();
         let ejected_early = self.members.iter().any(|member| Mutant::EjectBeforeLeaseWait.is_on() && member.leaving);
-        if missing.is_empty() && self.declared_lost_promised() && !ejected_early {
+        if missing.is_empty() && self.others_promised() && !ejected_early {
             self.pass_fence(now, out);
             return;
         }
@@ -55,13 +56,15 @@ impl Volume {
         missing.map(|member| member.disk).collect()
     }
 
-    /// One that was declared lost may still serve an older writer, unless it promised us.
-    fn declared_lost_promised(&self) -> bool {
-        let promised = |disk: &DiskId| {
-            let member = self.members.iter().find(|member| member.disk == *disk);
+    /// One that returns (`near.rs`) or was declared lost may still serve an older writer, unless it promised us.
+    fn others_promised(&self) -> bool {
+        let promised = |disk: DiskId| {
+            let member = self.members.iter().find(|member| member.disk == disk);
             member.is_some_and(|member| member.promised_at.is_some())
         };
-        self.record.declared_lost.iter().all(promised)
+        let returns = |member: &&Member| member.has_chunks && matches!(member.state, MemberState::Syncing { .. });
+        let returning = self.members.iter().filter(returns).map(|member| member.disk);
+        returning.chain(self.record.declared_lost.iter().copied()).all(promised)
     }
 
     /// Any lease of an older epoch was given before the last of the promises.

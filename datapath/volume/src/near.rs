@@ -6,6 +6,9 @@
 //! - a copy that was sent since then has been answered: what changes something is answered in order, so every write
 //!   that was acknowledged before has come to it;
 //! - a listing since then named nothing in the chunk that awaits a copy. (The chunkserver refuses a block that does.)
+//!
+//! Leases are given by in-sync replicas. That they hold says of this one that no newer writer serves, because the fence
+//! waits for its promise too (`fence.rs`).
 
 use crate::Action;
 use crate::member::MemberIndex;

@@ -9,7 +9,8 @@
 //! - members keep their index as long as a writer may know it: they are added at the end and go at a grant only;
 //! - a disk loses its chunks only when it is not in-sync, or without a writer to holders that are all in-sync;
 //! - a disk becomes in-sync only from syncing, and syncing only from out, by the writer's word;
-//! - a commit point of a member that is out never rises, and is at most what the ejecting writer knew.
+//! - a commit point of a member that is out never rises, and is at most what the ejecting writer knew;
+//! - whomever a writer that was not asked may still read is declared lost until a later one has waited for its leases.
 
 use crate::snapshot;
 use ashlar_types::{
@@ -84,7 +85,7 @@ pub fn grant(record: &VolumeRecord, node: &NodeName) -> Result<VolumeRecord, Ref
     }))
 }
 
-/// Members whose chunks others have: a new writer need not know of them, unless it must wait for their leases.
+/// Members whose chunks others have: a new writer need not know of them, unless it must wait for older ones' leases.
 pub(crate) fn forget_replaced(record: &mut VolumeRecord) {
     let held = |index: usize| record.chunks.iter().any(|run| run.members.contains(&(index as u16)));
     let keep: Vec<bool> = (0..record.members.len())
@@ -150,6 +151,7 @@ pub fn replace(record: &VolumeRecord, gone: DiskId, with: Member) -> Result<Volu
     }
     room_for_a_member(record)?;
     Ok(changed(record, |record| {
+        declare_if_read(record, gone);
         let to = record.members.len() as u16;
         record.members.push(Member { state: MemberState::Out { commit: Lsn::ZERO }, ..with });
         for index in record.chunks.iter_mut().flat_map(|run| &mut run.members) {
@@ -201,7 +203,19 @@ pub fn narrow(record: &VolumeRecord, disk: DiskId) -> Result<VolumeRecord, Refus
     if left < record.min_replicas {
         return Err(Refusal::BelowMinReplicas { in_sync: left, min: record.min_replicas });
     }
-    Ok(changed(record, |record| record.chunks.iter_mut().for_each(|run| run.members.retain(|&index| index != gone))))
+    Ok(changed(record, |record| {
+        declare_if_read(record, disk);
+        record.chunks.iter_mut().for_each(|run| run.members.retain(|&index| index != gone));
+    }))
+}
+
+/// A writer reads of a member that returns to its node what has been copied, and nobody asks it when that one goes. The
+/// fence of the next writer would not know of it.
+fn declare_if_read(record: &mut VolumeRecord, disk: DiskId) {
+    let returns = |member: &Member| matches!(member.state, MemberState::Syncing { .. });
+    if record.member(disk).is_some_and(returns) && !record.declared_lost.contains(&disk) {
+        record.declared_lost.push(disk);
+    }
 }
 
 /// Whether what a disk has that holds no chunk any more may be deleted: `min_replicas` of each chunk are in-sync and
@@ -260,7 +274,10 @@ pub fn release_by_force(record: &VolumeRecord) -> VolumeRecord {
 pub fn declare_lost(record: &VolumeRecord, disk: DiskId, proof: bool) -> Result<VolumeRecord, Refusal> {
     let member = record.member(disk).ok_or(Refusal::NotAMember { disk })?;
     if member.state != MemberState::InSync {
-        return Ok(changed(record, |record| set_state(record, disk, MemberState::Out { commit: Lsn::ZERO })));
+        return Ok(changed(record, |record| {
+            declare_if_read(record, disk);
+            set_state(record, disk, MemberState::Out { commit: Lsn::ZERO });
+        }));
     }
     let in_sync = record.fewest_in_sync_without(&[disk]);
     if in_sync == 0 || (in_sync < record.min_replicas && !proof) {

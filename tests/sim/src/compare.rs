@@ -8,7 +8,7 @@ use crate::format;
 use crate::names::{Disk, MILLIS, Nanos, SECONDS, Vol, Writer};
 use crate::world::{World, disk_of};
 use ashlar_types::{ChunkIndex, Crc32, DiskId, Lsn, SlotIndex};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// For a round, or two, whatever the period.
 const ROUNDS_WITHIN: Nanos = 60 * SECONDS;
@@ -61,20 +61,18 @@ impl World {
         true
     }
 
-    /// Each writer that is there compares all that it has, from now on.
+    /// Each volume is compared from now on by the writer that it has, or by one that takes its place meanwhile.
     fn end_a_round(&mut self) {
-        let writers = self.living_writers();
         let rounds = |world: &World, writer: Writer| {
-            let core = world.writers[writer.index()].core.as_ref();
-            core.map(|core| core.status().comparison.rounds)
+            world.writers[writer.index()].core.as_ref().map_or(0, |core| core.status().comparison.rounds)
         };
-        let before: Vec<Option<u64>> = writers.iter().map(|&writer| rounds(self, writer)).collect();
+        let before: BTreeMap<Writer, u64> =
+            self.living_writers().into_iter().map(|writer| (writer, rounds(self, writer))).collect();
+        // The round that is under way may have passed what was lost since.
+        let is_compared =
+            |world: &World, writer: Writer| rounds(world, writer) >= before.get(&writer).copied().unwrap_or(0) + 2;
         let is_through = |world: &World| {
-            // The round that is under way may have passed what was lost since.
-            writers
-                .iter()
-                .zip(&before)
-                .all(|(&writer, before)| rounds(world, writer) >= before.map(|rounds| rounds + 2))
+            world.volumes().all(|volume| world.current(volume).is_some_and(|writer| is_compared(world, writer)))
         };
         if !self.run_while(self.now + ROUNDS_WITHIN, |world| !is_through(world)) && self.violation.is_none() {
             self.violated("a writer does not end two rounds of comparison".to_owned(), None);

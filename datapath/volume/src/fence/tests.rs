@@ -62,6 +62,19 @@ fn a_disk_declared_lost_makes_even_a_full_fence_wait_for_the_leases() {
 }
 
 #[test]
+fn one_that_returns_may_serve_an_older_writer_and_is_waited_for_as_long_as_that_may_read() {
+    let returning = MemberState::Syncing { commit: Lsn::ZERO };
+    let mut bench = Bench::new(record(&[IN, IN, returning]));
+    bench.replicas[2].down = true;
+    bench.start();
+    bench.advance(Duration::from_millis(2400));
+    assert!(!bench.volume.status().serving, "leases of an older writer may hold for 2.5 s");
+    bench.advance(Duration::from_millis(200));
+    assert!(bench.volume.status().serving && bench.ejections() == 0);
+    assert!(Bench::serving(&[IN, IN, returning]).volume.status().serving, "it has promised");
+}
+
+#[test]
 fn links_that_come_and_go_do_not_put_off_the_fence() {
     let mut bench = Bench::new(record(&[IN; 3]));
     bench.replicas[2].down = true;

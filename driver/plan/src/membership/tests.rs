@@ -178,6 +178,19 @@ fn one_that_was_declared_lost_is_remembered_until_a_writer_has_waited_for_its_le
     assert_eq!(grant(&serving, &node("b")).unwrap().members.len(), 3);
 }
 
+/// Its writer may be cut off from the control plane, beside the disk that returns to it, and read there.
+#[test]
+fn one_that_goes_while_it_returns_is_remembered_too() {
+    let record = grant(&volume(), &node("a")).unwrap();
+    let returning = with_state(&record, C, MemberState::Syncing { commit: Lsn::ZERO });
+    let wide = with_state(&widen(&record, B, fresh(D)).unwrap(), D, MemberState::Syncing { commit: Lsn::ZERO });
+    assert_eq!(replace(&returning, C, spare()).unwrap().declared_lost, [C]);
+    assert_eq!(narrow(&wide, D).unwrap().declared_lost, [D]);
+    let lost = declare_lost(&returning, C, false).unwrap();
+    assert_eq!((&lost.declared_lost, declare_lost(&lost, C, false).unwrap().declared_lost), (&vec![C], vec![C]));
+    assert_eq!(narrow(&widen(&record, B, fresh(D)).unwrap(), D).unwrap().declared_lost, [], "it never began");
+}
+
 #[test]
 fn a_volume_grows_and_never_shrinks() {
     let grown = grow(&volume(), ByteCount(3 << 30)).unwrap();
