@@ -85,12 +85,11 @@ pub fn grant(record: &VolumeRecord, node: &NodeName) -> Result<VolumeRecord, Ref
     }))
 }
 
-/// Members whose chunks others have: a new writer need not know of them, unless it must wait for older ones' leases.
+/// Members whose chunks others have: a new writer need not know of them. For whose sake it must wait for the leases of
+/// older ones stands apart.
 pub(crate) fn forget_replaced(record: &mut VolumeRecord) {
     let held = |index: usize| record.chunks.iter().any(|run| run.members.contains(&(index as u16)));
-    let keep: Vec<bool> = (0..record.members.len())
-        .map(|index| held(index) || record.declared_lost.contains(&record.members[index].disk))
-        .collect();
+    let keep: Vec<bool> = (0..record.members.len()).map(held).collect();
     let index_after = |index: u16| keep[..usize::from(index)].iter().filter(|&&kept| kept).count() as u16;
     for run in &mut record.chunks {
         run.members.iter_mut().for_each(|index| *index = index_after(*index));
@@ -344,6 +343,10 @@ fn after(record: &VolumeRecord, change: &Change) -> Result<VolumeRecord, String>
         Change::CloseClean => changed(record, |record| {
             record.clean = true;
             record.holder = None;
+            if record.served == record.epoch {
+                // It reads no more, and had waited for those before it.
+                record.declared_lost.clear();
+            }
         }),
         Change::Snapshot(snapshot) => snapshot::take(record, *snapshot).map_err(|refusal| refusal.to_string())?,
         Change::OpenDirty => changed(record, |record| {

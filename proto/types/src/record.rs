@@ -95,7 +95,8 @@ pub struct VolumeRecord {
     pub members: Vec<Member>,
     /// Covers every chunk once, in order.
     pub chunks: Vec<ChunkRun>,
-    /// Declared lost and not heard of since: until they promise, a new writer waits out the leases.
+    /// Declared lost, or gone while they returned, and not heard of since: unless they promise, a new writer waits out
+    /// the leases of older ones.
     pub declared_lost: Vec<DiskId>,
     /// Ascending by point; several may have the same one.
     pub snapshots: Vec<Snapshot>,

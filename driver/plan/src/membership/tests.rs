@@ -172,10 +172,14 @@ fn one_that_was_declared_lost_is_remembered_until_a_writer_has_waited_for_its_le
     let record = grant(&volume(), &node("a")).unwrap();
     let lost = replace(&declare_lost(&record, C, false).unwrap(), C, spare()).unwrap();
     let granted = grant(&release_by_force(&lost), &node("b")).unwrap();
-    assert_eq!((granted.members.len(), &granted.declared_lost), (4, &vec![C]));
+    assert_eq!((granted.members.len(), &granted.declared_lost), (3, &vec![C]));
+    let closed = applied(apply(&granted, granted.epoch, granted.version, &Change::CloseClean));
+    assert_eq!(closed.declared_lost, [C], "it has not served, and may not have waited");
     let serving = applied(apply(&granted, granted.epoch, granted.version, &Change::OpenDirty));
     assert_eq!((serving.served, serving.declared_lost.is_empty()), (granted.epoch, true));
-    assert_eq!(grant(&serving, &node("b")).unwrap().members.len(), 3);
+    let again = declare_lost(&serving, B, true).unwrap();
+    let closed = applied(apply(&again, again.epoch, again.version, &Change::CloseClean));
+    assert_eq!((again.declared_lost, closed.declared_lost), (vec![B], vec![]));
 }
 
 /// Its writer may be cut off from the control plane, beside the disk that returns to it, and read there.
