@@ -23,7 +23,8 @@ impl World {
         self.sites[volume.index()].hot.extend([end - u64::from(BLOCKS_PER_SLOT), end]);
     }
 
-    /// The chunks of a disk that is out go to one that has none of the volume.
+    /// The chunks of a disk that is out go to one that has none of the volume. A clone that is not made yet follows its
+    /// source.
     pub fn replace_some_disk(&mut self, volume: Vol) {
         let record = self.catalog.record(volume);
         let gone = record.members.iter().find(|member| {
@@ -31,7 +32,7 @@ impl World {
         });
         let free = self.disks().find(|&disk| self.may_come(volume, disk));
         let (Some(gone), Some(free)) = (gone.map(|member| member.disk), free) else { return };
-        if !self.catalog.up {
+        if !self.catalog.up || record.origin.is_some_and(|origin| !origin.is_made) {
             return;
         }
         let node = crate::catalog::node_name(Node(free.0));

@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
 const LOOK_MS: u64 = 1000;
+/// Deletions are tried now and then.
+const REAP_MS: u64 = 30 * LOOK_MS;
 
 #[derive(Clone, Debug)]
 pub(super) struct World {
@@ -248,12 +250,15 @@ impl World {
             assert_eq!(nodes.collect::<BTreeSet<_>>().len(), changed.held().count(), "two on one node: {step:?}");
         }
         self.pass();
-        self.bury(&plan);
+        self.reap(&plan);
         plan
     }
 
     /// Disks that work delete what they had, where enough is left.
-    fn bury(&mut self, plan: &Plan) {
+    fn reap(&mut self, plan: &Plan) {
+        if !self.now_ms.is_multiple_of(REAP_MS) {
+            return;
+        }
         for id in self.volumes.keys().copied().collect::<Vec<_>>() {
             let is_stuck = plan.stuck.iter().any(|stuck| stuck.volume == id);
             if membership::may_forget(&self.volumes[&id].record, |disk| self.works(disk), is_stuck) {
