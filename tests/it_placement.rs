@@ -22,6 +22,7 @@ struct Event {
 struct Disk {
     id: String,
     node: String,
+    state: String,
 }
 
 #[derive(Deserialize)]
@@ -196,6 +197,10 @@ fn a_disk_goes_when_it_is_empty_and_a_last_replica_only_by_name() -> Result<()> 
         ensure!(disks(scene)?.iter().all(|disk| disk.id != free.id), "it never comes back");
 
         scene.cluster.cli(&["volume", "delete", "v"])?;
+        // A control plane that was started anew has not heard of every disk at once; who is not heard of gets nothing.
+        wait_until("every disk to be online again", LIMIT, || {
+            Ok(disks(scene)?.iter().all(|disk| disk.state == "online").then_some(()))
+        })?;
         let single = ["--size", "64M", "--node", "n1", "--param", "replicas=1"];
         scene.cluster.cli(&[&["volume", "create", "only"], &single[..]].concat())?;
         let last = disk_of(scene, "n1")?;

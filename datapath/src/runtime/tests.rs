@@ -38,7 +38,7 @@ fn runtime() -> (Runtime, mpsc::Receiver<Ask>) {
     let node: ashlar_types::NodeName = "a".parse().unwrap();
     let core_config = ashlar_volume::Config::new(node.clone(), None);
     let (links, listeners) = (HashMap::new(), HashMap::new());
-    let io = Io { reactor, node, asks: Outbox::new(asks_in), links, listeners, gone: Vec::new() };
+    let io = Io { reactor, companion: None, node, asks: Outbox::new(asks_in), links, listeners, gone: Vec::new() };
     let (commands, fuse_calls) = (mpsc::channel(1).1, sync_channel(1).1);
     (Runtime { io, commands, fuse_calls, volumes: BTreeMap::new(), core_config, metrics: Metrics::new() }, asks)
 }

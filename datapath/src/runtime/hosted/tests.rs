@@ -20,7 +20,8 @@ const TRIM: u16 = 4;
 fn io(asks: mpsc::Sender<Ask>) -> Io {
     let reactor = Reactor::new(ReactorConfig::default()).unwrap();
     let (node, asks) = ("a".parse().unwrap(), Outbox::new(asks));
-    Io { reactor, node, asks, links: HashMap::new(), listeners: HashMap::new(), gone: Vec::new() }
+    let (links, listeners) = (HashMap::new(), HashMap::new());
+    Io { reactor, companion: None, node, asks, links, listeners, gone: Vec::new() }
 }
 
 /// A volume that has just been granted.
