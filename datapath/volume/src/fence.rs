@@ -62,7 +62,9 @@ impl Volume {
             let member = self.members.iter().find(|member| member.disk == disk);
             member.is_some_and(|member| member.promised_at.is_some())
         };
-        let returns = |member: &&Member| member.has_chunks && matches!(member.state, MemberState::Syncing { .. });
+        let is_awaited = !Mutant::FenceForgetsReturning.is_on();
+        let returns =
+            |member: &&Member| is_awaited && member.has_chunks && matches!(member.state, MemberState::Syncing { .. });
         let returning = self.members.iter().filter(returns).map(|member| member.disk);
         returning.chain(self.record.declared_lost.iter().copied()).all(promised)
     }

@@ -120,10 +120,21 @@ impl Volume {
             SLOTS_PER_CHUNK => (ChunkIndex(chunk.0 + 1), SlotIndex(0)),
             _ => (chunk, SlotIndex(slot.0 + 1)),
         });
-        let left: VecDeque<(ChunkRange, Lsn)> = entries.iter().flat_map(blocks_of).collect();
+        let alike = |bad: &BadBlocks| Some(BadBlocks { below: self.alike_below(bad.below)?, ..*bad });
+        let left: VecDeque<(ChunkRange, Lsn)> = entries.iter().filter_map(alike).flat_map(blocks_of).collect();
         let first = left.front().map(|&(range, below)| (member, range, below));
         self.healing.named = self.healing.named.or(first);
         self.healing.state = State::Healing { member, left, next, is_reading: false };
+    }
+
+    /// Replicas are alike as the present and as each point shows them. A replica names an old version by the floor of
+    /// its next one, and in between another may have one under a lower floor: what is read there is of no use to the
+    /// first.
+    fn alike_below(&self, below: Lsn) -> Option<Lsn> {
+        if below == Lsn::MAX {
+            return Some(below);
+        }
+        self.record.points().into_iter().rev().find(|&point| point <= below)
     }
 
     fn heal_next(&mut self, now: Instant, out: &mut Vec<Action>) {
@@ -163,8 +174,8 @@ impl Volume {
     }
 }
 
-fn blocks_of(bad: &BadBlocks) -> impl Iterator<Item = (ChunkRange, Lsn)> + use<> {
-    let BadBlocks { chunk, slot, below, blocks } = *bad;
+fn blocks_of(bad: BadBlocks) -> impl Iterator<Item = (ChunkRange, Lsn)> + use<> {
+    let BadBlocks { chunk, slot, below, blocks } = bad;
     let named = (0..BLOCKS_PER_SLOT).filter(move |block| blocks & (1 << block) != 0);
     named.map(move |block| {
         let start = BlockIndex(slot.first_block().0 + u64::from(block));

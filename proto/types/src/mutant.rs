@@ -165,6 +165,8 @@ mutants! {
     /// P4: a replica is read only if no write is acknowledged without it.
     NearNotAwaited "near-not-awaited"
         "a replica that returns is read while writes are acknowledged without it",
+    /// P3: who reads with leases of a replaced writer has ended when the next one serves.
+    FenceForgetsReturning "fence-forgets-returning" "the fence does not wait for a replica that returns",
     /// Zeros are content.
     DiscardShowsBase "discard-shows-base" "a discard of a clone leaves nothing that hides its base",
     /// Scrub: every block is verified.

@@ -48,6 +48,41 @@ fn what_was_found_is_read_elsewhere_and_written_back_page_by_page() {
     assert_eq!(bench.volume.status().reads, 0, "no guest has read");
 }
 
+/// The next version of the slot has one floor here and another there: between them each shows something else.
+#[test]
+fn an_old_version_is_healed_as_the_point_shows_it_that_everybody_keeps() {
+    let mut bench = written(&[IN; 3]);
+    bench.event(Event::Snapshot { id: SnapshotId::from_u128(1), held: false });
+    bench.settle();
+    let point = bench.catalog.snapshots[0].point;
+    bench.write(0, 64, 8);
+    bench.settle();
+    for (named, expected) in [(point, vec![point]), (after(point), vec![point]), (before(point), vec![])] {
+        spoil(&mut bench, 0, &[3]);
+        bench.replicas[0].found_below = Some(named);
+        (0..3).for_each(|index| bench.replicas[index].log.clear());
+        bench.advance(ROUND);
+        let reads = bench.replicas[1..].iter().flat_map(|replica| &replica.log).filter_map(|request| match request {
+            Request::Read { below, .. } => Some(*below),
+            _ => None,
+        });
+        assert_eq!(reads.collect::<Vec<_>>(), expected, "{named:?}");
+        let repairs = bench.replicas[0].log.iter().filter_map(|request| match request {
+            Request::Repair { below, .. } => Some(*below),
+            _ => None,
+        });
+        assert_eq!(repairs.collect::<Vec<_>>(), expected, "{named:?}");
+    }
+}
+
+fn after(point: Lsn) -> Lsn {
+    Lsn::from_raw(point.raw() + 1)
+}
+
+fn before(point: Lsn) -> Lsn {
+    Lsn::from_raw(point.raw() - 1)
+}
+
 #[test]
 fn what_nobody_has_is_asked_for_ever_less_often_and_keeps_nobody_waiting() {
     let mut bench = written(&[IN; 3]);

@@ -42,6 +42,8 @@ pub(crate) struct Replica {
     pub(crate) bad: BTreeSet<Block>,
     /// Of these, the ones that its scrub has found.
     pub(crate) found: BTreeSet<Block>,
+    /// They are bad in an old version, whose next one has this floor; none: in the present.
+    pub(crate) found_below: Option<Lsn>,
     /// Refuses the next request of this kind, by the name in its `Debug`.
     pub(crate) refuse: Option<(&'static str, Status)>,
     /// Refuses every write and every copy.
@@ -219,7 +221,7 @@ impl Replica {
         let entry = |&(chunk, slot): &(ChunkIndex, SlotIndex)| {
             let among = self.found.intersection(&self.bad).filter(|block| slot_of(block) == (chunk, slot));
             let blocks = among.fold(0, |bits, block| bits | 1 << BlockIndex(block.1).within_slot());
-            BadBlocks { chunk, slot, below: Lsn::MAX, blocks }
+            BadBlocks { chunk, slot, below: self.found_below.unwrap_or(Lsn::MAX), blocks }
         };
         Reply::Bad { entries: slots.iter().take(2).map(entry).collect(), more: slots.len() > 2 }
     }

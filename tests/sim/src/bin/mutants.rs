@@ -24,6 +24,7 @@ const RARE: &[Mutant] = &[
     Mutant::AckBeforeEjectionKnown,
     Mutant::CatalogComparesNoVersion,
     Mutant::CutOffReconcileComplete,
+    Mutant::FenceForgetsReturning,
     Mutant::ListingForgetsBase,
     Mutant::MergeIgnoresClones,
     Mutant::NearNotAwaited,
