@@ -111,8 +111,13 @@ impl Control {
     /// nothing.
     pub(super) async fn make_clone(&self, id: VolumeId) -> Result<StoredVolume> {
         let seen = self.volume(id).await?;
-        let Some(origin) = seen.volume.record.origin.filter(|origin| !origin.is_made) else { return Ok(seen) };
+        if to_be_made(&seen).is_none() {
+            return Ok(seen);
+        }
         let _permit = self.in_flight.begin(id)?;
+        // Who had the permit before may have made it: then whoever attaches it now must not be kept waiting.
+        let seen = self.volume(id).await?;
+        let Some(origin) = to_be_made(&seen) else { return Ok(seen) };
         let seen = self.lay_anew(seen, origin).await?;
         let record = &seen.volume.record;
         let (made, failures) = self.clone_replicas(record, origin).await?;
@@ -165,6 +170,10 @@ impl Control {
         }
         Ok((made, failures))
     }
+}
+
+fn to_be_made(seen: &StoredVolume) -> Option<Origin> {
+    seen.volume.record.origin.filter(|origin| !origin.is_made)
 }
 
 fn request(record: &VolumeRecord, origin: Origin, disk: DiskId) -> CloneReplicaRequest {
