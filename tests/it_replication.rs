@@ -152,42 +152,22 @@ fn below_min_replicas_writes_wait_and_are_not_lost() -> Result<()> {
 
 #[test]
 fn reconcile_after_the_death_of_the_datapath_under_load_keeps_what_was_acknowledged() -> Result<()> {
-    on_cluster("reconcile", |scene| {
-        crash_under_load(scene, 5, |scene| {
-            scene.cluster.kill("datapath-n1", Signal::SIGKILL)?;
-            scene.cluster.start("datapath-n1")
-        })
-    })
+    on_cluster("reconcile", |scene| crash_under_load(scene, 5, writer_dies))
 }
 
 #[test]
 fn the_death_of_everything_under_load_keeps_what_was_acknowledged() -> Result<()> {
-    on_cluster("crash", |scene| {
-        crash_under_load(scene, 6, |scene| {
-            scene.cluster.kill("all", Signal::SIGKILL)?;
-            scene.cluster.up_again()
-        })
-    })
+    on_cluster("crash", |scene| crash_under_load(scene, 6, everything_dies))
 }
 
 #[test]
 fn the_death_of_a_node_that_is_one_process_under_load_keeps_what_was_acknowledged() -> Result<()> {
-    on_single_process_nodes("one-process", |scene| {
-        crash_under_load(scene, 7, |scene| {
-            scene.cluster.kill("datapath-n1", Signal::SIGKILL)?;
-            scene.cluster.start("datapath-n1")
-        })
-    })
+    on_single_process_nodes("one-process", |scene| crash_under_load(scene, 7, writer_dies))
 }
 
 #[test]
 fn the_death_of_all_nodes_of_one_process_under_load_keeps_what_was_acknowledged() -> Result<()> {
-    on_single_process_nodes("one-process-all", |scene| {
-        crash_under_load(scene, 8, |scene| {
-            scene.cluster.kill("all", Signal::SIGKILL)?;
-            scene.cluster.up_again()
-        })
-    })
+    on_single_process_nodes("one-process-all", |scene| crash_under_load(scene, 8, everything_dies))
 }
 
 /// Where the datapath and the chunkserver are one process the node's own disk is on no socket; the other two are.
@@ -218,6 +198,17 @@ fn established_to(port: u16) -> Result<usize> {
         fields.get(2).is_some_and(|to| to.ends_with(&remote)) && fields.get(3) == Some(&ESTABLISHED)
     };
     Ok(table.lines().filter(stands).count())
+}
+
+/// With its chunkserver, where they are one process.
+fn writer_dies(scene: &Scene) -> Result<()> {
+    scene.cluster.kill("datapath-n1", Signal::SIGKILL)?;
+    scene.cluster.start("datapath-n1")
+}
+
+fn everything_dies(scene: &Scene) -> Result<()> {
+    scene.cluster.kill("all", Signal::SIGKILL)?;
+    scene.cluster.up_again()
 }
 
 /// Three times: load, crash, attach, verify.

@@ -10,14 +10,13 @@
 use crate::job::{Job, Outcome};
 use crate::load::Load;
 use crate::target::Target;
-use anyhow::{Context, Result, bail, ensure};
-use ashlar_chunkserver::config::{Arguments, Command as ChunkserverCommand, RunConfig};
-use ashlar_datapath::{Companion, Config, RunFlags};
-use ashlar_node::LocalChunkserver;
+use anyhow::{Context, Result, ensure};
+use ashlar_chunkserver::config::RunConfig;
+use ashlar_datapath::Companion;
+use ashlar_node::{LocalChunkserver, NodeArguments};
 use ashlar_reactor::{Completion, ListenerId, Reactor, Waker};
 use ashlar_tests::{DevCluster, nbd_socket, wait_until};
 use ashlar_types::{DiskId, Instant};
-use clap::Parser;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Write};
@@ -116,26 +115,9 @@ impl Drop for Engine {
     }
 }
 
-/// The options of `ashlar-node`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct EngineArguments {
-    #[command(flatten)]
-    datapath: RunFlags,
-    #[arg(last = true, allow_hyphen_values = true)]
-    chunkserver: Vec<String>,
-}
-
 /// The process itself: serves as a node until its input ends, and carries out the orders that come there.
-pub(crate) fn serve(arguments: EngineArguments) -> Result<()> {
-    let chunkserver = ["engine --", "run"].map(str::to_owned).into_iter().chain(arguments.chunkserver);
-    let ChunkserverCommand::Run(chunkserver) = Arguments::parse_from(chunkserver).command()? else {
-        bail!("the command is `run`")
-    };
-    let datapath = Config::from_flags(arguments.datapath)?;
-    ashlar_datapath::start_logging();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let companion = move |reactor: &mut _| Ok(Box::new(LoadedNode::start(&chunkserver, reactor)?) as Box<_>);
-    runtime.block_on(ashlar_datapath::run(datapath, Some(Box::new(companion))))
+pub(crate) fn serve(arguments: NodeArguments) -> Result<()> {
+    ashlar_node::run(arguments, LoadedNode::start)
 }
 
 /// The node's chunkserver, and the load.

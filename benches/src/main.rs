@@ -50,6 +50,9 @@ struct Arguments {
     /// Only these parts.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
+    /// Of the part `speed` only the cells whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    cells: Option<String>,
     /// Others that take part.
     #[arg(long, value_enum, value_delimiter = ',')]
     peers: Vec<Peer>,
@@ -68,7 +71,7 @@ struct Arguments {
 enum Role {
     /// A node with the load in its own process; for the bench itself.
     #[command(hide = true)]
-    Engine(engine::EngineArguments),
+    Engine(ashlar_node::NodeArguments),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -97,8 +100,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     std::fs::set_permissions(stage.dir(), Permissions::from_mode(0o711))?;
     let machine = Machine::look(stage.dir());
     let wanted = Part::ALL.into_iter().filter(|part| arguments.only.is_empty() || arguments.only.contains(part));
-    let bench =
-        Bench { plan: Plan::of(arguments.quick), dir: stage.dir(), ceph: arguments.peers.contains(&Peer::Ceph) };
+    let mut plan = Plan::of(arguments.quick);
+    plan.speed.only = arguments.cells.clone();
+    let bench = Bench { plan, dir: stage.dir(), ceph: arguments.peers.contains(&Peer::Ceph) };
     let parts = wanted.map(|part| bench.record(part)).collect();
     clear_stage(stage.dir())?;
     let report = Report::new(machine, command(arguments), parts);
@@ -125,5 +129,6 @@ fn command(arguments: &Arguments) -> String {
     let only = arguments.only.iter().filter_map(|part| name(part.to_possible_value())).collect();
     let peers = arguments.peers.iter().filter_map(|peer| name(peer.to_possible_value())).collect();
     let quick = if arguments.quick { " --quick" } else { "" };
-    format!("ashlar-bench{quick}{}{}", names(only, "--only"), names(peers, "--peers"))
+    let cells = arguments.cells.iter().map(|text| format!("'{text}'")).collect();
+    format!("ashlar-bench{quick}{}{}{}", names(only, "--only"), names(cells, "--cells"), names(peers, "--peers"))
 }

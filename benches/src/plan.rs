@@ -32,6 +32,7 @@ impl Plan {
                 span_bytes: 512 << 20,
                 disk_size: "1536M",
                 idle: seconds(10),
+                only: None,
             },
             databases: DatabasesPlan {
                 rounds: 2,
@@ -82,6 +83,7 @@ impl Plan {
                 span_bytes: 2 << 30,
                 disk_size: "4G",
                 idle: seconds(30),
+                only: None,
             },
             databases: DatabasesPlan {
                 rounds: 3,

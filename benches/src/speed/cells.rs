@@ -80,6 +80,15 @@ pub(super) fn all(cell: Duration, burst: Duration) -> Vec<CellPlan> {
     ]
 }
 
+/// Those whose name contains the text, and what they need.
+pub(super) fn some(cell: Duration, burst: Duration, text: Option<&str>) -> Vec<CellPlan> {
+    let mut plans = all(cell, burst);
+    let is_wanted = |name: &str| text.is_none_or(|text| name.contains(text));
+    let half_load = is_wanted(HALF);
+    plans.retain(|plan| is_wanted(plan.name) || (half_load && plan.name == WRITE_32));
+    plans
+}
+
 /// The clauses that these cells decide, and what stands beside them.
 pub(super) fn judge(cells: &[Cell]) -> Vec<Figure> {
     let cell = |name: &str| cells.iter().find(|cell| cell.name == name);
@@ -176,6 +185,15 @@ mod tests {
         assert_eq!(value(&figures, Clause::CpuWrite), Some(25.0));
         assert_eq!(value(&figures, Clause::CpuCeph), None, "nobody ran Ceph");
         assert!(judge(&[]).is_empty());
+    }
+
+    #[test]
+    fn half_load_brings_the_cell_that_it_is_half_of() {
+        let second = Duration::from_secs(1);
+        let names = |text| some(second, second, text).iter().map(|plan| plan.name).collect::<Vec<_>>();
+        assert_eq!(names(Some("half")), [WRITE_32, HALF]);
+        assert_eq!(names(Some("random read")), [READ_1, READ_32]);
+        assert_eq!(names(None).len(), all(second, second).len());
     }
 
     #[test]

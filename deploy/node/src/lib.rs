@@ -1,16 +1,49 @@
 //! The one place where a datapath and a chunkserver are in one process, on one thread and one ring: the replica on the
 //! pod's own node is a function call away.
 
-use anyhow::Context;
-use ashlar_chunkserver::config::RunConfig;
-use ashlar_chunkserver::process::{Chunkserver, EndsBy};
-use ashlar_datapath::Companion;
+use anyhow::{Context, ensure};
+use ashlar_chunkserver::config::{Arguments, Command, RunConfig};
+use ashlar_chunkserver::process::{self, Chunkserver, EndsBy};
+use ashlar_datapath::{Companion, Config, RunFlags};
 use ashlar_reactor::{Completion, ListenerId, Reactor};
 use ashlar_types::{DiskId, Duration, Instant};
+use clap::Parser;
 
 /// For how long the disks are still served when the volumes of this node are gone: the nodes of a cluster that end
 /// together need each other's disks until the last volume is closed.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a node is told: options of the datapath, then `--`, then those of the chunkserver's `run`.
+#[derive(Debug, clap::Args)]
+pub struct NodeArguments {
+    #[command(flatten)]
+    datapath: RunFlags,
+    /// Options of `ashlar-chunkserver run`.
+    #[arg(last = true, value_name = "CHUNKSERVER OPTIONS", allow_hyphen_values = true)]
+    chunkserver: Vec<String>,
+}
+
+/// Serves as a node until SIGTERM or SIGINT. `make` is given what starts the chunkserver, on the I/O thread.
+pub fn run<C: Companion + 'static>(
+    arguments: NodeArguments,
+    make: impl FnOnce(&RunConfig, &mut Reactor) -> anyhow::Result<C> + Send + 'static,
+) -> anyhow::Result<()> {
+    let words = ["ashlar-node --", "run"].map(str::to_owned).into_iter().chain(arguments.chunkserver);
+    let Command::Run(chunkserver) = Arguments::parse_from(words).command()? else {
+        unreachable!("the command is `run`")
+    };
+    let datapath = Config::from_flags(arguments.datapath)?;
+    ensure!(
+        datapath.node == chunkserver.node && datapath.zone == chunkserver.zone,
+        "--node and --zone must be the same before and after `--`: both are of one node"
+    );
+    ashlar_datapath::start_logging();
+    process::abort_on_panic();
+    // One thread: it serves gRPC and nothing else.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let companion = move |reactor: &mut Reactor| Ok(Box::new(make(&chunkserver, reactor)?) as Box<dyn Companion>);
+    runtime.block_on(ashlar_datapath::run(datapath, Some(Box::new(companion))))
+}
 
 /// The chunkserver of this node, beside its datapath.
 pub struct LocalChunkserver(Chunkserver);

@@ -62,8 +62,9 @@ impl Reactor {
             Framing::Frames => {
                 let (head, data) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
                 assert!(parts.next().is_none(), "a frame is sent as its head and its data");
+                let count = head.len() + data.len();
                 match self.inner_frame(to, &head, data) {
-                    Ok(frame) => self.deliver_inner(to, frame, head.len()),
+                    Ok(frame) => self.deliver_inner(to, frame, count),
                     Err(error) => self.break_inner(to, error),
                 }
             }

@@ -73,6 +73,20 @@ fn raw_bytes_come_as_they_were_given_and_wait_while_reading_is_paused() {
 }
 
 #[test]
+fn a_frame_that_waits_counts_with_its_data() {
+    let mut it = Loop::new();
+    let (asking, taking) = connected(&mut it, Framing::Frames);
+    it.reactor.pause_reading(taking);
+    let parts = encoded(1, b"body", &pattern(4096, 3));
+    let bytes: usize = parts.iter().map(Bytes::len).sum();
+    it.reactor.send(asking, parts);
+    assert_eq!(it.reactor.queued_bytes(asking), bytes);
+    it.reactor.resume_reading(taking);
+    assert!(matches!(it.next(), Completion::Frame { link, .. } if link == taking));
+    assert_eq!(it.reactor.queued_bytes(asking), 0);
+}
+
+#[test]
 fn whichever_end_goes_the_other_hears_of_it_after_what_was_sent() {
     for (ends, is_at_once) in [(0, true), (1, true), (0, false), (1, false)] {
         let mut it = Loop::new();
