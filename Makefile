@@ -83,4 +83,4 @@ bench: ## beside local files and others, as ratios and as a page (QUICK=1, PART=
 	cargo build --workspace --bins
 	cargo build -p ashlar-plan --example lost_node
 	$(BIN)/ashlar-bench $(if $(QUICK),--quick) $(if $(PART),--only $(PART)) $(if $(PEERS),--peers $(PEERS)) \
-	  $(if $(RESULTS),--results benches/RESULTS.md)
+	  $(if $(CELLS),--cells "$(CELLS)") $(if $(RESULTS),--results benches/RESULTS.md)

@@ -152,7 +152,8 @@ impl Stage<'_> {
                 for turn in 0..self.contestants.len() {
                     let who = (turn + round + at) % self.contestants.len();
                     sentinels[at].push(self.sentinel()?);
-                    let own = half_of.and_then(|cell| rounds[cell][who].last()).map(|last: &Round| last.outcome.per_second());
+                    let own =
+                        half_of.and_then(|cell| rounds[cell][who].last()).map(|last: &Round| last.outcome.per_second());
                     let job = match own {
                         Some(own) if plan.is_half_load() => Job { per_second: Some((own / 2.0) as u32), ..plan.job },
                         _ => plan.job,

@@ -256,7 +256,7 @@ impl Runtime {
             Command::Unanswered { volume, epoch, proposal } => {
                 self.feed_writer(volume, epoch, Event::Unanswered { proposal });
             }
-            Command::Refresh { volume } => self.tell(volume, |hosted, io| hosted.ask_record(io)),
+            Command::Refresh { volume } => self.tell(volume, |hosted, io| hosted.refresh(io)),
             Command::Modify { volume, settings, done } => {
                 let hosted = self.volumes.get_mut(&volume);
                 answer(done, hosted.map(|hosted| hosted.modify(&mut self.io, settings)).is_some());

@@ -6,7 +6,8 @@
 
 use crate::Action;
 use crate::config::SMALL_WRITE_BLOCKS_MAX;
-use crate::engine::{Engine, Op};
+use crate::direct::Direct;
+use crate::engine::Engine;
 use crate::journal::{Answer, Entry};
 use crate::place::Place;
 use crate::queue::{Verdict, Waiting, Work};
@@ -14,7 +15,7 @@ use crate::record::{Body, KEEP_BYTES_MAX, Piece, Record, SlotPart, slot_parts};
 use crate::replica::SlotAddress;
 use crate::store::{Flat, Flatness, Move, Payload};
 use ashlar_types::{
-    BLOCK_BYTES, BlockCount, BlockIndex, ChunkIndex, ChunkRange, Epoch, FloorRange, Lsn, Mutant, SLOT_BYTES, VolumeId,
+    BLOCK_BYTES, BlockCount, BlockIndex, ChunkIndex, ChunkRange, Epoch, FloorRange, Lsn, Mutant, VolumeId,
 };
 use ashlar_wire::{BlockData, SlotContent};
 use bytes::Bytes;
@@ -25,30 +26,6 @@ const HEAD_BYTES_MAX: usize = 64;
 const FILL_HEAD_BYTES: usize = 88;
 const PIECE_BYTES: usize = 8;
 const CRC_BYTES: usize = 4;
-
-/// A whole slot to be written beside the journal.
-struct Direct {
-    place: Place,
-    data: Bytes,
-}
-
-/// Whole slots at adjoining places: one durable write, so that the disk flushes once for all of them.
-struct Run {
-    first: Place,
-    parts: Vec<Bytes>,
-}
-
-fn adjoining(directs: Vec<Direct>) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
-    for Direct { place, data } in directs {
-        assert_eq!(data.len() as u64, SLOT_BYTES);
-        match runs.last_mut() {
-            Some(run) if run.first.0 + run.parts.len() as u32 == place.0 => run.parts.push(data),
-            _ => runs.push(Run { first: place, parts: vec![data] }),
-        }
-    }
-    runs
-}
 
 impl Engine {
     pub(crate) fn admit(&mut self, front: &mut Waiting, out: &mut Vec<Action>) -> Verdict {
@@ -347,14 +324,11 @@ impl Engine {
 
     fn add_record(&mut self, entry: Entry, directs: Vec<Direct>, out: &mut Vec<Action>) {
         self.pending.expect_record(&entry.record);
-        let runs = adjoining(directs);
-        let sequence = self.journal.add(entry, runs.len() as u32);
+        self.journal.add(entry);
         self.checkpoint.last_change = self.now;
-        for Run { first, parts } in runs {
-            self.counters.direct_bytes += parts.len() as u64 * SLOT_BYTES;
-            let op = self.begin_op(Op::Direct(sequence));
-            let offset = first.offset(self.data_offset());
-            out.push(Action::Write { op, offset, parts, durable: true });
+        match directs.len() {
+            1 => self.hold(directs, out),
+            _ => self.write_directs(directs, out),
         }
     }
 

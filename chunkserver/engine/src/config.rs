@@ -8,13 +8,17 @@ use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, DATA_BYTES_MAX, SESSION_DATA_BYT
 pub(crate) const SMALL_WRITE_BLOCKS_MAX: u32 = 8;
 /// Payload pages of one batch.
 pub(crate) const BATCH_PAYLOAD_PAGES_MAX: u32 = 64;
-/// Header page and payload of the largest batch. A batch starts only where so many bytes are left before the ring's
-/// end.
-pub(crate) const BATCH_BYTES_MAX: u64 = (1 + BATCH_PAYLOAD_PAGES_MAX as u64) * BLOCK_BYTES;
+/// Header pages of one batch: records of about a hundred slots that are written beside the journal.
+pub(crate) const BATCH_HEADER_PAGES_MAX: u32 = 2;
+/// Header and payload of the largest batch. A batch starts only where so many bytes are left before the ring's end.
+pub(crate) const BATCH_PAGES_MAX: u32 = 1 + BATCH_PAYLOAD_PAGES_MAX;
+pub(crate) const BATCH_BYTES_MAX: u64 = BATCH_PAGES_MAX as u64 * BLOCK_BYTES;
 /// Blocks of one repair that go into one journal record; a longer repair is cut.
 pub(crate) const REPAIR_BLOCKS_MAX: u32 = 64;
 /// Blocks of one write in place, in a checkpoint and in recovery.
 pub(crate) const APPLY_RUN_BLOCKS_MAX: u32 = 256;
+/// Whole slots of one write beside the journal.
+pub(crate) const DIRECT_RUN_SLOTS_MAX: usize = (APPLY_RUN_BLOCKS_MAX / BLOCKS_PER_SLOT) as usize;
 /// A read is tried again when what it read was replaced meanwhile; after so many times it is refused.
 pub(crate) const READ_RETRIES_MAX: u32 = 16;
 /// Connections of one disk.
@@ -46,6 +50,7 @@ pub(crate) const RESERVE_SLOTS_MIN: u32 = 2 * (BLOCKS_PER_FRAME_MAX / BLOCKS_PER
 const PAYLOAD_OF_ONE_WRITE_MAX: u32 = 2 * (BLOCKS_PER_SLOT - 1);
 const _: () = assert!(PAYLOAD_OF_ONE_WRITE_MAX <= BATCH_PAYLOAD_PAGES_MAX);
 const _: () = assert!(BLOCKS_PER_SLOT <= BATCH_PAYLOAD_PAGES_MAX, "a filled slot fits a batch");
+const _: () = assert!(BATCH_HEADER_PAGES_MAX >= 1 && BATCH_HEADER_PAGES_MAX <= BATCH_PAGES_MAX);
 const _: () = assert!(REPAIR_BLOCKS_MAX <= BATCH_PAYLOAD_PAGES_MAX);
 const _: () = assert!(JOURNAL_BYTES_MIN >= 16 * BATCH_BYTES_MAX, "one batch is a small part of the ring");
 const _: () = assert!(RESERVE_SLOTS_MIN <= SLOTS_MIN / 2);

@@ -10,10 +10,12 @@ use ashlar_types::DiskId;
 pub const BATCH_VERSION: u16 = crate::batch::VERSION;
 pub const INDEX_VERSION: u8 = index::VERSION;
 
-/// A header page of a batch: its records, one after the other. Panics where a record has other bytes than its own.
-pub fn batch_records(page: &[u8], disk: DiskId, slot_count: u32) -> Option<Vec<u8>> {
-    Header::recognize(page, disk)?;
-    let (header, _) = Header::decode(page, slot_count).ok()?;
+/// Header pages of a batch: its records, one after the other. Panics where a record has other bytes than its own.
+pub fn batch_records(pages: &[u8], disk: DiskId, slot_count: u32) -> Option<Vec<u8>> {
+    let first = pages.get(..ashlar_types::BLOCK_BYTES as usize)?;
+    Header::recognize(first, disk)?;
+    let pages = pages.get(..Header::pages(first) * first.len())?;
+    let (header, _) = Header::decode(pages, slot_count).ok()?;
     Some(header.records.iter().flat_map(Record::encode).collect())
 }
 

@@ -9,8 +9,8 @@
 //! before what came earlier is durable.
 
 use crate::OpToken;
-use crate::batch::RECORDS_BYTES_MAX;
-use crate::config::BATCH_PAYLOAD_PAGES_MAX;
+use crate::batch;
+use crate::direct::Direct;
 use crate::place::Sequence;
 use crate::record::Record;
 use crate::replica::SlotAddress;
@@ -47,8 +47,10 @@ pub(crate) struct Batch {
     pub(crate) payload_pages: u32,
     /// Duplicates: to be answered when everything up to here is durable.
     pub(crate) echoes: Vec<ReplyTo>,
+    /// Slots that wait to be written beside the journal.
+    held: Vec<Direct>,
     /// Writes beside the journal that have not ended.
-    pub(crate) directs: u32,
+    directs: u32,
     pub(crate) written: bool,
 }
 
@@ -61,8 +63,8 @@ pub(crate) struct Journal {
 
 impl Batch {
     fn new(sequence: Sequence) -> Batch {
-        let (entries, encoded, echoes) = (Vec::new(), Vec::new(), Vec::new());
-        Batch { sequence, entries, encoded, payload_pages: 0, echoes, directs: 0, written: false }
+        let (entries, encoded, echoes, held) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Batch { sequence, entries, encoded, payload_pages: 0, echoes, held, directs: 0, written: false }
     }
 }
 
@@ -86,19 +88,33 @@ impl Journal {
     }
 
     pub(crate) fn fits(&self, record_bytes: usize, payload_pages: u32) -> bool {
-        self.open.encoded.len() + record_bytes <= RECORDS_BYTES_MAX
-            && self.open.payload_pages + payload_pages <= BATCH_PAYLOAD_PAGES_MAX
+        batch::fits(self.open.encoded.len() + record_bytes, self.open.payload_pages + payload_pages)
     }
 
-    /// Adds a record to the open batch, with `directs` writes beside it; returns the batch's number.
-    pub(crate) fn add(&mut self, entry: Entry, directs: u32) -> Sequence {
+    /// Adds a record to the open batch.
+    pub(crate) fn add(&mut self, entry: Entry) {
         let encoded = entry.record.encode();
         let pages = entry.record.payload_pages();
         assert!(self.fits(encoded.len(), pages) && entry.payload.len() as u32 == pages);
         self.open.encoded.extend_from_slice(&encoded);
         self.open.payload_pages += pages;
-        self.open.directs += directs;
         self.open.entries.push(entry);
+    }
+
+    /// Keeps slots of the open batch; returns how many there are.
+    pub(crate) fn hold(&mut self, directs: Vec<Direct>) -> usize {
+        self.open.held.extend(directs);
+        self.open.held.len()
+    }
+
+    /// Those that are to be written now.
+    pub(crate) fn take_held(&mut self) -> Vec<Direct> {
+        std::mem::take(&mut self.open.held)
+    }
+
+    /// A write beside the open batch begins; returns the batch's number.
+    pub(crate) fn direct_begun(&mut self) -> Sequence {
+        self.open.directs += 1;
         self.open.sequence
     }
 
@@ -122,7 +138,7 @@ impl Journal {
 
     /// The open batch is about to be written; a new one opens.
     pub(crate) fn submit(&mut self) -> &Batch {
-        assert!(self.is_ready());
+        assert!(self.is_ready() && self.open.held.is_empty());
         let next = Batch::new(self.open.sequence.next());
         self.submitted.push_back(std::mem::replace(&mut self.open, next));
         self.submitted.back().expect("just pushed")

@@ -16,6 +16,7 @@ mod batch;
 mod checkpoint;
 mod codec;
 mod config;
+mod direct;
 mod engine;
 mod event;
 mod flatten;

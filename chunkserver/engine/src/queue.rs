@@ -241,6 +241,8 @@ impl Engine {
             self.checkpoint.wanted = true;
             return false;
         }
+        let mut beside = Vec::new();
+        self.write_held(&mut beside);
         let head = self.ring.head();
         let batch = self.journal.open();
         assert_eq!(batch.sequence, head.next_sequence);
@@ -251,11 +253,11 @@ impl Engine {
             records: batch.entries.len(),
             payload_pages: batch.payload_pages,
         };
-        let (page, checksum) = seal.encode(&batch.encoded, self.superblock.disk);
-        let mut parts = vec![page.into()];
+        let (header, checksum) = seal.encode(&batch.encoded, self.superblock.disk);
+        let bytes = header.len() as u64 + u64::from(batch.payload_pages) * ashlar_types::BLOCK_BYTES;
+        let mut parts = vec![header.into()];
         let payload = batch.entries.iter().flat_map(|entry| &entry.payload);
         parts.extend(payload.map(|block| block.clone().expect("a new record has its payload")));
-        let bytes = parts.len() as u64 * ashlar_types::BLOCK_BYTES;
         let start = self.ring.push(bytes, checksum);
         self.counters.batches += 1;
         self.counters.records += seal.records as u64;
@@ -265,6 +267,7 @@ impl Engine {
         let offset = ashlar_types::ByteOffset(self.superblock.layout.journal_offset.0 + start);
         let durable = !Mutant::JournalNotDurable.is_on();
         out.push(Action::Write { op, offset, parts, durable });
+        out.append(&mut beside);
         true
     }
 

@@ -217,6 +217,17 @@ impl Rig {
         }
     }
 
+    /// The same, where the page at this offset cannot be read.
+    pub(crate) fn settle_but_for(&mut self, bad: usize) {
+        while !self.in_flight.is_empty() {
+            let covers = match &self.in_flight[0] {
+                Action::Read { offset, bytes, .. } => (offset.0..offset.0 + bytes.0).contains(&(bad as u64)),
+                _ => false,
+            };
+            if covers { self.break_op(0) } else { self.complete(0) }
+        }
+    }
+
     /// Lets time pass until nothing is left to do: the checkpoint is done.
     pub(crate) fn rest(&mut self) {
         self.settle();

@@ -4,6 +4,7 @@ mod clone_model;
 mod clones;
 mod crash;
 mod digests;
+mod headers;
 mod keep;
 mod model;
 mod serve;

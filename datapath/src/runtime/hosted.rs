@@ -314,12 +314,16 @@ impl Hosted {
         }
     }
 
-    pub(super) fn ask_record(&mut self, io: &mut Io) {
-        let now = now();
-        if self.record_asked.is_none_or(|asked| now.since(asked) >= RECORD_PAUSE) {
-            self.record_asked = Some(now);
-            io.asks.push(Ask::Record { volume: self.id });
+    fn ask_record(&mut self, io: &mut Io) {
+        if self.record_asked.is_none_or(|asked| now().since(asked) >= RECORD_PAUSE) {
+            self.refresh(io);
         }
+    }
+
+    /// There is a newer record, the control plane says.
+    pub(super) fn refresh(&mut self, io: &mut Io) {
+        self.record_asked = Some(now());
+        io.asks.push(Ask::Record { volume: self.id });
     }
 
     // ----- NBD

@@ -71,7 +71,7 @@ impl Config {
             heal_pause_max: Duration::from_secs(640),
             compare_period: None,
             copies_inflight_max: 16,
-            paced_copies_max: 128,
+            paced_copies_max: 192,
             marks_inflight_max: 64,
             io_timeout: None,
         };

@@ -109,9 +109,21 @@ fn batch_inputs(disk: &SparseDisk) -> Inputs {
         inputs.push([&[2], &page[..64 + records]].concat());
         let first = usize::from(u16::from_le_bytes(page[66..68].try_into().expect("2 bytes")));
         inputs.push([&[0], &page[64..64 + first]].concat());
+        if page[12..14] == [0, 0] {
+            inputs.push([&[2], &long_header(&page[..64], &page[64..64 + first])[..]].concat());
+        }
     }
     assert_eq!(journal_batch::DISK, DISK);
     inputs
+}
+
+/// A header of two pages: the same record, which has no payload, again and again.
+fn long_header(head: &[u8], record: &[u8]) -> Vec<u8> {
+    let count = BLOCK_BYTES as usize / record.len() + 1;
+    let mut header = [head, &record.repeat(count)[..]].concat();
+    header[10..12].copy_from_slice(&(count as u16).to_le_bytes());
+    header[52..56].copy_from_slice(&((count * record.len()) as u32).to_le_bytes());
+    header
 }
 
 fn row_inputs(disk: &SparseDisk) -> Inputs {

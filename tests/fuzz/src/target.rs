@@ -37,7 +37,7 @@ pub const TARGETS: &[Target] = &[
     target("wire_stream", wire_stream::run, 12 * KIB, 8 * MIB, 640),
     target("wire_message", wire_message::run, 4 * KIB, 8 * MIB, 515),
     target("superblock", superblock::run, 4 * KIB, MIB, 95),
-    target("journal_batch", journal_batch::run, 4 * KIB, MIB, 370),
+    target("journal_batch", journal_batch::run, 9 * KIB, MIB, 370),
     target("index_row", index_row::run, 256, MIB, 240),
     target("engine_recover", engine_recover::run, 8 * KIB, 64 * MIB, 2510),
     target("engine_events", engine_events::run, 4 * KIB, 128 * MIB, 2570),

@@ -5,26 +5,58 @@ use crate::record::{Body, Record};
 use ashlar_types::{Lsn, VolumeId};
 use proptest::prelude::*;
 
-fn page() -> (Vec<u8>, Crc32) {
+fn header(records: usize) -> (Vec<u8>, Crc32) {
     let record = Record { volume: VolumeId::from_u128(5), commit: Lsn::ZERO, body: Body::FinishSync };
-    let encoded = [record.encode(), record.encode()].concat();
+    let encoded = record.encode().repeat(records);
     let (sequence, durable) = (Sequence(9), Sequence(7));
-    let seal = Seal { sequence, durable, previous: Crc32(3), records: 2, payload_pages: 0 };
+    let seal = Seal { sequence, durable, previous: Crc32(3), records, payload_pages: 0 };
     seal.encode(&encoded, DiskId::from_u128(6))
 }
 
-fn sealed(mut page: Vec<u8>) -> Vec<u8> {
-    let crc = checksum(&page);
-    page[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.0.to_le_bytes());
-    page
+fn page() -> (Vec<u8>, Crc32) {
+    header(2)
+}
+
+fn sealed(mut pages: Vec<u8>) -> Vec<u8> {
+    seal(&mut pages);
+    pages
 }
 
 #[test]
 fn a_header_survives_its_bytes() {
-    let (page, crc) = page();
-    assert_eq!(Header::recognize(&page, DiskId::from_u128(6)), Some(Sequence(9)));
-    let (header, found) = Header::decode(&page, 10).unwrap();
-    assert_eq!((found, header.records.len(), header.durable, header.previous), (crc, 2, Sequence(7), Crc32(3)));
+    for (records, pages) in [(2, 1), (200, 2)] {
+        let (bytes, crc) = header(records);
+        assert_eq!(Header::recognize(&bytes[..PAGE], DiskId::from_u128(6)), Some(Sequence(9)));
+        assert_eq!((Header::pages(&bytes[..PAGE]), bytes.len()), (pages, pages * PAGE));
+        let (header, found) = Header::decode(&bytes, 10).unwrap();
+        assert_eq!(
+            (found, header.records.len(), header.durable, header.previous),
+            (crc, records, Sequence(7), Crc32(3))
+        );
+    }
+}
+
+#[test]
+fn a_header_without_one_of_its_pages_or_with_a_flipped_bit_in_one_is_none() {
+    let (bytes, _) = header(200);
+    let first = Header::recognize(&bytes[..PAGE], DiskId::from_u128(6));
+    assert!(first.is_some() && Header::decode(&bytes[..PAGE], 10).is_err());
+    for at in (PAGE..2 * PAGE).step_by(13) {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 4;
+        assert!(Header::decode(&bytes, 10).is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn a_header_of_the_version_before_is_read_if_it_is_one_page() {
+    let older = |records| {
+        let (mut bytes, _) = header(records);
+        bytes[8..10].copy_from_slice(&VERSION_OF_ONE_PAGE.to_le_bytes());
+        sealed(bytes)
+    };
+    assert_eq!(Header::decode(&older(2), 10).map(|(header, _)| header.records.len()), Ok(2));
+    assert!(Header::decode(&older(200), 10).is_err());
 }
 
 #[test]

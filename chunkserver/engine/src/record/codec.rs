@@ -39,7 +39,7 @@ pub(crate) const KEEP_BYTES_MAX: usize = HEAD_BYTES + 24 + SNAPSHOTS_MAX * 8;
 pub(crate) const RECORD_BYTES_MAX: usize = KEEP_BYTES_MAX;
 
 const _: () = assert!(WRITE_BYTES_MAX <= RECORD_BYTES_MAX, "a write of the largest frame is shorter");
-const _: () = assert!(RECORD_BYTES_MAX <= crate::batch::RECORDS_BYTES_MAX, "every record fits an empty batch");
+const _: () = assert!(RECORD_BYTES_MAX <= crate::batch::FIRST_PAGE_RECORDS_BYTES, "every record fits an empty batch");
 const _: () = assert!(RECORD_BYTES_MAX <= u16::MAX as usize);
 
 impl Record {

@@ -30,17 +30,23 @@ pub(crate) struct Scan {
     disk: DiskId,
     slot_count: u32,
     found: BTreeMap<Sequence, Found>,
-    /// The batch whose payload pages come next.
-    open: Option<Found>,
+    /// The batch whose further pages come next.
+    open: Option<Open>,
     newest: Sequence,
     next_page: u64,
     /// Offsets of pages that cannot be read.
     unreadable: BTreeSet<u64>,
 }
 
+/// A batch of which not every page has come.
+enum Open {
+    Header { offset: u64, pages: Vec<Bytes> },
+    Payload(Found),
+}
+
 struct Found {
     offset: u64,
-    page: Bytes,
+    header_pages: Vec<Bytes>,
     header: Header,
     checksum: Crc32,
     payload_pages: u32,
@@ -89,33 +95,59 @@ impl Scan {
         if page.is_none() {
             self.unreadable.insert(offset);
         }
-        if let Some(open) = &mut self.open {
-            open.pages.push(page);
-            if open.pages.len() as u32 == open.payload_pages {
-                self.close();
+        match (self.open.take(), page) {
+            (Some(Open::Payload(mut found)), page) => {
+                found.pages.push(page);
+                self.go_on(Open::Payload(found));
             }
-            return;
+            (Some(Open::Header { offset, mut pages }), Some(page)) => {
+                pages.push(page);
+                self.go_on(Open::Header { offset, pages });
+            }
+            (Some(Open::Header { offset, .. }), None) => {
+                // As if its first page could not be read.
+                self.unreadable.insert(offset);
+            }
+            (None, Some(page)) => self.look(offset, page),
+            (None, None) => {}
         }
-        let Some(page) = page else { return };
+    }
+
+    /// A page that is no part of a batch so far.
+    fn look(&mut self, offset: u64, page: Bytes) {
         let Some(sequence) = Header::recognize(&page, self.disk) else { return };
         if sequence < self.from.next_sequence {
             return; // Of the past that the index covers.
         }
         self.newest = self.newest.max(sequence);
-        if let Ok((header, checksum)) = Header::decode(&page, self.slot_count) {
-            let payload_pages = header.payload_pages();
-            self.open = Some(Found { offset, page, header, checksum, payload_pages, pages: Vec::new() });
-            if payload_pages == 0 {
-                self.close();
+        self.go_on(Open::Header { offset, pages: vec![page] });
+    }
+
+    /// Waits for the next page, or takes the batch if all of it has come.
+    fn go_on(&mut self, open: Open) {
+        match open {
+            Open::Header { offset, pages: header_pages } if header_pages.len() == Header::pages(&header_pages[0]) => {
+                if let Ok((header, checksum)) = Header::decode(&header_pages.concat(), self.slot_count) {
+                    let (payload_pages, pages) = (header.payload_pages(), Vec::new());
+                    let found = Found { offset, header_pages, header, checksum, payload_pages, pages };
+                    self.go_on(Open::Payload(found));
+                }
             }
+            Open::Payload(found) if found.pages.len() as u32 == found.payload_pages => self.keep(found),
+            open => self.open = Some(open),
         }
     }
 
+    /// Nothing more comes of the batch whose pages were coming.
     fn close(&mut self) {
-        if let Some(mut found) = self.open.take() {
+        if let Some(Open::Payload(mut found)) = self.open.take() {
             found.pages.resize(found.payload_pages as usize, None);
-            self.found.entry(found.header.sequence).or_insert(found);
+            self.keep(found);
         }
+    }
+
+    fn keep(&mut self, found: Found) {
+        self.found.entry(found.header.sequence).or_insert(found);
     }
 
     pub(crate) fn finish(mut self, ring_bytes: u64) -> History {
@@ -152,7 +184,7 @@ impl Scan {
                 }
             };
             let sequence = found.header.sequence;
-            let end = found.offset + (1 + u64::from(found.payload_pages)) * BLOCK_BYTES;
+            let end = found.offset + (found.header_pages.len() as u64 + u64::from(found.payload_pages)) * BLOCK_BYTES;
             let pages = found.offset..end;
             let newest = (sequence == self.newest).then(|| found.bytes()).flatten();
             let Some(batch) = found.read(self.newest) else {
@@ -178,7 +210,7 @@ impl Found {
     /// As it stands in the ring, if all of it was read.
     fn bytes(&self) -> Option<UnprovenBatch> {
         let pages = self.pages.iter().cloned().collect::<Option<Vec<Bytes>>>()?;
-        Some(UnprovenBatch { offset: self.offset, pages: [vec![self.page.clone()], pages].concat() })
+        Some(UnprovenBatch { offset: self.offset, pages: [self.header_pages.clone(), pages].concat() })
     }
 
     /// The records with their payload; `None` if this is the newest batch and was torn.

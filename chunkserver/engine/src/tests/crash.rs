@@ -104,13 +104,7 @@ fn an_unreadable_page_of_the_journal_is_one_bad_page() {
     let rig = with_batches(4);
     let bad = header_of(2) + PAGE;
     let mut rig = Rig::start(rig.stop());
-    while !rig.in_flight.is_empty() {
-        let covers = |action: &Action| match action {
-            Action::Read { offset, bytes, .. } => (offset.0..offset.0 + bytes.0).contains(&(bad as u64)),
-            _ => false,
-        };
-        if covers(&rig.in_flight[0]) { rig.break_op(0) } else { rig.complete(0) }
-    }
+    rig.settle_but_for(bad);
     assert_eq!(rig.recovered, Some((5, 1)));
 }
 
@@ -118,13 +112,7 @@ fn an_unreadable_page_of_the_journal_is_one_bad_page() {
 fn an_end_of_the_journal_that_cannot_be_read_is_no_torn_tail() {
     for bad in [header_of(4), header_of(4) + PAGE] {
         let mut rig = Rig::start(with_batches(4).stop());
-        while !rig.in_flight.is_empty() {
-            let covers = |action: &Action| match action {
-                Action::Read { offset, bytes, .. } => (offset.0..offset.0 + bytes.0).contains(&(bad as u64)),
-                _ => false,
-            };
-            if covers(&rig.in_flight[0]) { rig.break_op(0) } else { rig.complete(0) }
-        }
+        rig.settle_but_for(bad);
         let Reply::Opened(opened) = rig.open(1, 2) else { panic!() };
         assert!(opened.syncing, "it lacks a write that it had acknowledged, and says so");
     }
@@ -161,6 +149,7 @@ fn a_direct_write_that_rots_leaves_no_higher_lsn_behind() {
     rig.send(1, write(20_000, &[1], lsn(1, 1)));
     rig.send(1, write(0, &[2; 16], lsn(1, 2)));
     rig.send(1, write(20_000, &[3], lsn(1, 3)));
+    rig.complete(0);
     let data = match &rig.in_flight[rig.slot_writes()[0]] {
         Action::Write { offset, .. } => offset.0 as usize,
         action => panic!("{action:?}"),

@@ -8,7 +8,7 @@
 //! ```
 
 use super::index_row::seal_value;
-use super::journal_batch::seal_page;
+use super::journal_batch::seal_pages;
 use crate::disk::SparseDisk;
 use crate::draw::Draw;
 use crate::reach;
@@ -66,7 +66,7 @@ fn put_page(draw: &mut Draw, disk: &mut SparseDisk) {
         let given = draw.bytes(usize::from(bytes) % page.len());
         page.fill(0);
         page[..given.len()].copy_from_slice(given);
-        seal_page(&mut page, DISK);
+        seal_pages(&mut page, DISK);
     }
     let at = u64::from(place % FILLED % PAGES) * BLOCK_BYTES;
     disk.pages.insert(superblock().layout.journal_offset.0 + at, Bytes::from(page));
