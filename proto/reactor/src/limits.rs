@@ -21,6 +21,11 @@ pub(crate) const HEAD_RECEIVE_BYTES: usize = 1 << 10;
 pub(crate) const DIRECT_RECEIVE_BYTES_MIN: usize = 16 << 10;
 /// Raw bytes up to here are copied out of the receive buffer; with more the buffer itself is handed over.
 pub(crate) const RAW_COPY_BYTES_MAX: usize = 16 << 10;
+/// Operations that end in one turn while the reactor has connections with itself.
+pub(crate) const REAPED_BESIDE_INNER_MAX: usize = 4;
+/// Turns after which the kernel is asked although something goes on within the reactor. From a front-end's request to
+/// the disk and from there to its answer it takes about six.
+pub(crate) const INNER_TURNS_MAX: u32 = 16;
 /// How long a link that is being closed waits for its peer to take the last bytes.
 pub(crate) const LINGER_MS: u64 = 2000;
 /// A TCP link on which nothing moves for so long is asked by the kernel whether its peer is there, so often, at this

@@ -19,6 +19,7 @@ mod listeners;
 use crate::aligned::BufferPool;
 use crate::clock;
 use crate::frames::RawFrame;
+use crate::limits::{INNER_TURNS_MAX, REAPED_BESIDE_INNER_MAX};
 use crate::link::Link;
 use crate::operation::{OpenFile, Operation, WakeOp};
 use crate::ring::{Done, Ring};
@@ -49,6 +50,8 @@ pub struct Reactor {
     deadlines: BTreeSet<(Instant, Deadline)>,
     /// Room for the frames of one receive.
     frames: Vec<RawFrame>,
+    /// Turns since the kernel was last asked.
+    inner_turns: u32,
     /// Completions since the last wait.
     ready: Vec<Completion>,
     stats: ReactorStats,
@@ -98,6 +101,7 @@ impl Reactor {
             to_send: Vec::new(),
             deadlines: BTreeSet::new(),
             frames: Vec::new(),
+            inner_turns: 0,
             ready: Vec::new(),
             stats: ReactorStats::default(),
             thread: PhantomData,
@@ -128,16 +132,15 @@ impl Reactor {
         self.ring.in_flight()
     }
 
-    /// Hands everything asked for to the kernel and appends what completes. Returns when there is at least one
+    /// Appends what completes; hands everything asked for to the kernel, once what goes on within the reactor is done. Returns when there is at least one
     /// completion, or at `deadline` without; `Instant::FAR` waits for ever. After an error nothing completes any
     /// more.
     pub fn wait(&mut self, deadline: Instant, out: &mut Vec<Completion>) -> Result<(), ReactorError> {
         loop {
             self.start_sends();
-            self.enter(deadline).map_err(ReactorError::Enter)?;
-            while let Some(done) = self.ring.reap() {
-                self.stats.operations += 1;
-                self.finish(done);
+            if !self.goes_on_within() {
+                self.enter(deadline).map_err(ReactorError::Enter)?;
+                self.reap();
             }
             let now = clock::now();
             self.meet_deadlines(now);
@@ -146,6 +149,24 @@ impl Reactor {
             if !idle || now >= deadline {
                 return Ok(());
             }
+        }
+    }
+
+    /// Where users talk within the reactor, what they say to each other goes before what the kernel has: each thing that
+    /// it did is followed to its end, which may be the next thing that it is asked for. So a disk that answered much at
+    /// once is soon at work again. Not for ever: users may go on talking.
+    fn goes_on_within(&mut self) -> bool {
+        let goes_on = !self.ready.is_empty() && self.inner_turns < INNER_TURNS_MAX;
+        self.inner_turns = if goes_on { self.inner_turns + 1 } else { 0 };
+        goes_on
+    }
+
+    fn reap(&mut self) {
+        let most = if self.inner.is_empty() { usize::MAX } else { REAPED_BESIDE_INNER_MAX };
+        for _ in 0..most {
+            let Some(done) = self.ring.reap() else { return };
+            self.stats.operations += 1;
+            self.finish(done);
         }
     }
 

@@ -2,9 +2,10 @@
 
 use crate::harness::{Loop, header, pattern};
 use ashlar_reactor::{Completion, DownCause, Framing, LinkId, ListenerId, Peer, ReactorConfig};
-use ashlar_types::Duration;
+use ashlar_types::{ByteCount, ByteOffset, Duration};
 use ashlar_wire::WireError;
 use bytes::{Bytes, BytesMut};
+use std::io::Write;
 
 /// The end that asked, and the end that the listener took.
 fn connected(it: &mut Loop, framing: Framing) -> (LinkId, LinkId) {
@@ -70,6 +71,57 @@ fn raw_bytes_come_as_they_were_given_and_wait_while_reading_is_paused() {
     assert_eq!(it.raw_bytes(taking, 6), b"onetwo");
     it.reactor.send(asking, [Bytes::from_static(b"three")]);
     assert_eq!(it.raw_bytes(taking, 5), b"three");
+}
+
+/// A file with so many reads of one page under way, and done as far as the kernel is concerned.
+fn with_reads_done(it: &mut Loop, count: u64) {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&vec![7; 4096 * count as usize]).unwrap();
+    let file = it.reactor.add_file(file);
+    (0..count).for_each(|page| it.reactor.read(file, ByteOffset(4096 * page), ByteCount(4096), page));
+}
+
+fn is_read(completion: &Completion) -> bool {
+    matches!(completion, Completion::Read { result: Ok(_), .. })
+}
+
+#[test]
+fn what_follows_within_from_an_operation_comes_before_the_next_operations() {
+    let mut it = Loop::new();
+    let (asking, taking) = connected(&mut it, Framing::RawBytes);
+    with_reads_done(&mut it, 64);
+    let (mut reads, mut heard, mut ahead_most) = (0, 0, 0);
+    while heard < 64 {
+        match it.next() {
+            completion if is_read(&completion) => {
+                reads += 1;
+                it.reactor.send(asking, [Bytes::from_static(b"x")]);
+            }
+            Completion::RawBytes { link, .. } if link == taking => heard += 1,
+            other => panic!("{other:?}"),
+        }
+        ahead_most = ahead_most.max(reads - heard);
+    }
+    assert_eq!(reads, 64);
+    assert!(ahead_most <= 8, "{ahead_most} reads were handed out before what followed from the first");
+}
+
+#[test]
+fn two_that_never_cease_talking_keep_no_operation_away() {
+    let mut it = Loop::new();
+    let (asking, taking) = connected(&mut it, Framing::RawBytes);
+    with_reads_done(&mut it, 16);
+    it.reactor.send(asking, [Bytes::from_static(b"x")]);
+    let mut reads = 0;
+    while reads < 16 {
+        match it.next() {
+            completion if is_read(&completion) => reads += 1,
+            Completion::RawBytes { link, bytes } => {
+                it.reactor.send(if link == asking { asking } else { taking }, [bytes]);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]
