@@ -132,16 +132,16 @@ impl Reactor {
         self.ring.in_flight()
     }
 
-    /// What was said within the reactor goes before what the kernel has: each thing that the kernel did is followed to its
-    /// end, which may be the next thing that it is asked for. So a disk that answered much at once is soon at work again.
-    /// Not for ever: users may go on talking.
+    /// What was said within the reactor goes before what the kernel has: each thing that the kernel did is followed to
+    /// its end, which may be the next thing that it is asked for. So a disk that answered much at once is soon at work
+    /// again. Not for ever: users may go on talking.
     fn goes_on_within(&self) -> bool {
         !self.ready.is_empty() && self.inner_turns < INNER_TURNS_MAX
     }
 
-    /// Appends what completes; hands everything asked for to the kernel, once what goes on within the reactor is done. Returns when there is at least one
-    /// completion, or at `deadline` without; `Instant::FAR` waits for ever. After an error nothing completes any
-    /// more.
+    /// Appends what completes; hands everything asked for to the kernel, once what goes on within the reactor is done.
+    /// Returns when there is at least one completion, or at `deadline` without; `Instant::FAR` waits for ever. After an
+    /// error nothing completes any more.
     pub fn wait(&mut self, deadline: Instant, out: &mut Vec<Completion>) -> Result<(), ReactorError> {
         loop {
             self.start_sends();
