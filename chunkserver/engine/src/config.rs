@@ -8,7 +8,7 @@ use ashlar_wire::limits::{BLOCKS_PER_FRAME_MAX, DATA_BYTES_MAX, SESSION_DATA_BYT
 pub(crate) const SMALL_WRITE_BLOCKS_MAX: u32 = 8;
 /// Payload pages of one batch.
 pub(crate) const BATCH_PAYLOAD_PAGES_MAX: u32 = 64;
-/// Header pages of one batch: records of about a hundred slots that are written beside the journal.
+/// Header pages of one batch: records of about fifty slots that are written beside the journal.
 pub(crate) const BATCH_HEADER_PAGES_MAX: u32 = 2;
 /// Header and payload of the largest batch. A batch starts only where so many bytes are left before the ring's end.
 pub(crate) const BATCH_PAGES_MAX: u32 = 1 + BATCH_PAYLOAD_PAGES_MAX;
