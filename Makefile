@@ -78,7 +78,7 @@ fuzz-mutants: ## deliberate bugs, and after how many inputs the fuzz targets fin
 	@deploy/install.sh build
 	cargo run -q -p ashlar-fuzz -- slips --seconds $(or $(SECONDS),300)
 
-bench: ## beside local files and others, as ratios and as a page (QUICK=1, PART=speed,databases,growth,..., CELLS=text, PEERS=ceph, RESULTS=1)
+bench: ## beside local files and others, as ratios and as a page (QUICK=1, PART=speed,databases,growth,... or CELLS=text, PEERS=ceph, RESULTS=1)
 	@deploy/install.sh bench $(PEERS)
 	cargo build --workspace --bins
 	cargo build -p ashlar-plan --example lost_node

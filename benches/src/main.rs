@@ -50,8 +50,8 @@ struct Arguments {
     /// Only these parts.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
-    /// Of the part `speed` only the cells whose name contains this.
-    #[arg(long, value_name = "TEXT")]
+    /// Only the cells of the part `speed` whose name contains this, and nothing else.
+    #[arg(long, value_name = "TEXT", value_parser = speed::cells::named, conflicts_with_all = ["only", "results"])]
     cells: Option<String>,
     /// Others that take part.
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -99,7 +99,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let stage = Stage::set_up_in(&arguments.dir, "bench")?;
     std::fs::set_permissions(stage.dir(), Permissions::from_mode(0o711))?;
     let machine = Machine::look(stage.dir());
-    let wanted = Part::ALL.into_iter().filter(|part| arguments.only.is_empty() || arguments.only.contains(part));
+    let only = if arguments.cells.is_some() { &[Part::Speed][..] } else { &arguments.only };
+    let wanted = Part::ALL.into_iter().filter(|part| only.is_empty() || only.contains(part));
     let mut plan = Plan::of(arguments.quick);
     plan.speed.only = arguments.cells.clone();
     let bench = Bench { plan, dir: stage.dir(), ceph: arguments.peers.contains(&Peer::Ceph) };

@@ -218,7 +218,8 @@ pub(crate) async fn serve_asks(
     while let Some(ask) = asks.recv().await {
         match ask {
             Ask::Event(event) => events.push(event),
-            // A volume has few proposals and one record question at a time, which bounds the tasks.
+            // What bounds the tasks: a volume has few proposals, asks for its record once a second by itself and once
+            // for each time that the control plane tells of a newer one, and every call has a deadline.
             Ask::Propose { volume, epoch, version, proposal, change } => {
                 let (control, runtime) = (control.clone(), runtime.clone());
                 tokio::spawn(async move {

@@ -80,6 +80,18 @@ pub(super) fn all(cell: Duration, burst: Duration) -> Vec<CellPlan> {
     ]
 }
 
+/// A text that some cell's name contains.
+pub(crate) fn named(text: &str) -> Result<String, String> {
+    let cells = all(Duration::ZERO, Duration::ZERO);
+    match cells.iter().any(|cell| cell.name.contains(text)) {
+        true => Ok(text.to_owned()),
+        false => {
+            let names: Vec<&str> = cells.iter().map(|cell| cell.name).collect();
+            Err(format!("no cell is named so; there are: {}", names.join("; ")))
+        }
+    }
+}
+
 /// Those whose name contains the text, and what they need.
 pub(super) fn some(cell: Duration, burst: Duration, text: Option<&str>) -> Vec<CellPlan> {
     let mut plans = all(cell, burst);
@@ -194,6 +206,8 @@ mod tests {
         assert_eq!(names(Some("half")), [WRITE_32, HALF]);
         assert_eq!(names(Some("random read")), [READ_1, READ_32]);
         assert_eq!(names(None).len(), all(second, second).len());
+        assert_eq!(named("random read").as_deref(), Ok("random read"));
+        assert!(named("reads of the moon").is_err());
     }
 
     #[test]

@@ -73,3 +73,19 @@ fn a_volume_that_is_detached_can_be_attached_anew_in_the_same_turn() {
     runtime.forget_gone();
     assert_eq!(runtime.volumes[&volume].epoch, record(2).epoch);
 }
+
+#[test]
+fn who_is_told_of_a_newer_record_asks_for_it_though_it_has_just_asked() {
+    let (mut runtime, mut asks) = runtime();
+    let volume = record(1).volume;
+    let mut questions = || {
+        let asked = std::iter::from_fn(|| asks.try_recv().ok());
+        asked.filter(|ask| matches!(ask, Ask::Record { volume: of } if *of == volume)).count()
+    };
+    let _never_served = open(&mut runtime, 1);
+    assert_eq!(questions(), 1, "nobody knows where its disks are");
+    for _ in 0..2 {
+        runtime.obey(Command::Refresh { volume });
+        assert_eq!(questions(), 1);
+    }
+}

@@ -2,15 +2,15 @@
 
 use crate::Action;
 use crate::testing::*;
-use ashlar_types::{ChunkIndex, FloorRange, Lsn, SlotIndex, SlotSet};
+use ashlar_types::{ChunkIndex, FloorRange, Lsn, RequestId, SlotIndex, SlotSet};
 use ashlar_wire::{Reply, Request, SlotContent, Status};
 
 const CHUNK: ChunkIndex = ChunkIndex(0);
 /// More than one header page has room for.
 const SLOTS: u16 = 40;
 
-/// A disk that gets copies of `SLOTS` slots as one batch, which is not written yet, and where on the disk it goes.
-fn with_copies_under_way() -> (Rig, usize) {
+/// A disk that gets copies of `SLOTS` slots while something else is being written, and the requests that bring them.
+fn with_copies() -> (Rig, Vec<RequestId>) {
     let mut rig = Rig::format(256);
     rig.opened(1, 1);
     let slots: SlotSet = (0..SLOTS).map(SlotIndex).collect();
@@ -18,13 +18,19 @@ fn with_copies_under_way() -> (Rig, usize) {
         1,
         Request::MarkStale { chunk: CHUNK, after: Lsn::ZERO, floors: FloorRange::ALL, into: Lsn::ZERO, slots },
     );
-    // The copies come while something else is being written, and so together.
     rig.send(1, write(16 * u64::from(SLOTS), &[9], lsn(1, 1)));
-    for slot in 0..SLOTS {
+    let fill = |slot| {
         let content = SlotContent { stamp: Lsn::ZERO, set: !0, valid: !0, blocks: blocks(&[slot as u8 + 1; 16]) };
         let (floors, into) = (FloorRange::ALL, Lsn::ZERO);
-        rig.send(1, Request::Fill { chunk: CHUNK, slot: SlotIndex(slot), floors, into, content });
-    }
+        Request::Fill { chunk: CHUNK, slot: SlotIndex(slot), floors, into, content }
+    };
+    let copies = (0..SLOTS).map(|slot| rig.send(1, fill(slot))).collect();
+    (rig, copies)
+}
+
+/// The same, with their batch about to be written, and where on the disk it goes.
+fn with_copies_under_way() -> (Rig, usize) {
+    let (mut rig, _) = with_copies();
     assert_eq!(rig.slot_writes().len(), usize::from(SLOTS) / 16, "slots that adjoin are one write");
     rig.complete(0);
     let journal = rig.journal_writes();
@@ -43,10 +49,14 @@ fn restart(media: Media) -> Rig {
     rig
 }
 
-fn stale(rig: &mut Rig) -> u32 {
+fn stale_slots(rig: &mut Rig) -> SlotSet {
     let request = Request::ListStale { from: CHUNK, floors: FloorRange::ALL };
     let Reply::Changed { entries, next: None } = rig.ask(1, request) else { panic!() };
-    entries.first().map_or(0, |entry| entry.slots.count())
+    entries.first().map_or(SlotSet::EMPTY, |entry| entry.slots)
+}
+
+fn stale(rig: &mut Rig) -> u32 {
+    stale_slots(rig).count()
 }
 
 fn is_whole(rig: &mut Rig) -> bool {
@@ -54,8 +64,8 @@ fn is_whole(rig: &mut Rig) -> bool {
     entries.iter().all(|entry| entry.prefix > Lsn::ZERO || entry.chunk != CHUNK)
 }
 
-fn expect_copies(rig: &mut Rig) {
-    (0..SLOTS).for_each(|slot| rig.expect(1, 16 * u64::from(slot), &[slot as u8 + 1; 16]));
+fn expect_copy(rig: &mut Rig, slot: u16) {
+    rig.expect(1, 16 * u64::from(slot), &[slot as u8 + 1; 16]);
 }
 
 #[test]
@@ -64,7 +74,42 @@ fn copies_that_were_written_together_are_replayed() {
     rig.settle();
     let mut rig = restart(rig.stop());
     assert_eq!((stale(&mut rig), is_whole(&mut rig)), (0, true));
-    expect_copies(&mut rig);
+    (0..SLOTS).for_each(|slot| expect_copy(&mut rig, slot));
+}
+
+#[test]
+fn no_copy_is_answered_before_its_batch_and_all_data_beside_it_are_durable() {
+    let (mut rig, copies) = with_copies();
+    rig.complete(rig.journal_writes()[0]);
+    while rig.in_flight.len() > 1 {
+        assert!(copies.iter().all(|&copy| rig.answer_to(copy).is_none()), "{} left", rig.in_flight.len());
+        // The header is whole before the last of the data is.
+        rig.complete(rig.journal_writes().first().copied().unwrap_or(0));
+    }
+    assert!(copies.iter().all(|&copy| rig.answer_to(copy).is_none()));
+    rig.complete(0);
+    assert!(copies.iter().all(|&copy| rig.answer_to(copy) == Some(&Reply::Done)));
+}
+
+#[test]
+fn a_power_cut_among_copies_leaves_each_as_it_was_or_whole_and_those_that_were_answered_whole() {
+    let (mut kept, mut taken_back) = (0, 0);
+    for seed in 1..=60 {
+        let mut random = Random::new(seed);
+        let (mut rig, copies) = with_copies();
+        rig.go_on(random.below(8), &mut random);
+        let is_answered: Vec<bool> = copies.iter().map(|&copy| rig.answer_to(copy).is_some()).collect();
+        let mut rig = restart(rig.crash(&mut random));
+        let stale = stale_slots(&mut rig);
+        for slot in 0..SLOTS {
+            match stale.contains(SlotIndex(slot)) {
+                true => assert!(!is_answered[usize::from(slot)], "seed {seed}: slot {slot} was answered"),
+                false => expect_copy(&mut rig, slot),
+            }
+        }
+        if stale.count() == 0 { kept += 1 } else { taken_back += 1 }
+    }
+    assert!(kept > 0 && taken_back > 0, "{kept} kept, {taken_back} taken back");
 }
 
 #[test]
