@@ -13,7 +13,7 @@ use crate::Action;
 use crate::IndexEdit;
 use crate::config::APPLY_RUN_BLOCKS_MAX;
 use crate::engine::{Engine, Op};
-use crate::index::{Dirty, Position};
+use crate::index::{Dirty, Position, position_edit};
 use crate::place::{DiskBlock, Sequence};
 use ashlar_types::{BLOCK_BYTES, Instant, Mutant};
 
@@ -96,8 +96,17 @@ impl Engine {
         assert!(matches!(self.checkpoint.state, State::Idle) && until >= self.checkpoint.covered);
         let mut edits = Dirty::take_edits(&mut self.store, position, self.superblock.disk);
         edits.extend(self.take_scrub_edit());
-        let plan = Plan { until, edits };
         self.checkpoint.wanted = false;
+        self.begin(Plan { until, edits });
+    }
+
+    /// Commits the index as it was found: nothing is brought into place, and replay goes on to begin at `position`.
+    pub(crate) fn confirm_index(&mut self, position: Position) {
+        let edits = vec![position_edit(position, self.superblock.disk)];
+        self.begin(Plan { until: self.checkpoint.covered, edits });
+    }
+
+    fn begin(&mut self, plan: Plan) {
         // What recovery found may have come from a process that died before it was durable: seen is not yet safe.
         let needs_flush = self.recovery.is_some();
         let (cursor, in_flight) = (DiskBlock(0), 0);

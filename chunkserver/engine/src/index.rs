@@ -190,9 +190,14 @@ impl Dirty {
             let blocks = Some(store.bad.of(address)).filter(|blocks| *blocks != 0);
             edits.push(edit(Key::Bad(address), blocks.map(encode_bad)));
         }
-        edits.push(edit(Key::Position, Some(encode_position(position, disk))));
+        edits.push(position_edit(position, disk));
         edits
     }
+}
+
+/// The edit that says where replay begins.
+pub(crate) fn position_edit(position: Position, disk: DiskId) -> IndexEdit {
+    edit(Key::Position, Some(encode_position(position, disk)))
 }
 
 /// The edit that brings the round of scrub up to date.

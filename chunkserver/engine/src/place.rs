@@ -71,6 +71,8 @@ pub(crate) struct Places {
     free: u32,
     /// In order of the records that gave them back.
     waiting: VecDeque<(Sequence, Place)>,
+    /// What replay gave back; some of it may have been taken again.
+    released: Vec<Place>,
     /// Where the search for a free place goes on: neighbours in time become neighbours on disk.
     cursor: u32,
 }
@@ -81,7 +83,7 @@ impl Places {
         if !count.is_multiple_of(64) {
             *used.last_mut().expect("at least one word") = u64::MAX << (count % 64);
         }
-        Places { used, count, free: count, waiting: VecDeque::new(), cursor: 0 }
+        Places { used, count, free: count, waiting: VecDeque::new(), released: Vec::new(), cursor: 0 }
     }
 
     pub(crate) fn count(&self) -> u32 {
@@ -133,6 +135,20 @@ impl Places {
         assert!(self.is_used(place), "a place is given back twice");
         assert!(self.waiting.back().is_none_or(|&(last, _)| last <= by));
         self.waiting.push_back((by, place));
+    }
+
+    /// The same while replay is under way, when nobody keeps account.
+    pub(crate) fn release(&mut self, place: Place) {
+        self.released.push(place);
+    }
+
+    /// Replay has ended with batch `newest`, and what slots hold is claimed: the rest of what it gave back waits.
+    pub(crate) fn replayed(&mut self, newest: Sequence) {
+        for place in std::mem::take(&mut self.released) {
+            if self.claim(place) {
+                self.give_back(place, newest);
+            }
+        }
     }
 
     /// The journal was trimmed up to and including `position`: nothing refers to what was given back until then.

@@ -1,13 +1,15 @@
-//! Recovery: replays the journal from the index's position, and puts the result into the index before the disk
-//! serves.
+//! Recovery: replays the journal from the index's position.
 //!
 //! ```text
 //!   Scanning (the whole ring, once) ──► Verifying (data beside the journal) ──► replay
-//!       ──► Securing (what is not proven to be durable is written again) ──► Checkpointing ──► serving
+//!       ──► Securing (what is not proven to be durable is written again) ──► Committing ──► serving
 //! ```
-//! A crash at any moment of it begins it again from the same position, with the same result: until the checkpoint
-//! commits, recovery writes only blocks in place that the journal brings again. Cost: one read of the ring; RAM for
-//! what is live in it.
+//! Where the journal is whole, what is committed is the index as it was found: the disk serves from what was replayed,
+//! as if it had never stopped, and the next checkpoint brings it into place. Where something had to be decided (a torn
+//! batch, data that never came, damage), everything is in place and in the index before the disk serves: nobody must
+//! decide it again, with newer batches behind it. A crash at any moment begins it again from the same position, with the same result:
+//! until a checkpoint commits, only blocks that the journal brings again are written in place. Cost: one read of the
+//! ring; RAM for what is live in it.
 
 pub(crate) mod scan;
 mod verify;
@@ -19,7 +21,7 @@ use crate::index::Position;
 use crate::journal::Journal;
 use crate::place::{Place, Sequence};
 use crate::ring::Ring;
-use ashlar_types::{BLOCK_BYTES, ByteCount, ByteOffset, SLOT_BYTES};
+use ashlar_types::{BLOCK_BYTES, ByteCount, ByteOffset, Mutant, SLOT_BYTES};
 use bytes::Bytes;
 use scan::{History, Scan};
 use std::collections::BTreeMap;
@@ -47,8 +49,9 @@ enum Phase {
     Securing {
         left: Vec<Unsecured>,
         in_flight: u32,
+        resumes: bool,
     },
-    Checkpointing,
+    Committing,
 }
 
 /// Bytes that were read, and may be in a cache only.
@@ -231,17 +234,19 @@ impl Engine {
                 }
             }
         }
-        self.store.count_places();
+        let newest = Sequence(history.head.next_sequence.0 - 1);
+        let is_disputed = self.store.count_places(newest);
         let mut left = self.unsecured(&history, &contents);
         left.reverse();
         if history.is_broken || is_unreadable {
             self.store.distrust_everything();
         }
-        let newest = Sequence(history.head.next_sequence.0 - 1);
         self.journal = Journal::new(newest);
-        self.ring = Ring::new(self.ring.bytes(), history.head);
+        let nothing_decided = !history.is_broken && !is_unreadable && !is_disputed && !doubt.cuts_anything();
         let recovery = self.recovery.as_mut().expect("recovery is under way");
-        recovery.become_phase(Phase::Securing { left, in_flight: 0 });
+        let resumed = if nothing_decided { history.resume(recovery.from, recovery.ring_bytes) } else { None };
+        recovery.become_phase(Phase::Securing { left, in_flight: 0, resumes: resumed.is_some() });
+        self.ring = resumed.unwrap_or_else(|| Ring::new(self.ring.bytes(), history.head));
     }
 
     /// The newest batch and the data beside the journal that the store needs.
@@ -259,7 +264,8 @@ impl Engine {
     fn secure_some(&mut self, out: &mut Vec<Action>) {
         let depth = self.config.recover_read_depth;
         let recovery = self.recovery.as_mut().expect("recovery is under way");
-        let Phase::Securing { left, in_flight } = &mut recovery.phase else { return };
+        let Phase::Securing { left, in_flight, resumes } = &mut recovery.phase else { return };
+        let resumes = *resumes;
         let mut wanted = Vec::new();
         while *in_flight < depth
             && let Some(unsecured) = left.pop()
@@ -273,7 +279,7 @@ impl Engine {
             out.push(Action::Write { op, offset, parts, durable: true });
         }
         if is_done {
-            self.secured();
+            self.secured(resumes);
         }
     }
 
@@ -284,14 +290,21 @@ impl Engine {
     }
 
     /// Every batch of the history is durable, with its data.
-    fn secured(&mut self) {
-        self.recovery.as_mut().expect("recovery is under way").become_phase(Phase::Checkpointing);
+    fn secured(&mut self, resumes: bool) {
+        let recovery = self.recovery.as_mut().expect("recovery is under way");
+        recovery.become_phase(Phase::Committing);
         // Even if nothing was replayed: what is read may be in a cache, and the ring is not written before it is
         // durable.
-        self.begin_checkpoint(self.journal.durable(), self.ring.head());
+        match resumes && !Mutant::ReplayWorksOnce.is_on() {
+            true => {
+                let from = recovery.from;
+                self.confirm_index(from);
+            }
+            false => self.begin_checkpoint(self.journal.durable(), self.ring.head()),
+        }
     }
 
-    /// The index holds everything: the disk serves.
+    /// The index and the journal hold everything: the disk serves.
     pub(crate) fn recovered(&mut self, out: &mut Vec<Action>) {
         self.recovery = None;
         self.replay_took = self.now.since(self.began);

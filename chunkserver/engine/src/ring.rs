@@ -12,6 +12,7 @@
 use crate::config::BATCH_BYTES_MAX;
 use crate::index::Position;
 use crate::place::Sequence;
+use crate::recover::scan::PastBatch;
 use ashlar_types::{BLOCK_BYTES, Crc32};
 use std::collections::VecDeque;
 
@@ -43,6 +44,19 @@ impl Ring {
     pub(crate) fn new(bytes: u64, head: Position) -> Ring {
         assert!(may_start_at(head.next_offset, bytes));
         Ring { bytes, head, live: VecDeque::new(), used: 0 }
+    }
+
+    /// A ring that goes on after `batches`, which stand in it from `tail` on; `None` if it would not have put them so.
+    pub(crate) fn resume(bytes: u64, tail: Position, batches: &[PastBatch]) -> Option<Ring> {
+        let mut ring = Ring::new(bytes, tail);
+        for batch in batches {
+            let follows = (batch.sequence, batch.offset) == (ring.head.next_sequence, ring.head.next_offset);
+            if !follows || !ring.has_room() {
+                return None;
+            }
+            ring.push(batch.bytes, batch.checksum);
+        }
+        Some(ring)
     }
 
     pub(crate) fn bytes(&self) -> u64 {

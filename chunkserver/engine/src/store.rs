@@ -114,9 +114,10 @@ impl Store {
         self.volumes.get(&volume).map_or(Lsn::ZERO, |replica| replica.prefix(chunk))
     }
 
-    /// Replay has ended: what no slot holds is free. A place that two slots claim (only damage does that) stays with
-    /// the first; the other's blocks are lost.
-    pub(crate) fn count_places(&mut self) {
+    /// Replay has ended with batch `newest`: what no slot holds is free, or waits if a slot has held it. A place that two
+    /// slots claim (only damage does that) stays with the first; the other's blocks are lost. Returns whether that was
+    /// so.
+    pub(crate) fn count_places(&mut self, newest: Sequence) -> bool {
         assert!(self.replaying);
         self.replaying = false;
         let mut disputed = Vec::new();
@@ -129,6 +130,8 @@ impl Store {
                 }
             }
         }
+        self.places.replayed(newest);
+        let is_disputed = !disputed.is_empty();
         for address in disputed {
             let mut lost = 0;
             self.edit(address, |slot, _| {
@@ -138,6 +141,7 @@ impl Store {
             });
             self.lost_blocks += u64::from(lost);
         }
+        is_disputed
     }
 
     /// Part of the journal cannot be read: nobody can say what this disk lacks, so it says that it has nothing for
@@ -229,8 +233,9 @@ impl Ground<'_> {
 
     fn release(&mut self, place: Place, by: Sequence) {
         self.overlay.remove_place(place);
-        if !self.replaying {
-            self.places.give_back(place, by);
+        match self.replaying {
+            true => self.places.release(place),
+            false => self.places.give_back(place, by),
         }
     }
 }

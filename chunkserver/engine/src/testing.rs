@@ -364,15 +364,30 @@ impl Rig {
     /// Some of what is to be done happens, in any order.
     pub(crate) fn go_on(&mut self, steps: u64, random: &mut Random) {
         for _ in 0..steps {
-            match self.in_flight.len() as u64 {
-                0 if self.engine.next_deadline() == Instant::FAR => return,
-                0 => {
-                    self.now = self.now.max(self.engine.next_deadline());
-                    self.handle(Event::Tick);
-                }
-                count => self.complete(random.below(count) as usize),
-            }
+            let any = random.below(self.in_flight.len().max(1) as u64);
+            self.step_to(any as usize);
         }
+    }
+
+    /// What was asked for first ends, or time passes.
+    pub(crate) fn step(&mut self) {
+        self.step_to(0);
+    }
+
+    fn step_to(&mut self, at: usize) {
+        match self.in_flight.is_empty() {
+            true if self.engine.next_deadline() == Instant::FAR => {}
+            true => {
+                self.now = self.now.max(self.engine.next_deadline());
+                self.handle(Event::Tick);
+            }
+            false => self.complete(at),
+        }
+    }
+
+    /// Nothing is under way and nothing is left to do.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.in_flight.is_empty() && self.recovered.is_some() && self.engine.is_idle()
     }
 
     /// Sends as a writer of that epoch, and waits for the answer.

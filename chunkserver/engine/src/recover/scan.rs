@@ -18,7 +18,7 @@ use crate::batch::Header;
 use crate::index::Position;
 use crate::place::Sequence;
 use crate::record::Record;
-use crate::ring::next_start;
+use crate::ring::{Ring, next_start};
 use crate::store::Payload;
 use ashlar_types::{BLOCK_BYTES, Crc32, DiskId, Mutant};
 use bytes::Bytes;
@@ -75,7 +75,21 @@ pub(crate) struct UnprovenBatch {
 
 pub(crate) struct PastBatch {
     pub(crate) sequence: Sequence,
+    /// In the ring.
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+    pub(crate) checksum: Crc32,
     pub(crate) records: Vec<(Record, Vec<Payload>)>,
+}
+
+impl History {
+    /// The ring as it was when the last batch had been written, if the journal has everything and no number is left
+    /// out.
+    pub(crate) fn resume(&self, from: Position, ring_bytes: u64) -> Option<Ring> {
+        let mut payload = self.batches.iter().flat_map(|batch| &batch.records).flat_map(|(_, payload)| payload);
+        let ring = Ring::resume(ring_bytes, from, &self.batches)?;
+        (payload.all(Option::is_some) && ring.head() == self.head).then_some(ring)
+    }
 }
 
 impl Scan {
@@ -183,17 +197,15 @@ impl Scan {
                     break;
                 }
             };
-            let sequence = found.header.sequence;
-            let end = found.offset + (found.header_pages.len() as u64 + u64::from(found.payload_pages)) * BLOCK_BYTES;
-            let pages = found.offset..end;
-            let newest = (sequence == self.newest).then(|| found.bytes()).flatten();
+            let pages = found.offset..found.offset + found.bytes();
+            let newest = (found.header.sequence == self.newest).then(|| found.unproven()).flatten();
             let Some(batch) = found.read(self.newest) else {
                 is_broken |= self.is_unreadable(pages);
                 break;
             };
-            expected =
-                Position { next_sequence: sequence.next(), next_offset: next_start(end, ring_bytes), chain: batch.1 };
-            batches.push(batch.0);
+            let (next_sequence, next_offset) = (batch.sequence.next(), next_start(pages.end, ring_bytes));
+            expected = Position { next_sequence, next_offset, chain: batch.checksum };
+            batches.push(batch);
             unproven = newest;
         }
         // A number that was ever used, by a batch that is dropped now too, must not come again.
@@ -207,21 +219,26 @@ impl Scan {
 }
 
 impl Found {
+    fn bytes(&self) -> u64 {
+        (self.header_pages.len() as u64 + u64::from(self.payload_pages)) * BLOCK_BYTES
+    }
+
     /// As it stands in the ring, if all of it was read.
-    fn bytes(&self) -> Option<UnprovenBatch> {
+    fn unproven(&self) -> Option<UnprovenBatch> {
         let pages = self.pages.iter().cloned().collect::<Option<Vec<Bytes>>>()?;
         Some(UnprovenBatch { offset: self.offset, pages: [self.header_pages.clone(), pages].concat() })
     }
 
     /// The records with their payload; `None` if this is the newest batch and was torn.
-    fn read(self, newest: Sequence) -> Option<(PastBatch, Crc32)> {
+    fn read(self, newest: Sequence) -> Option<PastBatch> {
+        let (sequence, offset, bytes, checksum) = (self.header.sequence, self.offset, self.bytes(), self.checksum);
         let mut pages = self.pages.into_iter();
         let mut records = Vec::with_capacity(self.header.records.len());
         for record in self.header.records {
             let mut payload = Vec::new();
             for (_, _, _, crc) in record.payload() {
                 let page = pages.next().expect("a page for each payload block");
-                let is_newest = newest == self.header.sequence;
+                let is_newest = newest == sequence;
                 let unchecked = is_newest && Mutant::TornBatchAccepted.is_on();
                 let good = page.filter(|page| Crc32::of(page) == crc || unchecked);
                 if good.is_none() && (is_newest || Mutant::CorruptionAsTornTail.is_on()) {
@@ -231,6 +248,6 @@ impl Found {
             }
             records.push((record, payload));
         }
-        Some((PastBatch { sequence: self.header.sequence, records }, self.checksum))
+        Some(PastBatch { sequence, offset, bytes, checksum, records })
     }
 }

@@ -128,6 +128,10 @@ impl Doubt {
         apart
     }
 
+    pub(super) fn cuts_anything(&self) -> bool {
+        !self.cuts.is_empty()
+    }
+
     fn is_beyond_cut(&self, volume: VolumeId, at: At) -> bool {
         self.cuts.get(&volume).is_some_and(|&cut| at >= cut)
     }

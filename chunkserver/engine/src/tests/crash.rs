@@ -239,7 +239,7 @@ fn a_batch_that_is_read_and_will_never_be_durable_spoils_nothing_in_place() {
         let mut rig = rig.die(config());
         rig.lose_the_cache();
         while rig.slot_writes().is_empty() {
-            rig.complete(0);
+            rig.step();
         }
         let mut rig = restart(rig.crash(&mut Random::new(seed)));
         let Reply::Opened(opened) = rig.open(1, 2) else { panic!() };
@@ -263,8 +263,8 @@ fn data_that_is_read_and_will_never_be_durable_spoils_nothing_in_place() {
         }
         let mut rig = rig.die(config());
         rig.lose_the_cache();
-        while rig.slot_writes().len() < 2 && rig.recovered.is_none() {
-            rig.complete(0);
+        while rig.slot_writes().len() < 2 && !rig.is_at_rest() {
+            rig.step();
         }
         let mut rig = restart(rig.crash(&mut Random::new(seed)));
         rig.opened(1, 2);
@@ -337,26 +337,25 @@ fn replay_that_is_cut_off_at_every_operation_ends_in_the_same_state() {
         },
     );
     let media = rig.stop();
-    let whole = restart(media.clone()).media;
+    let rested = |media| {
+        let mut rig = Rig::start(media);
+        rig.rest();
+        rig.media
+    };
+    let whole = rested(media.clone());
     let mut random = Random::new(11);
     for cut in 0.. {
         let mut rig = Rig::start(media.clone());
-        for _ in 0..cut {
-            if !rig.in_flight.is_empty() {
-                rig.complete(random.below(rig.in_flight.len() as u64) as usize);
-            }
-        }
-        let is_over = rig.recovered.is_some();
+        rig.go_on(cut, &mut random);
+        let is_over = rig.is_at_rest();
         let mut cut_off = rig.crash(&mut random);
         // And once more within the second recovery.
         let mut again = Rig::start(cut_off.clone());
         for _ in 0..random.below(12) {
-            if !again.in_flight.is_empty() {
-                again.complete(0);
-            }
+            again.step();
         }
         cut_off = again.crash(&mut random);
-        let end = restart(cut_off).media;
+        let end = rested(cut_off);
         assert!(end.index == whole.index, "cut after {cut} operations");
         let data = media.superblock.layout.data_offset.0 as usize;
         assert!(end.bytes[data..] == whole.bytes[data..], "cut after {cut} operations");
