@@ -16,7 +16,8 @@ use ashlar_tests::{DevCluster, NbdClient, nbd_socket};
 use ashlar_types::SLOT_BYTES;
 use journal::Restart;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 pub(crate) use journal::measure as journal;
 pub(crate) use memory::measure as memory;
@@ -207,11 +208,12 @@ pub(crate) fn of_restarts(restarts: &[Restart]) -> Findings {
     let figure = |last: &Restart| {
         let speed = last.replayed_bytes / last.seconds;
         let detail = format!(
-            "{:.0} MiB replayed in {:.2} s, an empty journal in {:.2} s; {:.0} MiB/s from a file",
+            "{:.0} MiB replayed in {:.2} s, an empty journal in {:.2} s; {:.0} MiB/s from a file, {:.2} s for as much memory",
             last.replayed_bytes / mib,
             last.seconds,
             last.empty_seconds,
-            last.raw_read / mib
+            last.raw_read / mib,
+            last.memory_seconds
         );
         Figure::of_clause(Clause::Replay, vec![speed / last.raw_read], detail)
     };
@@ -238,6 +240,15 @@ fn raw_read(dir: &Path, bytes: u64) -> Result<f64> {
     Ok(bytes as f64 / outcome.elapsed.as_secs_f64())
 }
 
+/// How long the system takes to give so much memory: whoever keeps what he reads pays it beside the reading.
+fn fresh_memory(bytes: u64) -> f64 {
+    let began = Instant::now();
+    let memory = black_box(vec![1u8; bytes as usize]);
+    let took = began.elapsed().as_secs_f64();
+    drop(memory);
+    took
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,6 +267,7 @@ mod tests {
             seconds,
             empty_seconds: 0.1,
             raw_read: 1e9,
+            memory_seconds: 0.1,
         };
         let found = of_restarts(&[of(10.0, 9.0), of(953.674_316_406_25, 2.0)]);
         assert!((found.figures[0].value - 0.5).abs() < 1e-9);

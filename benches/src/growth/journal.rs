@@ -1,7 +1,7 @@
 //! How long a chunkserver takes to serve again when it died with a full journal, beside reading as many bytes from a
 //! file. The chunkserver itself tells how long its disk took from being opened to serving.
 
-use super::{NODE, raw_read, socket};
+use super::{NODE, fresh_memory, raw_read, socket};
 use crate::idle;
 use crate::job::Job;
 use crate::load;
@@ -30,6 +30,8 @@ pub(crate) struct Restart {
     pub(crate) empty_seconds: f64,
     /// Bytes a second from a file.
     pub(crate) raw_read: f64,
+    /// Until as much memory was touched.
+    pub(crate) memory_seconds: f64,
 }
 
 pub(crate) fn measure(cluster: &DevCluster, dir: &Path) -> Result<Restart> {
@@ -51,7 +53,8 @@ pub(crate) fn measure(cluster: &DevCluster, dir: &Path) -> Result<Restart> {
     drop(reactor);
     super::drop_volume(cluster, VOLUME)?;
     let raw_read = raw_read(dir, (used as u64).next_multiple_of(8 << 20).max(64 << 20))?;
-    Ok(Restart { replayed_bytes: used, seconds, empty_seconds, raw_read })
+    let memory_seconds = fresh_memory(used as u64);
+    Ok(Restart { replayed_bytes: used, seconds, empty_seconds, raw_read, memory_seconds })
 }
 
 fn restart(cluster: &DevCluster) -> Result<f64> {

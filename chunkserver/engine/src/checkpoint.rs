@@ -13,7 +13,7 @@ use crate::Action;
 use crate::IndexEdit;
 use crate::config::APPLY_RUN_BLOCKS_MAX;
 use crate::engine::{Engine, Op};
-use crate::index::{Dirty, Position, position_edit};
+use crate::index::{Dirty, Position, Start, start_edit};
 use crate::place::{DiskBlock, Sequence};
 use ashlar_types::{BLOCK_BYTES, Instant, Mutant};
 
@@ -23,26 +23,51 @@ pub(crate) struct Checkpoint {
     covered: Sequence,
     /// Somebody waits for room in the ring, or for places.
     pub(crate) wanted: bool,
+    /// The index is being told that the journal goes on further.
+    is_reaching: bool,
     pub(crate) last_change: Instant,
     last_end: Instant,
 }
 
 enum State {
     Idle,
-    Applying { plan: Plan, cursor: DiskBlock, in_flight: u32, needs_flush: bool },
-    Flushing { plan: Plan },
-    Committing { until: Sequence },
+    Applying {
+        plan: Plan,
+        cursor: DiskBlock,
+        in_flight: u32,
+        needs_flush: bool,
+    },
+    Flushing {
+        plan: Plan,
+    },
+    /// Until no other commit is on its way.
+    Waiting {
+        plan: Plan,
+    },
+    Committing {
+        until: Sequence,
+        reach: u64,
+    },
 }
 
 /// What is committed when everything up to `until` is in place.
 struct Plan {
     until: Sequence,
+    /// After it.
+    position: Position,
     edits: Vec<IndexEdit>,
+}
+
+impl Plan {
+    /// Out of a state that ends.
+    fn take(&mut self) -> Plan {
+        Plan { edits: std::mem::take(&mut self.edits), ..*self }
+    }
 }
 
 impl Checkpoint {
     pub(crate) fn new(covered: Sequence, now: Instant) -> Checkpoint {
-        Checkpoint { state: State::Idle, covered, wanted: false, last_change: now, last_end: now }
+        Checkpoint { state: State::Idle, covered, wanted: false, is_reaching: false, last_change: now, last_end: now }
     }
 
     fn become_state(&mut self, state: State) {
@@ -73,10 +98,27 @@ impl Engine {
             let until = self.journal.durable();
             // With nothing to cover it is for scrub, and the ring is at rest.
             let is_clean = until == self.checkpoint.covered;
-            let position = if is_clean { self.ring.head() } else { self.ring.position_after(until) };
+            let position = if is_clean { self.ring.tail() } else { self.ring.position_after(until) };
             self.begin_checkpoint(until, position);
         }
+        self.reach_further(out);
         self.apply_some(out);
+    }
+
+    /// Before the journal comes to its reach.
+    fn reach_further(&mut self, out: &mut Vec<Action>) {
+        let is_committing = self.checkpoint.is_reaching || matches!(self.checkpoint.state, State::Committing { .. });
+        if self.recovery.is_some() || is_committing || !self.ring.is_near_reach() {
+            return;
+        }
+        let reach = self.ring.next_reach(self.checkpoint.covered);
+        if Mutant::ReachNotDurable.is_on() {
+            return self.ring.reaches(reach);
+        }
+        self.checkpoint.is_reaching = true;
+        let start = Start { position: self.ring.tail(), reach: Some(reach) };
+        let op = self.begin_op(Op::ReachCommit { reach });
+        out.push(Action::Commit { op, edits: vec![start_edit(start, self.superblock.disk)] });
     }
 
     fn is_checkpoint_due(&self) -> bool {
@@ -94,16 +136,15 @@ impl Engine {
     /// Begins a checkpoint of the store as it is: after batch `until`, whose follower stands at `position`.
     pub(crate) fn begin_checkpoint(&mut self, until: Sequence, position: Position) {
         assert!(matches!(self.checkpoint.state, State::Idle) && until >= self.checkpoint.covered);
-        let mut edits = Dirty::take_edits(&mut self.store, position, self.superblock.disk);
+        let mut edits = Dirty::take_edits(&mut self.store);
         edits.extend(self.take_scrub_edit());
         self.checkpoint.wanted = false;
-        self.begin(Plan { until, edits });
+        self.begin(Plan { until, position, edits });
     }
 
     /// Commits the index as it was found: nothing is brought into place, and replay goes on to begin at `position`.
     pub(crate) fn confirm_index(&mut self, position: Position) {
-        let edits = vec![position_edit(position, self.superblock.disk)];
-        self.begin(Plan { until: self.checkpoint.covered, edits });
+        self.begin(Plan { until: self.checkpoint.covered, position, edits: vec![] });
     }
 
     fn begin(&mut self, plan: Plan) {
@@ -141,7 +182,7 @@ impl Engine {
             return;
         }
         let needs_flush = *needs_flush && !Mutant::TrimBeforeFlush.is_on();
-        let plan = Plan { until: plan.until, edits: std::mem::take(&mut plan.edits) };
+        let plan = plan.take();
         if needs_flush {
             self.checkpoint.become_state(State::Flushing { plan });
             let op = self.begin_op(Op::CheckpointFlush);
@@ -151,8 +192,14 @@ impl Engine {
         }
     }
 
-    fn commit(&mut self, plan: Plan, out: &mut Vec<Action>) {
-        self.checkpoint.become_state(State::Committing { until: plan.until });
+    fn commit(&mut self, mut plan: Plan, out: &mut Vec<Action>) {
+        if self.checkpoint.is_reaching {
+            return self.checkpoint.become_state(State::Waiting { plan });
+        }
+        let (until, reach) = (plan.until, self.ring.next_reach(plan.until));
+        let start = Start { position: plan.position, reach: Some(reach) };
+        plan.edits.push(start_edit(start, self.superblock.disk));
+        self.checkpoint.become_state(State::Committing { until, reach });
         let op = self.begin_op(Op::CheckpointCommit);
         out.push(Action::Commit { op, edits: plan.edits });
     }
@@ -172,18 +219,36 @@ impl Engine {
 
     pub(crate) fn on_flushed(&mut self, out: &mut Vec<Action>) {
         let State::Flushing { plan } = &mut self.checkpoint.state else { panic!("nothing is being flushed") };
-        let plan = Plan { until: plan.until, edits: std::mem::take(&mut plan.edits) };
+        let plan = plan.take();
         self.commit(plan, out);
     }
 
-    pub(crate) fn on_committed(&mut self, out: &mut Vec<Action>) {
-        let State::Committing { until } = self.checkpoint.state else { panic!("nothing is being committed") };
+    pub(crate) fn on_committed(&mut self, op: Op, out: &mut Vec<Action>) {
+        match op {
+            Op::CheckpointCommit => self.checkpoint_committed(out),
+            Op::ReachCommit { reach } => self.reach_committed(reach, out),
+            _ => panic!("the operation is no commit"),
+        }
+    }
+
+    fn reach_committed(&mut self, reach: u64, out: &mut Vec<Action>) {
+        self.checkpoint.is_reaching = false;
+        self.ring.reaches(reach);
+        if let State::Waiting { plan } = &mut self.checkpoint.state {
+            let plan = plan.take();
+            self.commit(plan, out);
+        }
+    }
+
+    fn checkpoint_committed(&mut self, out: &mut Vec<Action>) {
+        let State::Committing { until, reach } = self.checkpoint.state else { panic!("nothing is being committed") };
         self.checkpoint.become_state(State::Idle);
         self.checkpoint.covered = until;
         self.checkpoint.last_end = self.now;
         self.counters.checkpoints += 1;
         self.store.places.trimmed(until);
         self.ring.trim(until);
+        self.ring.reaches(reach);
         self.wake_reclaim();
         self.wake_flattening();
         if self.recovery.is_some() {

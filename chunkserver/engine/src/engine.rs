@@ -11,7 +11,7 @@ use crate::config::{EARLY_DATA_BYTES_MAX, EARLY_EVENTS_MAX, EngineConfig, RESERV
 use crate::event::{DiskError, Event, LinkId, OpToken};
 use crate::flatten::Flattening;
 use crate::index::load::load;
-use crate::index::{Loaded, Position};
+use crate::index::{Loaded, Start};
 use crate::journal::{Answer, Entry, Journal};
 use crate::pending::Pending;
 use crate::place::{DiskBlock, Place, Sequence};
@@ -58,6 +58,10 @@ pub(crate) enum Op {
     },
     CheckpointFlush,
     CheckpointCommit,
+    /// The index says that the journal goes on further.
+    ReachCommit {
+        reach: u64,
+    },
     Scan {
         progress: u64,
         bytes: u64,
@@ -123,19 +127,19 @@ impl Engine {
         }
         let layout = superblock.layout;
         let loaded = load(&index, superblock.disk, layout.slot_count, layout.journal.0)?;
-        let (position, is_new) = (loaded.position.unwrap_or(Position::START), loaded.position.is_none());
+        let (start, is_new) = (loaded.start.unwrap_or(Start::NEW), loaded.start.is_none());
         let scrub = Scrub::new(loaded.round.clone(), now);
         let store = Engine::store_from(loaded, layout.slot_count);
-        let last = Sequence(position.next_sequence.0 - 1);
+        let last = Sequence(start.position.next_sequence.0 - 1);
         Ok(Engine {
-            recovery: Some(Recovery::new(position, is_new, layout.journal.0)),
+            recovery: Some(Recovery::new(start, is_new, layout.journal.0)),
             config,
             superblock,
             now,
             began: now,
             replay_took: Duration::ZERO,
             store,
-            ring: Ring::new(layout.journal.0, position),
+            ring: Ring::new(layout.journal.0, start.position),
             journal: Journal::new(last),
             pending: Pending::default(),
             sessions: Sessions::default(),
@@ -261,10 +265,10 @@ impl Engine {
             Event::ReadDone { op, result } => self.on_read_done(op, result, out),
             Event::WriteDone { op, result } => self.on_write_done(op, result, out),
             Event::Committed { op, result } => {
-                let Op::CheckpointCommit = self.take_op(op) else { panic!("{op:?} is no commit") };
+                let op = self.take_op(op);
                 match result {
                     Ok(()) if self.failed.is_some() => {}
-                    Ok(()) => self.on_committed(out),
+                    Ok(()) => self.on_committed(op, out),
                     Err(error) => self.fail(&format!("commit the index: {}", error.text), out),
                 }
             }

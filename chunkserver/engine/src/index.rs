@@ -28,8 +28,8 @@ use crate::replica::{Chunk, Replica, Slot, SlotAddress};
 use crate::scrub::Round;
 use crate::store::Store;
 use ashlar_types::{
-    BLOCKS_PER_SLOT, Base, ByteCount, ChunkIndex, Crc32, DiskId, Duration, Epoch, Kept, Lsn, Mutant, SLOTS_PER_CHUNK,
-    SNAPSHOTS_MAX, SessionId, Slip, SlotIndex, VolumeId,
+    BLOCK_BYTES, BLOCKS_PER_SLOT, Base, ByteCount, ChunkIndex, Crc32, DiskId, Duration, Epoch, Kept, Lsn, Mutant,
+    SLOTS_PER_CHUNK, SNAPSHOTS_MAX, SessionId, Slip, SlotIndex, VolumeId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,6 +63,20 @@ pub(crate) struct Position {
 impl Position {
     /// Of a disk just formatted.
     pub(crate) const START: Position = Position { next_sequence: Sequence(1), next_offset: 0, chain: Crc32(0) };
+}
+
+/// Where replay begins, and how far it looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) position: Position,
+    /// Bytes of the ring from the position on, outside which no batch was written since; the whole ring if the index
+    /// does not say.
+    pub(crate) reach: Option<u64>,
+}
+
+impl Start {
+    /// Of a disk just formatted.
+    pub(crate) const NEW: Start = Start { position: Position::START, reach: None };
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +182,7 @@ impl Dirty {
     }
 
     /// The edits that bring the index to the store's present state, and nothing is dirty any more.
-    pub(crate) fn take_edits(store: &mut Store, position: Position, disk: DiskId) -> Vec<IndexEdit> {
+    pub(crate) fn take_edits(store: &mut Store) -> Vec<IndexEdit> {
         let dirty = std::mem::take(&mut store.dirty);
         let mut edits: Vec<IndexEdit> = dirty.wiped.iter().flat_map(|&volume| wipe_edits(volume)).collect();
         for volume in dirty.volumes {
@@ -190,14 +204,13 @@ impl Dirty {
             let blocks = Some(store.bad.of(address)).filter(|blocks| *blocks != 0);
             edits.push(edit(Key::Bad(address), blocks.map(encode_bad)));
         }
-        edits.push(position_edit(position, disk));
         edits
     }
 }
 
 /// The edit that says where replay begins.
-pub(crate) fn position_edit(position: Position, disk: DiskId) -> IndexEdit {
-    edit(Key::Position, Some(encode_position(position, disk)))
+pub(crate) fn start_edit(start: Start, disk: DiskId) -> IndexEdit {
+    edit(Key::Position, Some(encode_start(start, disk)))
 }
 
 /// The edit that brings the round of scrub up to date.
@@ -228,10 +241,11 @@ fn edit(key: Key, value: Option<Sink>) -> IndexEdit {
     }
 }
 
-fn encode_position(position: Position, disk: DiskId) -> Sink {
+fn encode_start(Start { position, reach }: Start, disk: DiskId) -> Sink {
     let mut to = Sink::new();
-    to.u8(VERSION).zeros(7).u128(disk.as_u128()).u64(position.next_sequence.0).u64(position.next_offset);
-    to.u32(position.chain.0);
+    let reach = reach.map_or(0, |reach| u32::try_from(reach / BLOCK_BYTES).expect("the journal is below 16 TiB"));
+    to.u8(VERSION).zeros(3).u32(reach).u128(disk.as_u128());
+    to.u64(position.next_sequence.0).u64(position.next_offset).u32(position.chain.0);
     to
 }
 
@@ -307,14 +321,15 @@ fn checked<'a>(key: &[u8], value: &'a [u8]) -> Result<Source<'a>, Malformed> {
     if from.u8()? == VERSION { Ok(from) } else { Err(Malformed) }
 }
 
-fn decode_position(key: &[u8], value: &[u8]) -> Result<(Position, DiskId), Malformed> {
+fn decode_start(key: &[u8], value: &[u8]) -> Result<(Start, DiskId), Malformed> {
     let mut from = checked(key, value)?;
-    from.zeros::<7>()?;
+    from.zeros::<3>()?;
+    let reach = Some(u64::from(from.u32()?) * BLOCK_BYTES).filter(|reach| *reach != 0);
     let disk = DiskId::from_u128(from.u128()?);
     let next_sequence = Sequence(from.u64()?);
     let position = Position { next_sequence, next_offset: from.u64()?, chain: Crc32(from.u32()?) };
     from.end()?;
-    Ok((position, disk))
+    Ok((Start { position, reach }, disk))
 }
 
 fn decode_replica(key: &[u8], value: &[u8]) -> Result<Replica, Malformed> {
@@ -421,7 +436,7 @@ pub(crate) fn reencode(key: &[u8], value: &[u8], slot_count: u32) -> Option<Vec<
     let known = Key::decode(key).ok()?;
     assert_eq!(known.encode(), key, "a key has one form");
     let body = match known {
-        Key::Position => decode_position(key, value).map(|(position, disk)| encode_position(position, disk)),
+        Key::Position => decode_start(key, value).map(|(start, disk)| encode_start(start, disk)),
         Key::Volume(_) => decode_replica(key, value).map(|replica| encode_replica(&replica)),
         Key::Kept(_) => decode_kept(key, value).map(|kept| encode_kept(&kept)),
         Key::Chunk(..) => decode_chunk(key, value).map(|chunk| encode_chunk(&chunk)),
@@ -438,7 +453,7 @@ pub(crate) fn reencode(key: &[u8], value: &[u8], slot_count: u32) -> Option<Vec<
 /// What the index held, and how much of it was damaged.
 #[derive(Default)]
 pub(crate) struct Loaded {
-    pub(crate) position: Option<Position>,
+    pub(crate) start: Option<Start>,
     pub(crate) volumes: BTreeMap<VolumeId, Replica>,
     pub(crate) damaged_chunks: Vec<(VolumeId, ChunkIndex)>,
     pub(crate) damaged_slots: Vec<SlotAddress>,

@@ -241,6 +241,9 @@ impl Engine {
             self.checkpoint.wanted = true;
             return false;
         }
+        if !self.ring.is_within_reach() {
+            return false;
+        }
         let mut beside = Vec::new();
         self.write_held(&mut beside);
         let head = self.ring.head();

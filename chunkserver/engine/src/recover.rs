@@ -1,15 +1,15 @@
 //! Recovery: replays the journal from the index's position.
 //!
 //! ```text
-//!   Scanning (the whole ring, once) ──► Verifying (data beside the journal) ──► replay
+//!   Scanning (the ring, as far as the index says that it was written) ──► Verifying (data beside the journal) ──► replay
 //!       ──► Securing (what is not proven to be durable is written again) ──► Committing ──► serving
 //! ```
 //! Where the journal is whole, what is committed is the index as it was found: the disk serves from what was replayed,
 //! as if it had never stopped, and the next checkpoint brings it into place. Where something had to be decided (a torn
 //! batch, data that never came, damage), everything is in place and in the index before the disk serves: nobody must
 //! decide it again, with newer batches behind it. A crash at any moment begins it again from the same position, with the same result:
-//! until a checkpoint commits, only blocks that the journal brings again are written in place. Cost: one read of the
-//! ring; RAM for what is live in it.
+//! until a checkpoint commits, only blocks that the journal brings again are written in place. Cost: one read of that
+//! part of the ring; RAM for what is live in it.
 
 pub(crate) mod scan;
 mod verify;
@@ -17,7 +17,7 @@ mod verify;
 use crate::Action;
 use crate::engine::{Engine, Op};
 use crate::event::DiskError;
-use crate::index::Position;
+use crate::index::{Position, Start};
 use crate::journal::Journal;
 use crate::place::{Place, Sequence};
 use crate::ring::Ring;
@@ -33,6 +33,8 @@ pub(crate) struct Recovery {
     /// The index was empty: the disk was just formatted, or the index got lost.
     is_new: bool,
     ring_bytes: u64,
+    /// How much of it is read.
+    scan_bytes: u64,
 }
 
 enum Phase {
@@ -73,8 +75,9 @@ struct Pages {
 }
 
 impl Recovery {
-    pub(crate) fn new(from: Position, is_new: bool, ring_bytes: u64) -> Recovery {
-        Recovery { phase: Phase::Starting, from, is_new, ring_bytes }
+    pub(crate) fn new(start: Start, is_new: bool, ring_bytes: u64) -> Recovery {
+        let scan_bytes = start.reach.unwrap_or(ring_bytes);
+        Recovery { phase: Phase::Starting, from: start.position, is_new, ring_bytes, scan_bytes }
     }
 
     fn become_phase(&mut self, phase: Phase) {
@@ -114,16 +117,17 @@ impl Engine {
         let (size, depth) = (self.config.recover_read_bytes, self.config.recover_read_depth);
         let mut wanted = Vec::new();
         let recovery = self.recovery.as_mut().expect("recovery is under way");
-        let (ring_bytes, from) = (recovery.ring_bytes, recovery.from.next_offset);
+        let (ring_bytes, scan_bytes) = (recovery.ring_bytes, recovery.scan_bytes);
+        let from = recovery.from.next_offset;
         let Phase::Scanning(pages) = &mut recovery.phase else { return };
         while pages.in_flight < depth {
             let (progress, bytes) = match pages.again.pop() {
                 Some(progress) => (progress, BLOCK_BYTES),
-                None if pages.issued == ring_bytes => break,
+                None if pages.issued == scan_bytes => break,
                 None => {
                     let start = (from + pages.issued) % ring_bytes;
-                    // A read ends at the ring's end, and where the round is complete.
-                    let bytes = size.min(ring_bytes - start).min(ring_bytes - pages.issued);
+                    // A read ends at the ring's end, and where nothing follows.
+                    let bytes = size.min(ring_bytes - start).min(scan_bytes - pages.issued);
                     pages.issued += bytes;
                     (pages.issued - bytes, bytes)
                 }
@@ -131,7 +135,7 @@ impl Engine {
             pages.in_flight += 1;
             wanted.push((progress, bytes));
         }
-        let is_done = pages.fed == ring_bytes;
+        let is_done = pages.fed == scan_bytes;
         for (progress, bytes) in wanted {
             let start = self.recovery.as_ref().expect("recovery is under way").ring_offset(progress);
             let op = self.begin_op(Op::Scan { progress, bytes });

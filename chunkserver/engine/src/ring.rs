@@ -8,6 +8,9 @@
 //! ```
 //! A batch never crosses the end: it starts only where the largest batch would fit, else at 0. The rest of a lap is
 //! wasted and counts as used by the batch before it. Invariant: used <= ring; used = sum of the live batches.
+//!
+//! The index says how far from the tail batches may lie, so that a start need not look at the whole ring: the reach. A
+//! batch is written only within a reach that is durable; while a step of the ring is still ahead, the next is on its way.
 
 use crate::config::BATCH_BYTES_MAX;
 use crate::index::Position;
@@ -25,9 +28,12 @@ struct Live {
 
 pub(crate) struct Ring {
     bytes: u64,
+    tail: Position,
     head: Position,
     live: VecDeque<Live>,
     used: u64,
+    /// From the tail, as the index says.
+    reach: u64,
 }
 
 /// Whether a batch may start at an offset.
@@ -41,9 +47,10 @@ pub(crate) fn next_start(end: u64, ring_bytes: u64) -> u64 {
 }
 
 impl Ring {
+    /// Nothing is in use, and nothing may be before the index says how far.
     pub(crate) fn new(bytes: u64, head: Position) -> Ring {
         assert!(may_start_at(head.next_offset, bytes));
-        Ring { bytes, head, live: VecDeque::new(), used: 0 }
+        Ring { bytes, tail: head, head, live: VecDeque::new(), used: 0, reach: 0 }
     }
 
     /// A ring that goes on after `batches`, which stand in it from `tail` on; `None` if it would not have put them so.
@@ -67,6 +74,11 @@ impl Ring {
         self.used
     }
 
+    /// Where replay begins.
+    pub(crate) fn tail(&self) -> Position {
+        self.tail
+    }
+
     /// What the next batch will be.
     pub(crate) fn head(&self) -> Position {
         self.head
@@ -76,6 +88,29 @@ impl Ring {
     /// meets tail.
     pub(crate) fn has_room(&self) -> bool {
         self.used + 3 * BATCH_BYTES_MAX <= self.bytes
+    }
+
+    /// Whether the largest batch would lie within the reach.
+    pub(crate) fn is_within_reach(&self) -> bool {
+        self.used + BATCH_BYTES_MAX <= self.reach
+    }
+
+    pub(crate) fn is_near_reach(&self) -> bool {
+        self.reach < self.bytes && self.used + self.step() / 2 > self.reach
+    }
+
+    /// The reach that the index shall say with the position after batch `until`; not below the present one.
+    pub(crate) fn next_reach(&self, until: Sequence) -> u64 {
+        let behind: u64 = self.live.iter().take_while(|live| live.sequence <= until).map(|live| live.bytes).sum();
+        (self.used + self.step()).max(self.reach).min(self.bytes + behind) - behind
+    }
+
+    pub(crate) fn reaches(&mut self, reach: u64) {
+        self.reach = reach;
+    }
+
+    fn step(&self) -> u64 {
+        (self.bytes / 8).next_multiple_of(BLOCK_BYTES).max(4 * BATCH_BYTES_MAX)
     }
 
     /// Takes the space of the next batch; returns where it goes.
@@ -106,6 +141,7 @@ impl Ring {
             && live.sequence <= sequence
         {
             self.used -= live.bytes;
+            self.tail = live.after;
             self.live.pop_front();
         }
     }

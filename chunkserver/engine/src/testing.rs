@@ -400,6 +400,11 @@ impl Rig {
         self.replies.iter().find(|(_, frame)| frame.request == request).map(|(_, frame)| &frame.message)
     }
 
+    /// Changes that were answered well so far.
+    pub(crate) fn answers(&self) -> usize {
+        self.replies.iter().filter(|(_, frame)| frame.message == Reply::Done).count()
+    }
+
     /// Sends and waits for the answer.
     pub(crate) fn ask(&mut self, link: u64, message: Request) -> Reply {
         let request = self.send(link, message);

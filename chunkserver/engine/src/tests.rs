@@ -7,6 +7,7 @@ mod digests;
 mod headers;
 mod keep;
 mod model;
+mod reach;
 mod resume;
 mod serve;
 mod sessions;

@@ -107,6 +107,8 @@ mutants! {
     JournalNotDurable "journal-not-durable" "the journal is written without a flush",
     /// Apply, flush, commit, trim.
     TrimBeforeFlush "trim-before-flush" "the journal is trimmed before the data in place is flushed",
+    /// Persist, then publish.
+    ReachNotDurable "reach-not-durable" "the journal goes on before the index says how far it may",
     /// Apply, flush, commit, trim.
     CheckpointAheadOfData "checkpoint-ahead-of-data" "a checkpoint covers a batch whose data is not in place",
     /// One mechanism: the slots' stamps say what changed.

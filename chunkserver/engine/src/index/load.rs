@@ -2,7 +2,8 @@
 //! loses the promise, without which the disk must not serve at all.
 
 use super::{
-    Key, Loaded, decode_bad, decode_chunk, decode_kept, decode_position, decode_replica, decode_round, decode_slot,
+    Key, Loaded, Position, decode_bad, decode_chunk, decode_kept, decode_replica, decode_round, decode_slot,
+    decode_start,
 };
 use crate::RecoverError;
 use crate::place::Sequence;
@@ -19,7 +20,7 @@ pub(crate) fn load(rows: &Rows, disk: DiskId, slot_count: u32, journal_bytes: u6
     }
     for (key, (raw, value)) in keys.iter().zip(rows) {
         match *key {
-            Key::Position => loaded.load_position(raw, value, disk, journal_bytes)?,
+            Key::Position => loaded.load_start(raw, value, disk, journal_bytes)?,
             Key::Volume(volume) => {
                 let damaged = |_| RecoverError::DamagedIndex(format!("the row of volume {volume}"));
                 loaded.volumes.insert(volume, decode_replica(raw, value).map_err(damaged)?);
@@ -30,7 +31,7 @@ pub(crate) fn load(rows: &Rows, disk: DiskId, slot_count: u32, journal_bytes: u6
             Key::Kept(_) | Key::Chunk(..) | Key::Slot(_) => {}
         }
     }
-    if loaded.position.is_none() && !rows.is_empty() {
+    if loaded.start.is_none() && !rows.is_empty() {
         return Err(RecoverError::DamagedIndex("it has no position in the journal".to_owned()));
     }
     loaded.check_bases()?;
@@ -61,17 +62,20 @@ pub(crate) fn load(rows: &Rows, disk: DiskId, slot_count: u32, journal_bytes: u6
 }
 
 impl Loaded {
-    fn load_position(&mut self, key: &[u8], value: &[u8], disk: DiskId, journal: u64) -> Result<(), RecoverError> {
+    fn load_start(&mut self, key: &[u8], value: &[u8], disk: DiskId, journal: u64) -> Result<(), RecoverError> {
         let damaged = || RecoverError::DamagedIndex("the position in the journal".to_owned());
-        let (position, owner) = decode_position(key, value).map_err(|_| damaged())?;
+        let (start, owner) = decode_start(key, value).map_err(|_| damaged())?;
         if owner != disk {
             return Err(RecoverError::ForeignIndex);
         }
-        let sequences = 1..=Sequence::BELIEVED_MAX.0;
-        if !crate::ring::may_start_at(position.next_offset, journal) || !sequences.contains(&position.next_sequence.0) {
+        let Position { next_sequence, next_offset, .. } = start.position;
+        let may_be = (1..=Sequence::BELIEVED_MAX.0).contains(&next_sequence.0)
+            && crate::ring::may_start_at(next_offset, journal)
+            && start.reach.is_none_or(|reach| reach <= journal);
+        if !may_be {
             return Err(damaged());
         }
-        self.position = Some(position);
+        self.start = Some(start);
         Ok(())
     }
 

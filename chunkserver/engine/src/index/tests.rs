@@ -43,7 +43,8 @@ fn store() -> Store {
 fn rows(store: &mut Store) -> Vec<(Vec<u8>, Vec<u8>)> {
     let position = Position { next_sequence: Sequence(12), next_offset: 4096, chain: Crc32(1) };
     let mut rows = BTreeMap::new();
-    for edit in Dirty::take_edits(store, position, disk()) {
+    let start = start_edit(Start { position, reach: Some(8 << 20) }, disk());
+    for edit in Dirty::take_edits(store).into_iter().chain([start]) {
         match edit {
             IndexEdit::Put { key, value } => drop(rows.insert(key, value)),
             IndexEdit::Delete { key } => drop(rows.remove(&key)),
@@ -61,7 +62,7 @@ fn the_store_survives_the_index() {
     assert_eq!(lengths, [(b'c', 21, 32), (b'k', 17, 28), (b'p', 1, 48), (b's', 31, 92), (b'v', 17, 80)]);
     let loaded = load(&rows, disk(), 100, RING).unwrap();
     assert_eq!(loaded.volumes, store.volumes);
-    assert_eq!(loaded.position.unwrap().next_sequence, Sequence(12));
+    assert_eq!(loaded.start.unwrap().position.next_sequence, Sequence(12));
     assert!(store.dirty.is_empty());
 }
 

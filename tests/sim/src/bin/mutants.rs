@@ -30,6 +30,7 @@ const RARE: &[Mutant] = &[
     Mutant::NearNotAwaited,
     Mutant::OldReportsReused,
     Mutant::OpenFromVolatileState,
+    Mutant::ReachNotDurable,
     Mutant::WriteNotHeldBehindRead,
 ];
 
