@@ -198,7 +198,7 @@ impl Dirty {
             edits.push(edit(Key::Chunk(volume, chunk), entry.map(encode_chunk)));
         }
         for address in dirty.slots {
-            edits.push(edit(Key::Slot(address), store.slot(address).map(encode_slot)));
+            edits.push(edit(Key::Slot(address), store.slot(address).as_ref().map(encode_slot)));
         }
         for address in store.bad.take_dirty() {
             let blocks = Some(store.bad.of(address)).filter(|blocks| *blocks != 0);

@@ -46,6 +46,7 @@ mod superblock;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 pub use action::{Action, CloneRefusal, Deleted, IndexEdit};
 pub use config::EngineConfig;

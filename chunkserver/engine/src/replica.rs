@@ -9,6 +9,7 @@
 //! same over all chunks.
 
 use crate::place::Place;
+use crate::versions::Versions;
 use ashlar_types::{
     BLOCKS_PER_SLOT, Base, ByteCount, ChunkIndex, Crc32, Epoch, FloorRange, Kept, Lsn, SessionId, SlotIndex, SlotSet,
     VolumeId,
@@ -50,7 +51,7 @@ pub(crate) struct Chunk {
     pub(crate) adopted: Lsn,
     pub(crate) complete: bool,
     pub(crate) stale_slots: u32,
-    pub(crate) slots: BTreeMap<(SlotIndex, Lsn), Slot>,
+    pub(crate) slots: Versions,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,22 +99,18 @@ impl Slot {
 
 impl Chunk {
     pub(crate) fn new(complete: bool) -> Chunk {
-        Chunk { prefix: Lsn::ZERO, adopted: Lsn::ZERO, complete, stale_slots: 0, slots: BTreeMap::new() }
+        Chunk { prefix: Lsn::ZERO, adopted: Lsn::ZERO, complete, stale_slots: 0, slots: Versions::default() }
     }
 
     /// The slots with a version among `floors` that is `picked`.
     pub(crate) fn slots_among(&self, floors: FloorRange, picked: impl Fn(&Slot) -> bool) -> SlotSet {
         let among = self.slots.iter().filter(|((_, floor), slot)| floors.contains(*floor) && picked(slot));
-        among.map(|(&(slot, _), _)| slot).collect()
+        among.map(|((slot, _), _)| slot).collect()
     }
 
-    pub(crate) fn versions(
-        &self,
-        slot: SlotIndex,
-        floors: FloorRange,
-    ) -> impl DoubleEndedIterator<Item = (Lsn, &Slot)> {
+    pub(crate) fn versions(&self, slot: SlotIndex, floors: FloorRange) -> impl DoubleEndedIterator<Item = (Lsn, Slot)> {
         let range = self.slots.range((slot, floors.from)..(slot, floors.below));
-        range.map(|(&(_, floor), version)| (floor, version))
+        range.map(|((_, floor), version)| (floor, version))
     }
 }
 
@@ -150,7 +147,7 @@ impl Replica {
         chunk: ChunkIndex,
         slot: SlotIndex,
         floors: FloorRange,
-    ) -> impl DoubleEndedIterator<Item = (Lsn, &Slot)> {
+    ) -> impl DoubleEndedIterator<Item = (Lsn, Slot)> {
         self.chunks.get(&chunk).into_iter().flat_map(move |entry| entry.versions(slot, floors))
     }
 

@@ -211,14 +211,14 @@ impl Engine {
             for (&chunk, entry) in replica.chunks.range(within.map_or(ChunkIndex(0), |at| at.chunk)..) {
                 let behind = within.filter(|at| at.chunk == chunk).map(|at| (at.slot, at.floor));
                 let rest = (behind.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
-                let mut versions = entry.slots.range::<(SlotIndex, Lsn), _>(rest);
+                let mut versions = entry.slots.range(rest);
                 let is_newest =
                     |slot: SlotIndex, floor: Lsn| entry.versions(slot, FloorRange::ALL).all(|(of, _)| of <= floor);
                 let is_skipped = |&(slot, floor): &(SlotIndex, Lsn)| {
                     Mutant::ScrubSkipsOldVersions.is_on() && !is_newest(slot, floor)
                 };
                 let has_content = versions.find(|(key, version)| version.valid != 0 && !is_skipped(key));
-                if let Some((&(slot, floor), _)) = has_content {
+                if let Some(((slot, floor), _)) = has_content {
                     return Search::Found(SlotAddress { volume, chunk, slot, floor });
                 }
                 looked_at += 1 + entry.slots.len();
@@ -303,7 +303,7 @@ impl Engine {
 
     /// The block has the content, at the place, that it had when its read began.
     fn is_still(&self, address: SlotAddress, look: &Look) -> bool {
-        let same = |slot: &Slot| {
+        let same = |slot: Slot| {
             let is_valid = slot.valid & !slot.lost & (1 << look.block) != 0;
             let at = slot.place.map(|place| place.block(look.block));
             is_valid && at == Some(look.at) && slot.crcs[look.block as usize] == look.crc

@@ -44,13 +44,13 @@ impl Space {
     fn add_chunk(&mut self, chunk: &Chunk, points: &[Lsn]) {
         let mut bands: Vec<(usize, Band)> = Vec::new();
         let mut of = None;
-        for (&(slot, floor), version) in &chunk.slots {
+        for ((slot, floor), version) in chunk.slots.iter() {
             if of.replace(slot) != Some(slot) {
                 self.add_slot(&bands);
                 bands.clear();
             }
             self.taken += u64::from(version.place.is_some());
-            let (number, band) = (points.partition_point(|&point| point <= floor), Band::of(version));
+            let (number, band) = (points.partition_point(|&point| point <= floor), Band::of(&version));
             match bands.last_mut() {
                 Some((last, older)) if *last == number => *older = older.under(band),
                 _ => bands.push((number, band)),

@@ -91,9 +91,9 @@ impl Store {
         self.volumes.get(&volume).filter(|replica| !replica.deleted)
     }
 
-    pub(crate) fn slot(&self, address: SlotAddress) -> Option<&Slot> {
+    pub(crate) fn slot(&self, address: SlotAddress) -> Option<Slot> {
         let chunk = self.volumes.get(&address.volume)?.chunks.get(&address.chunk)?;
-        chunk.slots.get(&(address.slot, address.floor))
+        chunk.slots.get((address.slot, address.floor))
     }
 
     /// The floors of the versions that the slot has among `floors`, the oldest first.
@@ -123,7 +123,7 @@ impl Store {
         let mut disputed = Vec::new();
         for (&volume, replica) in &self.volumes {
             for (&chunk, entry) in &replica.chunks {
-                for (&(slot, floor), state) in &entry.slots {
+                for ((slot, floor), state) in entry.slots.iter() {
                     if state.place.is_some_and(|place| !self.places.claim(place)) {
                         disputed.push(SlotAddress { volume, chunk, slot, floor });
                     }
@@ -182,18 +182,19 @@ impl Store {
         let chunk = replica.chunk_mut(address.chunk);
         let key = (address.slot, address.floor);
         let mut versions = chunk.slots.range((address.slot, Lsn::ZERO)..=(address.slot, Lsn::MAX));
-        *has_new_pairs |= versions.next().is_some_and(|(first, _)| *first != key) || versions.next().is_some();
-        let slot = chunk.slots.entry(key).or_insert_with(Slot::new);
+        *has_new_pairs |= versions.next().is_some_and(|(first, _)| first != key) || versions.next().is_some();
+        let mut slot = chunk.slots.get(key).unwrap_or_else(Slot::new);
         let before = (slot.place.is_some(), slot.stale != 0);
         let mut ground = Ground { places, overlay, bad: bad.of(address), replaying: *replaying };
-        change(slot, &mut ground);
+        change(&mut slot, &mut ground);
         bad.put(address, ground.bad & slot.valid);
         assert!(slot.place.is_some() || slot.valid & !slot.lost == 0, "a valid block has a place");
         assert!(slot.valid & !slot.set == 0, "what is valid is set");
         let after = (slot.place.is_some(), slot.stale != 0);
         let is_there = !slot.is_blank();
-        if !is_there {
-            chunk.slots.remove(&key);
+        match is_there {
+            true => chunk.slots.put(key, slot),
+            false => chunk.slots.remove(key),
         }
         chunk.stale_slots = chunk.stale_slots + u32::from(after.1) - u32::from(before.1);
         replica.stale_slots = replica.stale_slots + u64::from(after.1) - u64::from(before.1);

@@ -92,7 +92,7 @@ impl Loaded {
         let replica = self.owner(address.volume)?;
         let (stale, placed) = (slot.stale != 0, slot.place.is_some());
         let chunk = replica.chunks.entry(address.chunk).or_insert_with(|| Chunk::new(false));
-        chunk.slots.insert((address.slot, address.floor), slot);
+        chunk.slots.put((address.slot, address.floor), slot);
         chunk.stale_slots += u32::from(stale);
         replica.stale_slots += u64::from(stale);
         replica.count_place(address.floor, false, placed);

@@ -24,7 +24,7 @@ fn store() -> Store {
     let crcs = std::array::from_fn(|i| Crc32(i as u32));
     let stamp = Lsn::from_raw(5);
     let slot = Slot { place: Some(Place(3)), set: 9, valid: 1, stale: 2, fresh: 4, lost: 8, stamp, crcs };
-    chunk.slots.insert((SlotIndex(1023), Lsn::from_raw(4)), slot);
+    chunk.slots.put((SlotIndex(1023), Lsn::from_raw(4)), slot);
     chunk.stale_slots = 1;
     replica.stale_slots = 1;
     replica.count_place(Lsn::from_raw(4), false, true);

@@ -55,10 +55,10 @@ impl Unproven {
     fn needed<'a>(&self, store: &'a Store) -> impl Iterator<Item = (u32, Crc32)> + use<'a> {
         let place = self.place;
         let slot = store.slot(self.address).filter(|slot| slot.place == Some(place));
-        let bits = slot.map_or(0, |slot| slot.valid & !slot.stale & !slot.lost);
+        let bits = slot.as_ref().map_or(0, |slot| slot.valid & !slot.stale & !slot.lost);
         let blocks = (0..BLOCKS_PER_SLOT).filter(move |block| bits & (1 << block) != 0);
         let blocks = blocks.filter(move |&block| store.overlay.get(place.block(block)).is_none());
-        blocks.filter_map(move |block| slot.map(|slot| (block, slot.crcs[block as usize])))
+        blocks.filter_map(move |block| slot.as_ref().map(|slot| (block, slot.crcs[block as usize])))
     }
 }
 

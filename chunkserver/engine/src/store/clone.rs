@@ -117,7 +117,7 @@ impl Store {
     fn drop_versions(&mut self, volume: VolumeId, point: Lsn, by: Sequence) {
         let chunks = self.volumes[&volume].chunks.iter();
         let keys =
-            chunks.flat_map(|(&chunk, entry)| entry.slots.keys().map(move |&(slot, floor)| (chunk, slot, floor)));
+            chunks.flat_map(|(&chunk, entry)| entry.slots.iter().map(move |((slot, floor), _)| (chunk, slot, floor)));
         let address = |(chunk, slot, floor)| SlotAddress { volume, chunk, slot, floor };
         let unread: Vec<SlotAddress> = keys.filter(|(_, _, floor)| *floor >= point).map(address).collect();
         for address in unread {
@@ -135,8 +135,8 @@ impl Store {
         self.bad.wipe(volume);
         let Store { places, overlay, replaying, .. } = self;
         let mut ground = Ground { places, overlay, bad: 0, replaying: *replaying };
-        let slots = old.chunks.into_values().flat_map(|chunk| chunk.slots.into_values());
-        for place in slots.filter_map(|slot| slot.place) {
+        let slots = old.chunks.values().flat_map(|chunk| chunk.slots.iter());
+        for place in slots.filter_map(|(_, slot)| slot.place) {
             ground.release(place, by);
         }
     }
@@ -149,7 +149,7 @@ impl Store {
         for clone in readers.map(|(_, clone)| clone).collect::<Vec<_>>() {
             let address = SlotAddress { volume: clone, floor: Lsn::ZERO, ..copied };
             let count = Geometry::new(self.volumes[&clone].size).map_or(0, Geometry::chunk_count);
-            let lost = blocks & !self.slot(address).map_or(0, covered);
+            let lost = blocks & !self.slot(address).as_ref().map_or(0, covered);
             if lost == 0 || copied.chunk.0 >= count {
                 continue;
             }

@@ -24,8 +24,8 @@ impl Store {
         let shown: Vec<_> = self.shown(volume, FloorRange { from: Lsn::ZERO, below }).collect();
         // The lowest layer first: what lies above it hides it.
         for (_, replica, floors) in shown.into_iter().rev() {
-            let versions = replica.chunks.get(&chunk).into_iter().flat_map(|entry| &entry.slots);
-            for (&(slot, _), version) in versions.filter(|((_, floor), _)| floors.contains(*floor)) {
+            let versions = replica.chunks.get(&chunk).into_iter().flat_map(|entry| entry.slots.iter());
+            for ((slot, _), version) in versions.filter(|((_, floor), _)| floors.contains(*floor)) {
                 let zeros = Shown { crcs: [Crc32::ZERO_BLOCK; BLOCKS], unknown: 0 };
                 let shown = slots.entry(slot).or_insert(zeros);
                 shown.unknown = shown.unknown & !version.set | version.stale | version.lost;

@@ -61,7 +61,7 @@ impl Store {
     pub(crate) fn flatness(&self, volume: VolumeId, chunk: ChunkIndex, slot: SlotIndex) -> Flatness {
         let mut flat = Flat { volume, chunk, slot, zeros: 0, lost: 0, stamp: Lsn::ZERO, from: Vec::new() };
         let own = self.slot(flat.target());
-        let mut open = !own.map_or(0, covered);
+        let mut open = !own.as_ref().map_or(0, covered);
         for (at, layer) in self.base_layers(volume, chunk, slot) {
             let awaits_copy = self.replica(at.volume).is_some();
             if layer.stale & open != 0 && awaits_copy {
@@ -91,7 +91,7 @@ impl Store {
         };
         let address = SlotAddress { volume: record.volume, chunk: *chunk, slot: *slot, floor: Lsn::ZERO };
         let has_base = self.replica(record.volume).is_some_and(|replica| replica.base().is_some());
-        let own = self.slot(address).map_or(0, covered);
+        let own = self.slot(address).as_ref().map_or(0, covered);
         let due = if has_base { !own } else { 0 };
         if Mutant::FlattenOverwrites.is_on() {
             for floor in self.floors_of(address, FloorRange::ALL) {

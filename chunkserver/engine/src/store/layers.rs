@@ -39,7 +39,7 @@ impl Store {
         chunk: ChunkIndex,
         slot: SlotIndex,
         floors: FloorRange,
-    ) -> impl Iterator<Item = (SlotAddress, &Slot)> {
+    ) -> impl Iterator<Item = (SlotAddress, Slot)> {
         self.shown(volume, floors).flat_map(move |(volume, replica, floors)| {
             let versions = replica.versions(chunk, slot, floors).rev();
             versions.map(move |(floor, version)| (SlotAddress { volume, chunk, slot, floor }, version))
@@ -52,7 +52,7 @@ impl Store {
         volume: VolumeId,
         chunk: ChunkIndex,
         slot: SlotIndex,
-    ) -> impl Iterator<Item = (SlotAddress, &Slot)> {
+    ) -> impl Iterator<Item = (SlotAddress, Slot)> {
         self.layers(volume, chunk, slot, FloorRange::ALL).filter(move |(address, _)| address.volume != volume)
     }
 
@@ -99,11 +99,11 @@ impl Store {
         let deep = if Mutant::ListingForgetsBase.is_on() { 1 } else { usize::MAX };
         let shown: Vec<_> = self.shown(volume, floors).take(deep).collect();
         for (owner, replica, floors) in shown.into_iter().rev() {
-            let versions = replica.chunks.get(&chunk).into_iter().flat_map(|entry| &entry.slots);
+            let versions = replica.chunks.get(&chunk).into_iter().flat_map(|entry| entry.slots.iter());
             let skipped =
                 Mutant::ListingLeavesOutOldest.is_on().then_some(floors.from).filter(|from| *from > Lsn::ZERO);
             let among = |floor: Lsn| floors.contains(floor) && Some(floor) != skipped;
-            for (&(slot, _), version) in versions.filter(|((_, floor), _)| among(*floor)) {
+            for ((slot, _), version) in versions.filter(|((_, floor), _)| among(*floor)) {
                 if owner == volume && version.stale != 0 {
                     return None;
                 }
@@ -123,7 +123,7 @@ impl Store {
     pub(crate) fn next_based(&self, volume: VolumeId, chunk: ChunkIndex, from: SlotIndex) -> Option<SlotIndex> {
         let of_one = |(_, replica, floors): (VolumeId, &Replica, FloorRange)| {
             let mut versions = replica.chunks.get(&chunk)?.slots.range((from, Lsn::ZERO)..);
-            versions.find(|((_, floor), _)| floors.contains(*floor)).map(|((slot, _), _)| *slot)
+            versions.find(|((_, floor), _)| floors.contains(*floor)).map(|((slot, _), _)| slot)
         };
         self.shown(volume, FloorRange::ALL).skip(1).filter_map(of_one).min()
     }

@@ -83,8 +83,8 @@ impl Store {
             || pair.older == Lsn::ZERO && replica.base().is_some();
         let (older, newer) = (self.slot(pair.older())?, self.slot(pair.newer())?);
         let is_plain = |slot: &Slot| slot.stale | slot.fresh | slot.lost == 0;
-        let may = !told_apart && is_plain(older) && is_plain(newer);
-        may.then(|| Move::of(older, newer))
+        let may = !told_apart && is_plain(&older) && is_plain(&newer);
+        may.then(|| Move::of(&older, &newer))
     }
 
     pub(super) fn merge(&mut self, record: &Record, payload: &[Payload], by: Sequence) -> Outcome {
@@ -92,7 +92,7 @@ impl Store {
             unreachable!("a merge record")
         };
         let pair = Pair { volume: record.volume, chunk: *chunk, slot: *slot, older: *older, newer: *newer };
-        let (Some(old), Some(new)) = (self.slot(pair.older()).cloned(), self.slot(pair.newer()).cloned()) else {
+        let (Some(old), Some(new)) = (self.slot(pair.older()), self.slot(pair.newer())) else {
             return Outcome::Done;
         };
         let (falls_through, old_bad) = (old.set & !new.set, self.bad.of(pair.older()));

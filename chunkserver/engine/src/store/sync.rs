@@ -34,7 +34,7 @@ impl Store {
         }
         // In a return they were marked when it began; what is stamped since is fresh, in versions that no copy covers.
         let is_own = |slot: &Slot| slot.stamp > after && !in_a_return && !Mutant::OwnTailNotStale.is_on();
-        let own = entry.slots.iter().filter(|(_, slot)| is_own(slot)).map(|(&key, _)| key);
+        let own = entry.slots.iter().filter(|(_, slot)| is_own(slot)).map(|(key, _)| key);
         let named = slots.iter().flat_map(|slot| {
             let versions = entry.versions(slot, floors).map(|(floor, _)| floor);
             versions.chain([into]).map(move |floor| (slot, floor))
@@ -65,7 +65,7 @@ impl Store {
             entry.prefix = entry.prefix.min(after);
             entry.adopted = Lsn::ZERO;
             let changed = entry.slots.iter().filter(|(_, slot)| slot.fresh != 0 || slot.stamp > after);
-            touched.push((chunk, changed.map(|(&key, _)| key).collect::<Vec<(SlotIndex, Lsn)>>()));
+            touched.push((chunk, changed.map(|(key, _)| key).collect::<Vec<(SlotIndex, Lsn)>>()));
         }
         self.dirty.volume(volume);
         // What it shows of a base is no better than what it has itself.
@@ -104,7 +104,7 @@ impl Store {
 
     fn forget_fresh(&mut self, volume: VolumeId) {
         let chunks = self.replica_mut(volume).chunks.iter();
-        let slots = chunks.flat_map(|(&chunk, entry)| entry.slots.iter().map(move |(&key, state)| (chunk, key, state)));
+        let slots = chunks.flat_map(|(&chunk, entry)| entry.slots.iter().map(move |(key, state)| (chunk, key, state)));
         let fresh = slots.filter(|(_, _, state)| state.fresh != 0);
         let address = |(chunk, (slot, floor), _)| SlotAddress { volume, chunk, slot, floor };
         let fresh: Vec<SlotAddress> = fresh.map(address).collect();
@@ -152,7 +152,7 @@ impl Store {
         }
         let entry = self.replica_mut(volume).chunk_mut(chunk);
         entry.complete = true;
-        let marked = entry.slots.iter().filter(|(_, slot)| slot.stale != 0).map(|(&key, _)| key);
+        let marked = entry.slots.iter().filter(|(_, slot)| slot.stale != 0).map(|(key, _)| key);
         let marked: Vec<(SlotIndex, Lsn)> = marked.collect();
         self.dirty.chunk(volume, chunk);
         for (slot, floor) in marked {

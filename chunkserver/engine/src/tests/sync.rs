@@ -178,7 +178,7 @@ fn a_volume_that_grows_takes_no_fresh_mark_away() {
     rig.expect(1, 0, &[9, 9, 9, 9, 7]);
     let mut rig = Rig::start(rig.stop());
     rig.settle();
-    let slot = &rig.engine.store.volumes[&volume()].chunks[&CHUNK].slots[&(SlotIndex(0), Lsn::ZERO)];
+    let slot = rig.engine.store.volumes[&volume()].chunks[&CHUNK].slots.get((SlotIndex(0), Lsn::ZERO)).unwrap();
     assert_eq!((slot.fresh, slot.stamp), (0b1111, lsn(1, 8)), "after a replay too");
 }
 
