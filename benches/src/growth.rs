@@ -15,8 +15,8 @@ use ashlar_reactor::{Reactor, ReactorConfig};
 use ashlar_tests::{DevCluster, NbdClient, nbd_socket};
 use ashlar_types::SLOT_BYTES;
 use journal::Restart;
-use std::path::{Path, PathBuf};
 use std::hint::black_box;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub(crate) use journal::measure as journal;

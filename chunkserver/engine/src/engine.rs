@@ -10,7 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{EARLY_DATA_BYTES_MAX, EARLY_EVENTS_MAX, EngineConfig, RESERVE_SLOTS_MIN};
 use crate::event::{DiskError, Event, LinkId, OpToken};
 use crate::flatten::Flattening;
-use crate::index::load::load;
+use crate::index::load::IndexLoad;
 use crate::index::{Loaded, Start};
 use crate::journal::{Answer, Entry, Journal};
 use crate::pending::Pending;
@@ -115,18 +115,13 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// `index` is everything that the index holds, in ascending order of the keys; empty for a disk just formatted.
-    pub fn new(
-        config: EngineConfig,
-        superblock: Superblock,
-        index: Vec<(Vec<u8>, Vec<u8>)>,
-        now: Instant,
-    ) -> Result<Engine, RecoverError> {
+    /// `index` has been given everything that the index of the disk holds.
+    pub fn new(config: EngineConfig, index: IndexLoad, now: Instant) -> Result<Engine, RecoverError> {
         if let Some(fault) = config.fault() {
             return Err(RecoverError::Config(fault));
         }
+        let (superblock, loaded) = index.finish()?;
         let layout = superblock.layout;
-        let loaded = load(&index, superblock.disk, layout.slot_count, layout.journal.0)?;
         let (start, is_new) = (loaded.start.unwrap_or(Start::NEW), loaded.start.is_none());
         let scrub = Scrub::new(loaded.round.clone(), now);
         let store = Engine::store_from(loaded, layout.slot_count);

@@ -52,6 +52,7 @@ pub use action::{Action, CloneRefusal, Deleted, IndexEdit};
 pub use config::EngineConfig;
 pub use engine::{Engine, RecoverError};
 pub use event::{DiskError, Event, LinkId, OpToken};
+pub use index::load::IndexLoad;
 pub use space::Space;
 pub use status::{Counters, EngineStatus, ReplicaStatus, ScrubStatus};
 pub use superblock::{DiskLayout, LayoutError, SUPERBLOCK_BYTES, Superblock, SuperblockError};

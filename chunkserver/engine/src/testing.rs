@@ -5,8 +5,8 @@
 //! random.
 
 use crate::{
-    Action, CloneRefusal, Deleted, DiskError, DiskLayout, Engine, EngineConfig, Event, IndexEdit, LinkId, OpToken,
-    Superblock,
+    Action, CloneRefusal, Deleted, DiskError, DiskLayout, Engine, EngineConfig, Event, IndexEdit, IndexLoad, LinkId,
+    OpToken, Superblock,
 };
 use ashlar_types::{
     BLOCK_BYTES, Base, BlockCount, BlockIndex, ByteCount, ChunkIndex, ChunkRange, ClusterId, Crc32, DiskId, Duration,
@@ -105,9 +105,9 @@ impl Rig {
     }
 
     pub(crate) fn start_with(media: Media, config: EngineConfig) -> Rig {
-        let rows = media.index.clone().into_iter().collect();
+        let index = IndexLoad::of(media.superblock, &media.index);
         let now = Instant::from_nanos(1_000_000_000);
-        let mut engine = Engine::new(config, media.superblock, rows, now).unwrap();
+        let mut engine = Engine::new(config, index, now).unwrap();
         let mut out = Vec::new();
         engine.start(&mut out);
         let live = media.bytes.clone();

@@ -107,7 +107,7 @@ impl Versions {
     }
 
     /// What is read back, in ascending order: segments have no more room than they need.
-    pub(crate) fn put_all(&mut self, versions: Vec<(VersionKey, Slot)>) {
+    pub(crate) fn put_all(&mut self, versions: &[(VersionKey, Slot)]) {
         for run in versions.chunk_by(|(a, _), (b, _)| segment_of(a.0) == segment_of(b.0)) {
             let plain = run.iter().filter(|(_, slot)| is_plain(slot)).count();
             if plain > 0 {

@@ -1,7 +1,7 @@
 //! One engine on one disk: what the chunkserver's shell does, one operation at a time.
 
 use crate::disk::{Disk, Durable, Lie};
-use ashlar_engine::{Action, DiskLayout, Engine, EngineConfig, Event, LinkId, OpToken, Superblock};
+use ashlar_engine::{Action, DiskLayout, Engine, EngineConfig, Event, IndexLoad, LinkId, OpToken, Superblock};
 use ashlar_types::{
     Base, ByteCount, CHUNK_BYTES, ClusterId, DiskId, Duration, Epoch, Instant, Lsn, RequestId, SLOT_BYTES, SessionId,
     VolumeId,
@@ -58,9 +58,9 @@ pub struct Rig {
 impl Rig {
     /// Starts on what a cut left; recovery is under way.
     pub fn start(setup: &Setup, durable: Durable, lie: Lie) -> Rig {
-        let rows = durable.index.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let index = IndexLoad::of(setup.superblock(), &durable.index);
         let now = Instant::from_nanos(1_000_000_000);
-        let mut engine = Engine::new(setup.config.clone(), setup.superblock(), rows, now).expect("the disk is its own");
+        let mut engine = Engine::new(setup.config.clone(), index, now).expect("the disk is its own");
         let mut out = Vec::new();
         engine.start(&mut out);
         let mut rig = Rig {

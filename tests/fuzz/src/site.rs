@@ -6,7 +6,9 @@
 
 use crate::disk::SparseDisk;
 use crate::reach;
-use ashlar_engine::{Action, DiskError, DiskLayout, Engine, EngineConfig, Event, LinkId, OpToken, Superblock};
+use ashlar_engine::{
+    Action, DiskError, DiskLayout, Engine, EngineConfig, Event, IndexLoad, LinkId, OpToken, Superblock,
+};
 use ashlar_types::{ByteCount, ByteOffset, ClusterId, DiskId, Duration, Instant, SLOT_BYTES};
 use ashlar_wire::RequestFrame;
 use bytes::Bytes;
@@ -49,8 +51,8 @@ impl Site {
             scrub_period: Some(Duration::from_secs(20)),
             ..EngineConfig::default()
         };
-        let rows = disk.index.clone().into_iter().collect();
-        let engine = Engine::new(config, superblock(), rows, now).ok()?;
+        let index = IndexLoad::of(superblock(), &disk.index);
+        let engine = Engine::new(config, index, now).ok()?;
         let mut site = Site {
             engine,
             disk,

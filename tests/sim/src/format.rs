@@ -5,7 +5,7 @@ use crate::medium::{InFlight, Medium};
 use crate::names::{Disk, Node, Vol};
 use crate::rng::Rng;
 use crate::stamp::BLOCK;
-use ashlar_engine::{DiskLayout, Engine, EngineConfig, Superblock};
+use ashlar_engine::{DiskLayout, Engine, EngineConfig, IndexLoad, Superblock};
 use ashlar_types::{
     ByteCount, CHUNK_BYTES, ChunkIndex, ChunkRun, ClusterId, DiskId, Epoch, Instant, Member, MemberState, SLOT_BYTES,
     VolumeId, VolumeRecord,
@@ -52,8 +52,8 @@ pub fn open_engine(config: EngineConfig, disk: Disk, medium: &Medium, now: Insta
     let superblock =
         Superblock::decode(&start, ByteCount(u64::MAX), cluster_id()).expect("one good copy of the superblock");
     assert_eq!(superblock.disk, disk_id(disk));
-    let index = medium.index.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    Engine::new(config, superblock, index, now).expect("an engine on a disk of its own")
+    let index = IndexLoad::of(superblock, &medium.index);
+    Engine::new(config, index, now).expect("an engine on a disk of its own")
 }
 
 /// The record of a new volume: three replicas of each chunk, the chunks spread over the disks.

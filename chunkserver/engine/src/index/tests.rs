@@ -1,15 +1,24 @@
 //! Tests of `index`.
 
-use super::load::load;
+use super::load::IndexLoad;
 use super::*;
 use crate::RecoverError;
-use ashlar_types::CHUNKS_MAX;
+use crate::superblock::{DiskLayout, Superblock};
+use ashlar_types::{CHUNKS_MAX, ClusterId, SLOT_BYTES};
 use proptest::prelude::*;
 
 const RING: u64 = 8 << 20;
 
 fn disk() -> DiskId {
     DiskId::from_u128(2)
+}
+
+/// What comes of the rows on a disk of 256 slots.
+fn load(rows: &[(Vec<u8>, Vec<u8>)], disk: DiskId) -> Result<Loaded, RecoverError> {
+    let layout = DiskLayout::new(ByteCount((1 << 20) + RING + 256 * SLOT_BYTES), ByteCount(RING)).unwrap();
+    let superblock = Superblock { cluster: ClusterId::from_u128(1), disk, layout };
+    let index = IndexLoad::of(superblock, rows.iter().map(|(key, value)| (key, value)));
+    index.finish().map(|(_, loaded)| loaded)
 }
 
 fn store() -> Store {
@@ -60,7 +69,7 @@ fn the_store_survives_the_index() {
     let rows = rows(&mut store);
     let lengths: Vec<_> = rows.iter().map(|(key, value)| (key[0], key.len(), value.len())).collect();
     assert_eq!(lengths, [(b'c', 21, 32), (b'k', 17, 28), (b'p', 1, 48), (b's', 31, 92), (b'v', 17, 80)]);
-    let loaded = load(&rows, disk(), 100, RING).unwrap();
+    let loaded = load(&rows, disk()).unwrap();
     assert_eq!(loaded.volumes, store.volumes);
     assert_eq!(loaded.start.unwrap().position.next_sequence, Sequence(12));
     assert!(store.dirty.is_empty());
@@ -72,7 +81,7 @@ fn a_value_under_another_key_is_damaged() {
     let mut key = rows[3].0.clone();
     key[22] ^= 1;
     rows[3].0 = key;
-    let loaded = load(&rows, disk(), 100, RING).unwrap();
+    let loaded = load(&rows, disk()).unwrap();
     assert_eq!(loaded.damaged_slots.len(), 1);
 }
 
@@ -117,12 +126,12 @@ fn what_scrub_has_come_to_and_found_is_read_back_and_is_no_matter_when_damaged()
         let told = put(round_edit(&round));
         assert_eq!((bad.0.len(), bad.1.len(), told.1.len()), (31, 8, 108));
         let all = [rows.clone(), vec![bad.clone(), told.clone()]].concat();
-        let loaded = load(&all, disk(), 100, RING).unwrap();
+        let loaded = load(&all, disk()).unwrap();
         assert_eq!((loaded.bad, loaded.round), (vec![(address, 0b101)], round.clone()));
         let beyond = with_byte(&told, 23, 0x7F);
-        assert_eq!(load(&[rows.clone(), vec![beyond]].concat(), disk(), 100, RING).unwrap().round, Round::default());
+        assert_eq!(load(&[rows.clone(), vec![beyond]].concat(), disk()).unwrap().round, Round::default());
         let damaged = [rows, vec![with_byte(&bad, 1, 1), with_byte(&told, 1, 2)]].concat();
-        let loaded = load(&damaged, disk(), 100, RING).unwrap();
+        let loaded = load(&damaged, disk()).unwrap();
         assert_eq!((loaded.bad, loaded.round), (vec![], Round::default()));
     }
 }
@@ -133,9 +142,9 @@ fn rows_without_position_or_owner_are_refused() {
     for missing in [2, 4] {
         let mut rows = rows.clone();
         rows.remove(missing);
-        assert!(matches!(load(&rows, disk(), 100, RING), Err(RecoverError::DamagedIndex(_))));
+        assert!(matches!(load(&rows, disk()), Err(RecoverError::DamagedIndex(_))));
     }
-    assert!(matches!(load(&rows, DiskId::from_u128(3), 100, RING), Err(RecoverError::ForeignIndex)));
+    assert!(matches!(load(&rows, DiskId::from_u128(3)), Err(RecoverError::ForeignIndex)));
 }
 
 fn with_byte(row: &(Vec<u8>, Vec<u8>), at: usize, value: u8) -> (Vec<u8>, Vec<u8>) {
@@ -182,10 +191,10 @@ fn bases_without_row_or_in_a_circle_are_refused() {
         rows(&mut store)
     };
     let chain = rows_of([Some(ids[1]), Some(ids[2]), None]);
-    assert_eq!(load(&chain, disk(), 100, RING).unwrap().volumes[&ids[0]].base().unwrap().volume, ids[1]);
+    assert_eq!(load(&chain, disk()).unwrap().volumes[&ids[0]].base().unwrap().volume, ids[1]);
     let damaged = [[Some(ids[0]), None, None], [Some(ids[1]), Some(ids[2]), Some(ids[0])], [None, None, Some(ids[2])]];
     for bases in damaged.into_iter().chain([[None, Some(VolumeId::from_u128(9)), None]]) {
-        assert!(matches!(load(&rows_of(bases), disk(), 100, RING), Err(RecoverError::DamagedIndex(_))), "{bases:?}");
+        assert!(matches!(load(&rows_of(bases), disk()), Err(RecoverError::DamagedIndex(_))), "{bases:?}");
     }
 }
 
@@ -193,7 +202,7 @@ fn bases_without_row_or_in_a_circle_are_refused() {
 fn a_position_that_leaves_no_room_to_count_on_is_refused() {
     let mut rows = rows(&mut store());
     rows[1] = with_byte(&rows[2], 31, 0x40);
-    assert!(matches!(load(&rows, disk(), 100, RING), Err(RecoverError::DamagedIndex(_))));
+    assert!(matches!(load(&rows, disk()), Err(RecoverError::DamagedIndex(_))));
 }
 
 proptest! {
@@ -201,16 +210,16 @@ proptest! {
     fn loading_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..120), row in 0usize..4, at in 0usize..92,
                             value: u8, key in proptest::collection::vec(any::<u8>(), 0..30)) {
         let mut rows = rows(&mut store());
-        let _ = load(&[(key, noise.clone())], disk(), 100, RING);
+        let _ = load(&[(key, noise.clone())], disk());
         let good = rows.clone();
         rows[row].1 = noise;
-        let _ = load(&rows, disk(), 100, RING);
+        let _ = load(&rows, disk());
         // A changed field under a right checksum.
         rows[row].1 = good[row].1.clone();
         let end = rows[row].1.len() - 4;
         rows[row].1[at % end] = value;
         let crc = Crc32::of_parts(&[&rows[row].0, &rows[row].1[..end]]);
         rows[row].1[end..].copy_from_slice(&crc.0.to_le_bytes());
-        let _ = load(&rows, disk(), 100, RING);
+        let _ = load(&rows, disk());
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::batch::Header;
 use crate::testing::*;
-use crate::{Action, Event};
+use crate::{Action, Event, IndexLoad};
 use ashlar_types::{DiskId, FloorRange, Lsn, SlotIndex};
 use ashlar_wire::{Reply, Request, SlotContent, Status};
 
@@ -389,8 +389,8 @@ fn a_damaged_index_loses_blocks_or_completeness_but_never_the_promise() {
     assert!(!entries[0].complete && entries[0].prefix == Lsn::ZERO);
     for tag in [b'v', b'p'] {
         let media = damage(tag);
-        let rows = media.index.into_iter().collect();
-        let refused = crate::Engine::new(config(), media.superblock, rows, ashlar_types::Instant::ZERO);
+        let index = IndexLoad::of(media.superblock, media.index);
+        let refused = crate::Engine::new(config(), index, ashlar_types::Instant::ZERO);
         assert!(matches!(refused, Err(crate::RecoverError::DamagedIndex(_))));
     }
 }
@@ -420,10 +420,10 @@ fn an_index_of_another_disk_or_a_lost_one_is_refused() {
     rig.rest();
     rig.write(1, write(0, &[1], lsn(1, 100)));
     let mut media = rig.stop();
-    let rows: Vec<_> = media.index.clone().into_iter().collect();
     let mut other = media.superblock;
     other.disk = DiskId::from_u128(3);
-    let refused = crate::Engine::new(config(), other, rows, ashlar_types::Instant::ZERO);
+    let index = IndexLoad::of(other, &media.index);
+    let refused = crate::Engine::new(config(), index, ashlar_types::Instant::ZERO);
     assert!(matches!(refused, Err(crate::RecoverError::ForeignIndex)));
     media.index.clear();
     assert!(media.bytes[RING..RING + 8] == *b"ASHLBTCH");

@@ -103,7 +103,7 @@ fn follow(steps: Vec<Step>) {
     assert!(versions.iter().eq(model.clone()));
     assert!(versions.iter().rev().eq(model.clone().into_iter().rev()));
     let mut loaded = Versions::default();
-    loaded.put_all(model.into_iter().collect());
+    loaded.put_all(&model.into_iter().collect::<Vec<_>>());
     check(&loaded);
     assert_eq!(loaded, versions);
 }
@@ -185,7 +185,7 @@ fn a_full_chunk_takes_77_bytes_a_slot_however_it_was_written() {
     }
     assert!(bytes(&ascending) <= BYTES_MAX && bytes(&scattered) <= BYTES_MAX);
     let mut loaded = Versions::default();
-    loaded.put_all(ascending.iter().collect());
+    loaded.put_all(&ascending.iter().collect::<Vec<_>>());
     assert!(bytes(&loaded) <= BYTES_MAX && loaded == ascending);
     for i in 0..3 * u32::from(slots) {
         scattered.put(at((i * 131 % SLOTS_PER_CHUNK) as u16), plain(i, u64::from(i % 5) << 40));
