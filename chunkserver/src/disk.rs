@@ -5,8 +5,8 @@
 
 use crate::Error;
 use crate::config::DiskPaths;
-use crate::index::{Index, IndexEntry};
-use ashlar_engine::{SUPERBLOCK_BYTES, Superblock, SuperblockError};
+use crate::index::Index;
+use ashlar_engine::{IndexLoad, SUPERBLOCK_BYTES, Superblock, SuperblockError};
 use ashlar_reactor::BufferPool;
 use ashlar_types::{ByteCount, ClusterId, DiskId};
 use nix::fcntl::OFlag;
@@ -147,7 +147,8 @@ pub struct OpenDisk {
     pub medium: Medium,
     pub superblock: Superblock,
     pub index: Index,
-    pub entries: Vec<IndexEntry>,
+    /// What the index holds.
+    pub rows: IndexLoad,
 }
 
 /// A disk that cannot be used; its id, if at least that could be read.
@@ -181,8 +182,9 @@ impl OpenDisk {
         let known = |error| DiskFailure { id: Some(superblock.disk), error };
         check_index_place(&medium, paths).map_err(known)?;
         let index = Index::open(&paths.index(), superblock.disk, access).map_err(known)?;
-        let entries = index.entries().map_err(known)?;
-        Ok(OpenDisk { paths: paths.clone(), medium, superblock, index, entries })
+        let mut rows = IndexLoad::new(superblock);
+        index.for_each_row(|key, value| rows.row(key, value)).map_err(known)?;
+        Ok(OpenDisk { paths: paths.clone(), medium, superblock, index, rows })
     }
 }
 

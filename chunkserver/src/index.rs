@@ -22,14 +22,12 @@ use crate::disk::Access;
 use ashlar_engine::IndexEdit;
 use ashlar_types::{DiskId, NodeName};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, IteratorMode, Options, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, IteratorMode, Options, ReadOptions, WriteBatch,
+    WriteOptions,
 };
 use std::path::{Path, PathBuf};
 
 pub use writer::{IndexDone, IndexJob, IndexWriter};
-
-/// Key and value.
-pub type IndexEntry = (Vec<u8>, Vec<u8>);
 
 const FORMAT: u32 = 1;
 const IDENTITY: &str = "identity";
@@ -80,14 +78,16 @@ impl Index {
         Ok(index)
     }
 
-    /// Everything, in ascending order of the keys.
-    pub fn entries(&self) -> Result<Vec<IndexEntry>, Error> {
-        let mut entries = Vec::new();
-        for entry in self.db.iterator(IteratorMode::Start) {
-            let (key, value) = entry.map_err(failed(&self.path, "read"))?;
-            entries.push((key.into_vec(), value.into_vec()));
+    /// Every key with its value, in ascending order of the keys.
+    pub fn for_each_row(&self, mut take: impl FnMut(&[u8], &[u8])) -> Result<(), Error> {
+        // It is read once, at the start: what the cache would keep of it is never asked for.
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        for row in self.db.iterator_opt(IteratorMode::Start, options) {
+            let (key, value) = row.map_err(failed(&self.path, "read"))?;
+            take(&key, &value);
         }
-        Ok(entries)
+        Ok(())
     }
 
     /// Applies all edits, durably, or none.

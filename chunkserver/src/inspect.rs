@@ -16,7 +16,7 @@ use std::io::Write;
 pub fn inspect(config: &InspectConfig, out: &mut impl Write) -> Result<(), Error> {
     let disk = OpenDisk::open(&config.disk, None, Access::ReadOnly).map_err(|failure| failure.error)?;
     let path = config.disk.disk.clone();
-    let (superblock, index_entries) = (disk.superblock, disk.entries.len());
+    let (superblock, index_entries) = (disk.superblock, disk.rows.count());
     let mut offline = Offline::recover(disk)?;
     let report = DiskReport::new(&path, &superblock, index_entries, &offline, config.volume);
     if let Some(volume) = config.volume

@@ -29,7 +29,7 @@ fn a_formatted_disk_opens_and_every_byte_of_it_is_allocated() {
     let open = OpenDisk::open(&config(&path).disk, Some(ClusterId::from_u128(1)), Access::ReadWrite).unwrap();
     assert_eq!(open.superblock.disk.to_string(), made.disk);
     assert_eq!(open.superblock.layout.total, SIZE);
-    assert!(open.entries.is_empty());
+    assert_eq!(open.rows.count(), 0);
     let metadata = std::fs::metadata(&path).unwrap();
     assert!(metadata.blocks() * 512 >= SIZE.0);
     assert_eq!(metadata.mode() & 0o077, 0, "what users store is nobody else's to read");

@@ -19,8 +19,10 @@ fn commits_survive_in_order_of_the_keys() {
     index.commit(&[IndexEdit::Delete { key: b"a".to_vec() }, range]).unwrap();
     drop(index);
     for access in [Access::ReadOnly, Access::ReadWrite] {
-        let entries = Index::open(&path, DISK, access).unwrap().entries().unwrap();
-        assert_eq!(entries, [(b"b".to_vec(), b"2".to_vec()), (b"d".to_vec(), b"4".to_vec())]);
+        let index = Index::open(&path, DISK, access).unwrap();
+        let mut rows = Vec::new();
+        index.for_each_row(|key, value| rows.push((key.to_vec(), value.to_vec()))).unwrap();
+        assert_eq!(rows, [(b"b".to_vec(), b"2".to_vec()), (b"d".to_vec(), b"4".to_vec())]);
     }
 }
 

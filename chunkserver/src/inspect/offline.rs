@@ -49,8 +49,8 @@ pub(crate) struct Offline {
 impl Offline {
     /// Replays the journal in memory.
     pub(crate) fn recover(disk: OpenDisk) -> Result<Offline, Error> {
-        let OpenDisk { paths, medium, superblock, entries, index: _ } = disk;
-        let engine = Engine::new(EngineConfig::default(), superblock, entries, Instant::ZERO)
+        let OpenDisk { paths, medium, superblock, rows, index: _ } = disk;
+        let engine = Engine::new(EngineConfig::default(), rows, Instant::ZERO)
             .map_err(|source| Error::Recover { path: paths.disk, source })?;
         let mut offline = Offline {
             engine,

@@ -20,7 +20,7 @@ pub(crate) struct DiskReport {
     /// Records that were cut off because data beside the journal was not there: they were never acknowledged.
     dropped_records: u64,
     lost_blocks: u64,
-    index_entries: usize,
+    index_entries: u64,
     slots: u32,
     slots_used: u32,
     failed: Option<String>,
@@ -63,7 +63,7 @@ impl DiskReport {
     pub(crate) fn new(
         path: &Path,
         superblock: &Superblock,
-        index_entries: usize,
+        index_entries: u64,
         offline: &Offline,
         only: Option<VolumeId>,
     ) -> DiskReport {

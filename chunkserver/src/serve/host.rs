@@ -86,10 +86,10 @@ impl Host {
         let (handle, commands) = HostHandle::new(reactor.waker());
         let (mut hosted, mut indexes) = (Vec::new(), Vec::new());
         for disk in disks {
-            let OpenDisk { paths, medium, superblock, index, entries } = disk;
+            let OpenDisk { paths, medium, superblock, index, rows } = disk;
             let path = paths.disk;
             let config = EngineConfig { scrub_period, started_unix_ms: unix_ms(), ..EngineConfig::default() };
-            match Engine::new(config, superblock, entries, now) {
+            match Engine::new(config, rows, now) {
                 Ok(engine) => {
                     hosted.push(HostedDisk {
                         id: superblock.disk,

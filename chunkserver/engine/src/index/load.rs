@@ -20,7 +20,7 @@ use std::fmt;
 /// The index of a disk while it is read. What is wrong with it is said by [`crate::Engine::new`].
 pub struct IndexLoad {
     superblock: Superblock,
-    rows: u64,
+    count: u64,
     loaded: Loaded,
     /// Volumes whose rows have come.
     known: BTreeSet<VolumeId>,
@@ -34,7 +34,7 @@ impl IndexLoad {
     pub fn new(superblock: Superblock) -> IndexLoad {
         IndexLoad {
             superblock,
-            rows: 0,
+            count: 0,
             loaded: Loaded::default(),
             known: BTreeSet::new(),
             versions: Vec::new(),
@@ -55,14 +55,15 @@ impl IndexLoad {
 
     /// The next row, in ascending order of the keys.
     pub fn row(&mut self, key: &[u8], value: &[u8]) {
-        self.rows += 1;
+        self.count += 1;
         if self.fault.is_none() {
             self.fault = self.take(key, value).err();
         }
     }
 
-    pub fn rows(&self) -> u64 {
-        self.rows
+    /// How many rows have come.
+    pub fn count(&self) -> u64 {
+        self.count
     }
 
     /// Every row has come. Of a disk just formatted there is none.
@@ -70,7 +71,7 @@ impl IndexLoad {
         self.end_chunk();
         match self.fault {
             Some(fault) => return Err(fault),
-            None if self.loaded.start.is_none() && self.rows > 0 => {
+            None if self.loaded.start.is_none() && self.count > 0 => {
                 return Err(RecoverError::DamagedIndex("it has no position in the journal".to_owned()));
             }
             None => {}
@@ -148,7 +149,7 @@ impl IndexLoad {
 
 impl fmt::Debug for IndexLoad {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "IndexLoad({} rows of disk {})", self.rows, self.superblock.disk)
+        write!(f, "IndexLoad({} rows of disk {})", self.count, self.superblock.disk)
     }
 }
 
