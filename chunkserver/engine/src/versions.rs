@@ -8,8 +8,9 @@
 //!  origin     floor 8, upper half of the stamp 4, how many packed versions have it 4                        = 16 bytes
 //!  whole      versions that have no packed form, as they are
 //! ```
-//! Packed is a version without stale, fresh or lost blocks, of which every block that is set is valid. So are nearly
-//! all; one that is in a return, or hides what is below it with zeros, is whole until it is so no more.
+//! Packed is a version without stale, fresh or lost blocks, of which every block that is set is valid, if there is
+//! room for it and its origin. So are nearly all; one that is in a return, or hides what is below it with zeros, is
+//! whole until it is so no more.
 //!
 //! Invariants: a version is packed or whole, never both; a segment and `whole` ascend; an origin's count is that of
 //! the packed versions that name it, and the last origin has one; what is iterated is in order of slot and floor,
@@ -30,6 +31,8 @@ pub(crate) type VersionKey = (SlotIndex, Lsn);
 const SEGMENT_BYTES: usize = 8192;
 const SEGMENT_SLOTS: usize = SEGMENT_BYTES / size_of::<Packed>();
 const SEGMENTS: usize = (SLOTS_PER_CHUNK as usize).div_ceil(SEGMENT_SLOTS);
+/// One version more moves those behind it: at most 127 KiB.
+const SEGMENT_VERSIONS_MAX: usize = 16 * SEGMENT_SLOTS;
 /// For how many more versions a full segment makes room, at least.
 const GROWTH: usize = 8;
 const SLOT_BITS: u32 = 7;
@@ -81,13 +84,15 @@ impl Versions {
     /// In place of the version that was there, if any.
     pub(crate) fn put(&mut self, key: VersionKey, slot: Slot) {
         assert!(u32::from(key.0.0) < SLOTS_PER_CHUNK);
-        let Some(origin) = is_plain(&slot).then(|| self.enter(key.1, slot.stamp)).flatten() else {
+        let found = self.find(key);
+        let may_be_packed = is_plain(&slot) && (found.is_ok() || self.has_room(segment_of(key.0)));
+        let Some(origin) = may_be_packed.then(|| self.enter(key.1, slot.stamp)).flatten() else {
             self.remove_packed(key);
             self.whole.insert(key, slot);
             return;
         };
         let packed = Packed::new(key.0, origin, &slot);
-        match self.find(key) {
+        match found {
             Ok((segment, index)) => {
                 let old = std::mem::replace(&mut self.segments[segment][index], packed);
                 self.leave(old.origin());
@@ -111,7 +116,7 @@ impl Versions {
         for run in versions.chunk_by(|(a, _), (b, _)| segment_of(a.0) == segment_of(b.0)) {
             let plain = run.iter().filter(|(_, slot)| is_plain(slot)).count();
             if plain > 0 {
-                self.segments_mut()[segment_of(run[0].0.0)].reserve_exact(plain);
+                self.segments_mut()[segment_of(run[0].0.0)].reserve_exact(plain.min(SEGMENT_VERSIONS_MAX));
             }
             run.iter().for_each(|(key, slot)| self.put(*key, slot.clone()));
         }
@@ -173,6 +178,10 @@ impl Versions {
             self.segments = vec![Vec::new(); SEGMENTS].into();
         }
         &mut self.segments
+    }
+
+    fn has_room(&self, segment: usize) -> bool {
+        self.segments.get(segment).is_none_or(|packed| packed.len() < SEGMENT_VERSIONS_MAX)
     }
 
     fn make_room(&mut self, segment: usize) {

@@ -165,6 +165,30 @@ fn versions_of_too_many_origins_are_whole_until_one_is_free() {
     assert_eq!((versions.len(), versions.origins.len()), (0, 0));
 }
 
+/// More versions of each slot than a segment may have to move.
+#[test]
+fn versions_beyond_the_bound_of_a_segment_are_whole() {
+    let mut model = Model::new();
+    for (floor, slot) in (0..20).flat_map(|floor| (0..SEGMENT_SLOTS as u16).map(move |slot| (floor, slot))) {
+        model.insert((SlotIndex(slot), Lsn::from_raw(floor)), plain(u32::from(slot), floor << 40));
+    }
+    let (mut versions, mut loaded) = (Versions::default(), Versions::default());
+    model.iter().rev().for_each(|(&key, slot)| versions.put(key, slot.clone()));
+    loaded.put_all(&model.clone().into_iter().collect::<Vec<_>>());
+    for versions in [&versions, &loaded] {
+        assert_eq!(versions.whole.len(), 4 * SEGMENT_SLOTS);
+        assert!(versions.iter().eq(model.clone()));
+    }
+    // One that is packed already is changed where it is; another one gets in when there is room.
+    let (packed, whole) = (at(SEGMENT_SLOTS as u16 - 1), at(0));
+    versions.put(packed, plain(9, 9));
+    assert_eq!((versions.whole.len(), versions.get(packed)), (4 * SEGMENT_SLOTS, Some(plain(9, 9))));
+    versions.remove(packed);
+    versions.put(whole, plain(8, 8));
+    assert_eq!((versions.whole.len(), versions.get(whole)), (4 * SEGMENT_SLOTS - 1, Some(plain(8, 8))));
+    check(&versions);
+}
+
 /// What it has asked the allocator for.
 fn bytes(versions: &Versions) -> usize {
     let packed: usize = versions.segments.iter().map(|packed| packed.capacity() * size_of::<Packed>()).sum();
