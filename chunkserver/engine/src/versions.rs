@@ -129,34 +129,40 @@ impl Versions {
     /// Ascending by slot and floor.
     pub(crate) fn range(&self, bounds: impl RangeBounds<VersionKey>) -> Range<'_> {
         let (start, end) = (bounds.start_bound().cloned(), bounds.end_bound().cloned());
-        let at = |key| self.find(key).unwrap_or_else(|at| at);
-        let behind = |key| self.find(key).map_or_else(|at| at, |(segment, index)| (segment, index + 1));
         let first = match start {
             Bound::Unbounded => (0, 0),
-            Bound::Included(key) => at(key),
-            Bound::Excluded(key) => behind(key),
+            Bound::Included(key) => self.find(key).unwrap_or_else(|at| at),
+            Bound::Excluded(key) => behind(self.find(key)),
         };
         let all = (self.segments.len(), 0);
         let end_at = match end {
             Bound::Unbounded => all,
-            Bound::Included(key) => behind(key),
-            Bound::Excluded(key) => at(key),
+            Bound::Included(key) => behind(self.find_near(key, first)),
+            Bound::Excluded(key) => self.find_near(key, first).unwrap_or_else(|at| at),
         };
         Range { versions: self, first, end: end_at.min(all), whole: self.whole.range((start, end)) }
     }
 
     /// Where the packed version is, or would be.
-    fn find(&self, (slot, floor): VersionKey) -> Result<At, At> {
+    fn find(&self, key: VersionKey) -> Result<At, At> {
+        let (segment, within) = (segment_of(key.0), usize::from(within_segment(key.0)));
+        let count = self.segments.get(segment).map_or(0, Vec::len);
+        // Exact where every slot before it has one version, or as many as every other.
+        let guess = if count <= SEGMENT_SLOTS { within } else { within * count / SEGMENT_SLOTS };
+        self.find_near(key, (segment, guess))
+    }
+
+    /// The same; found at once where it is near the guess.
+    fn find_near(&self, (slot, floor): VersionKey, guess: At) -> Result<At, At> {
         let (segment, within) = (segment_of(slot), within_segment(slot));
         let Some(packed) = self.segments.get(segment) else { return Err((segment, 0)) };
-        let key = |version: &Packed| (version.within(), self.origins[version.origin()].floor);
-        let is_before = |version: &Packed| key(version) < (within, floor);
-        // Where every slot before it has one version, this is the place.
-        let guess = usize::from(within).min(packed.len());
-        let is_it = packed[..guess].last().is_none_or(is_before) && !packed.get(guess).is_some_and(is_before);
-        let index = if is_it { guess } else { packed.partition_point(is_before) };
+        let floor_of = |version: &Packed| self.origins[version.origin()].floor;
+        let is_before =
+            |version: &Packed| version.within() < within || version.within() == within && floor_of(version) < floor;
+        let guess = if guess.0 == segment { guess.1.min(packed.len()) } else { 0 };
+        let index = partition_near(packed, guess, is_before);
         match packed.get(index) {
-            Some(version) if key(version) == (within, floor) => Ok((segment, index)),
+            Some(version) if version.within() == within && floor_of(version) == floor => Ok((segment, index)),
             _ => Err((segment, index)),
         }
     }
@@ -311,6 +317,24 @@ impl DoubleEndedIterator for Range<'_> {
             _ => self.whole.next_back().map(|(&key, slot)| (key, slot.clone())),
         }
     }
+}
+
+fn behind(found: Result<At, At>) -> At {
+    found.map_or_else(|at| at, |(segment, index)| (segment, index + 1))
+}
+
+/// The index of the first version that is not before what is looked for: from the guess in steps that double.
+fn partition_near(packed: &[Packed], guess: usize, is_before: impl Fn(&Packed) -> bool) -> usize {
+    let (mut low, mut high, mut step) = (guess, guess, 1);
+    while low > 0 && !is_before(&packed[low - 1]) {
+        (low, high) = (low.saturating_sub(step), low - 1);
+        step *= 2;
+    }
+    while high < packed.len() && is_before(&packed[high]) {
+        (low, high) = (high + 1, (high + step).min(packed.len()));
+        step *= 2;
+    }
+    low + packed[low..high].partition_point(is_before)
 }
 
 /// It can be packed.
