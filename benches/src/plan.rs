@@ -50,7 +50,7 @@ impl Plan {
                 chunkservers: &[3, 12],
                 snapshots: &[0, 1, 8, 64],
                 journals: &[64, 1024],
-                stored_mib: [128, 1024],
+                stored_mib: [256, 2048],
             },
             snapshots: SnapshotPlan {
                 disk_size: "2G",
@@ -101,7 +101,7 @@ impl Plan {
                 chunkservers: &[3, 6, 9, 12],
                 snapshots: &[0, 1, 8, 64],
                 journals: &[64, 256, 1024],
-                stored_mib: [256, 2048],
+                stored_mib: [256, 3072],
             },
             snapshots: SnapshotPlan {
                 disk_size: "4G",
