@@ -114,9 +114,9 @@ impl Store {
         self.volumes.get(&volume).map_or(Lsn::ZERO, |replica| replica.prefix(chunk))
     }
 
-    /// Replay has ended with batch `newest`: what no slot holds is free, or waits if a slot has held it. A place that two
-    /// slots claim (only damage does that) stays with the first; the other's blocks are lost. Returns whether that was
-    /// so.
+    /// Replay has ended with batch `newest`: what no slot holds is free, or waits if a slot has held it. A place that
+    /// two slots claim (only damage does that) stays with the first; the other's blocks are lost. Returns whether that
+    /// was so.
     pub(crate) fn count_places(&mut self, newest: Sequence) -> bool {
         assert!(self.replaying);
         self.replaying = false;
