@@ -208,7 +208,7 @@ pub(crate) fn of_restarts(restarts: &[Restart]) -> Findings {
     let figure = |last: &Restart| {
         let speed = last.replayed_bytes / last.seconds;
         let detail = format!(
-            "{:.0} MiB replayed in {:.2} s, an empty journal in {:.2} s; {:.0} MiB/s from a file, {:.2} s for as much memory",
+            "{:.0} MiB replayed in {:.2} s, an empty journal in {:.2} s; a file {:.0} MiB/s, the memory {:.2} s",
             last.replayed_bytes / mib,
             last.seconds,
             last.empty_seconds,

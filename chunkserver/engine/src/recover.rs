@@ -1,15 +1,15 @@
 //! Recovery: replays the journal from the index's position.
 //!
 //! ```text
-//!   Scanning (the ring, as far as the index says that it was written) ──► Verifying (data beside the journal) ──► replay
-//!       ──► Securing (what is not proven to be durable is written again) ──► Committing ──► serving
+//!   Scanning (the ring, as far as the index says that it was written) ──► Verifying (data beside the journal)
+//!       ──► replay ──► Securing (what is not proven to be durable is written again) ──► Committing ──► serving
 //! ```
-//! Where the journal is whole, what is committed is the index as it was found: the disk serves from what was replayed,
-//! as if it had never stopped, and the next checkpoint brings it into place. Where something had to be decided (a torn
-//! batch, data that never came, damage), everything is in place and in the index before the disk serves: nobody must
-//! decide it again, with newer batches behind it. A crash at any moment begins it again from the same position, with the same result:
-//! until a checkpoint commits, only blocks that the journal brings again are written in place. Cost: one read of that
-//! part of the ring; RAM for what is live in it.
+//! Where the journal is whole, what is committed is the index as it was found: the disk serves from what was
+//! replayed, as if it had never stopped, and the next checkpoint brings it into place. Where something had to be
+//! decided (a torn batch, data that never came, damage), everything is in place and in the index before the disk
+//! serves: nobody must decide it again, with newer batches behind it. A crash at any moment begins it again from the
+//! same position, with the same result: until a checkpoint commits, only blocks that the journal brings again are
+//! written in place. Cost: one read of that part of the ring; RAM for what is live in it.
 
 pub(crate) mod scan;
 mod verify;

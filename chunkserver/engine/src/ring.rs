@@ -9,8 +9,8 @@
 //! A batch never crosses the end: it starts only where the largest batch would fit, else at 0. The rest of a lap is
 //! wasted and counts as used by the batch before it. Invariant: used <= ring; used = sum of the live batches.
 //!
-//! The index says how far from the tail batches may lie, so that a start need not look at the whole ring: the reach. A
-//! batch is written only within a reach that is durable; while a step of the ring is still ahead, the next is on its way.
+//! The index says how far from the tail batches may lie, so that a start need not look at the whole ring: the reach.
+//! A batch is written only within a reach that is durable; when half a step of it is left, the next is on its way.
 
 use crate::config::BATCH_BYTES_MAX;
 use crate::index::Position;
