@@ -123,11 +123,12 @@ impl Engine {
         let (superblock, loaded) = index.finish()?;
         let layout = superblock.layout;
         let (start, is_new) = (loaded.start.unwrap_or(Start::NEW), loaded.start.is_none());
+        let is_damaged = !loaded.damaged_chunks.is_empty() || !loaded.damaged_slots.is_empty();
         let scrub = Scrub::new(loaded.round.clone(), now);
         let store = Engine::store_from(loaded, layout.slot_count);
         let last = Sequence(start.position.next_sequence.0 - 1);
         Ok(Engine {
-            recovery: Some(Recovery::new(start, is_new, layout.journal.0)),
+            recovery: Some(Recovery::new(start, is_new, is_damaged, layout.journal.0)),
             config,
             superblock,
             now,

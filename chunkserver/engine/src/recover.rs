@@ -20,7 +20,7 @@ use crate::event::DiskError;
 use crate::index::{Position, Start};
 use crate::journal::Journal;
 use crate::place::{Place, Sequence};
-use crate::ring::Ring;
+use crate::ring::{Ring, reach_step};
 use ashlar_types::{BLOCK_BYTES, ByteCount, ByteOffset, Mutant, SLOT_BYTES};
 use bytes::Bytes;
 use scan::{History, Scan};
@@ -32,6 +32,7 @@ pub(crate) struct Recovery {
     from: Position,
     /// The index was empty: the disk was just formatted, or the index got lost.
     is_new: bool,
+    is_damaged: bool,
     ring_bytes: u64,
     /// How much of it is read.
     scan_bytes: u64,
@@ -75,9 +76,12 @@ struct Pages {
 }
 
 impl Recovery {
-    pub(crate) fn new(start: Start, is_new: bool, ring_bytes: u64) -> Recovery {
-        let scan_bytes = start.reach.unwrap_or(ring_bytes);
-        Recovery { phase: Phase::Starting, from: start.position, is_new, ring_bytes, scan_bytes }
+    /// `is_damaged`: rows of the index cannot be read.
+    pub(crate) fn new(start: Start, is_new: bool, is_damaged: bool, ring_bytes: u64) -> Recovery {
+        // One step more: an index whose last commit has rotted away is found out by the batches that followed it.
+        let further = |reach: u64| (reach + reach_step(ring_bytes)).min(ring_bytes);
+        let scan_bytes = start.reach.map_or(ring_bytes, further);
+        Recovery { phase: Phase::Starting, from: start.position, is_new, is_damaged, ring_bytes, scan_bytes }
     }
 
     fn become_phase(&mut self, phase: Phase) {
@@ -246,9 +250,13 @@ impl Engine {
             self.store.distrust_everything();
         }
         self.journal = Journal::new(newest);
-        let nothing_decided = !history.is_broken && !is_unreadable && !is_disputed && !doubt.cuts_anything();
         let recovery = self.recovery.as_mut().expect("recovery is under way");
-        let resumed = if nothing_decided { history.resume(recovery.from, recovery.ring_bytes) } else { None };
+        let is_damaged = history.is_broken || is_unreadable || is_disputed || recovery.is_damaged;
+        let resumed = if !is_damaged && !doubt.cuts_anything() {
+            history.resume(recovery.from, recovery.ring_bytes)
+        } else {
+            None
+        };
         recovery.become_phase(Phase::Securing { left, in_flight: 0, resumes: resumed.is_some() });
         self.ring = resumed.unwrap_or_else(|| Ring::new(self.ring.bytes(), history.head));
     }

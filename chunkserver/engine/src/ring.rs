@@ -41,6 +41,11 @@ pub(crate) fn may_start_at(offset: u64, ring_bytes: u64) -> bool {
     offset.is_multiple_of(BLOCK_BYTES) && offset.checked_add(BATCH_BYTES_MAX).is_some_and(|end| end <= ring_bytes)
 }
 
+/// How much further the reach goes at once.
+pub(crate) fn reach_step(ring_bytes: u64) -> u64 {
+    (ring_bytes / 8).next_multiple_of(BLOCK_BYTES).max(4 * BATCH_BYTES_MAX)
+}
+
 /// Where the batch after one that ends at `end` starts.
 pub(crate) fn next_start(end: u64, ring_bytes: u64) -> u64 {
     if may_start_at(end, ring_bytes) { end } else { 0 }
@@ -96,21 +101,17 @@ impl Ring {
     }
 
     pub(crate) fn is_near_reach(&self) -> bool {
-        self.reach < self.bytes && self.used + self.step() / 2 > self.reach
+        self.reach < self.bytes && self.used + reach_step(self.bytes) / 2 > self.reach
     }
 
     /// The reach that the index shall say with the position after batch `until`; not below the present one.
     pub(crate) fn next_reach(&self, until: Sequence) -> u64 {
         let behind: u64 = self.live.iter().take_while(|live| live.sequence <= until).map(|live| live.bytes).sum();
-        (self.used + self.step()).max(self.reach).min(self.bytes + behind) - behind
+        (self.used + reach_step(self.bytes)).max(self.reach).min(self.bytes + behind) - behind
     }
 
     pub(crate) fn reaches(&mut self, reach: u64) {
         self.reach = reach;
-    }
-
-    fn step(&self) -> u64 {
-        (self.bytes / 8).next_multiple_of(BLOCK_BYTES).max(4 * BATCH_BYTES_MAX)
     }
 
     /// Takes the space of the next batch; returns where it goes.
