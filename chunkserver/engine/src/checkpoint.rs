@@ -108,9 +108,13 @@ impl Engine {
     /// Before the journal comes to its reach.
     fn reach_further(&mut self, out: &mut Vec<Action>) {
         let is_committing = self.checkpoint.is_reaching || matches!(self.checkpoint.state, State::Committing { .. });
-        if self.recovery.is_some() || is_committing || !self.ring.is_near_reach() {
-            return;
+        if self.recovery.is_none() && !is_committing && self.ring.is_near_reach() {
+            self.commit_reach(out);
         }
+    }
+
+    fn commit_reach(&mut self, out: &mut Vec<Action>) {
+        assert!(self.recovery.is_none(), "the tail is where the index says that replay begins");
         let reach = self.ring.next_reach(self.checkpoint.covered);
         if Mutant::ReachNotDurable.is_on() {
             return self.ring.reaches(reach);
@@ -192,10 +196,19 @@ impl Engine {
         }
     }
 
-    fn commit(&mut self, mut plan: Plan, out: &mut Vec<Action>) {
-        if self.checkpoint.is_reaching {
-            return self.checkpoint.become_state(State::Waiting { plan });
+    /// The reach does not grow while this commit, which may be a long one, is on its way: first it goes on a whole step.
+    fn commit(&mut self, plan: Plan, out: &mut Vec<Action>) {
+        let is_busy = self.recovery.is_none() && self.now < self.checkpoint.last_change + self.config.idle_delay;
+        if is_busy && !self.checkpoint.is_reaching && self.ring.is_short_of_reach() {
+            self.commit_reach(out);
         }
+        match self.checkpoint.is_reaching {
+            true => self.checkpoint.become_state(State::Waiting { plan }),
+            false => self.commit_now(plan, out),
+        }
+    }
+
+    fn commit_now(&mut self, mut plan: Plan, out: &mut Vec<Action>) {
         let (until, reach) = (plan.until, self.ring.next_reach(plan.until));
         let start = Start { position: plan.position, reach: Some(reach) };
         plan.edits.push(start_edit(start, self.superblock.disk));
@@ -236,7 +249,7 @@ impl Engine {
         self.ring.reaches(reach);
         if let State::Waiting { plan } = &mut self.checkpoint.state {
             let plan = plan.take();
-            self.commit(plan, out);
+            self.commit_now(plan, out);
         }
     }
 

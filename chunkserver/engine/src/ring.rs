@@ -104,6 +104,11 @@ impl Ring {
         self.reach < self.bytes && self.used + reach_step(self.bytes) / 2 > self.reach
     }
 
+    /// Whether less than a step of the reach is left.
+    pub(crate) fn is_short_of_reach(&self) -> bool {
+        self.reach < self.bytes && self.used + reach_step(self.bytes) > self.reach
+    }
+
     /// The reach that the index shall say with the position after batch `until`; not below the present one.
     pub(crate) fn next_reach(&self, until: Sequence) -> u64 {
         let behind: u64 = self.live.iter().take_while(|live| live.sequence <= until).map(|live| live.bytes).sum();

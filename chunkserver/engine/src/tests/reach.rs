@@ -103,6 +103,30 @@ fn an_index_that_lost_its_last_commit_is_found_out() {
     }
 }
 
+/// The commit of a checkpoint may be a long one.
+#[test]
+fn while_a_checkpoint_is_committed_the_journal_goes_on_for_a_step() {
+    let mut rig = Rig::format(256);
+    rig.opened(1, 1);
+    let is_checkpoint = |action: &Action| matches!(action, Action::Commit { edits, .. } if edits.len() > 1);
+    let mut sent = 0;
+    let mut send_one = |rig: &mut Rig| {
+        sent += 1;
+        rig.send(1, write(8 * (sent % 64), &[sent as u8; 8], lsn(1, sent)));
+        while let Some(at) = rig.in_flight.iter().position(|action| !is_checkpoint(action)) {
+            rig.complete(at);
+        }
+    };
+    while !rig.in_flight.iter().any(is_checkpoint) {
+        send_one(&mut rig);
+    }
+    let begun = rig.engine.status().journal_used_bytes.0;
+    (0..200).for_each(|_| send_one(&mut rig));
+    let more = rig.engine.status().journal_used_bytes.0 - begun;
+    let step = reach_step(rig.media.superblock.layout.journal.0);
+    assert!(more + 2 * BATCH_BYTES_MAX >= step, "it stands still after {more} bytes");
+}
+
 /// A disk whose last checkpoint a program wrote that knew of no reach.
 #[test]
 fn where_the_index_does_not_say_it_the_whole_ring_is_read() {
