@@ -196,7 +196,7 @@ impl Engine {
         }
     }
 
-    /// The reach does not grow while this commit, which may be a long one, is on its way: first it goes on a whole step.
+    /// The reach does not grow while this commit, which may be a long one, is on its way: so it first goes on a step.
     fn commit(&mut self, plan: Plan, out: &mut Vec<Action>) {
         let is_busy = self.recovery.is_none() && self.now < self.checkpoint.last_change + self.config.idle_delay;
         if is_busy && !self.checkpoint.is_reaching && self.ring.is_short_of_reach() {
